@@ -1,0 +1,28 @@
+"""Everything this project changes in SGLang, one file per symbol, and what it only calls."""
+
+from sgl_proxythinker.patches import (
+    engine_launch_subprocesses,
+    scheduler_get_init_info,
+    scheduler_init_tp_model_worker,
+    scheduler_process_batch_result,
+    server_args_add_cli_args,
+    server_args_from_cli_args,
+    tokenizer_manager_create_tokenized_object,
+    tokenizer_manager_wait_one_response,
+)
+from sgl_proxythinker.patches.calls import CALLS
+
+# When each hook is installed: with the plugin; in the main process of a server that asked for us; in its schedulers.
+COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
+FRONT = (
+    engine_launch_subprocesses,
+    tokenizer_manager_create_tokenized_object,
+    tokenizer_manager_wait_one_response,
+)
+SCHEDULER = (
+    scheduler_init_tp_model_worker,
+    scheduler_get_init_info,
+    scheduler_process_batch_result,
+)
+
+RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER)), *CALLS)

@@ -1,0 +1,85 @@
+"""A record of one upstream definition that somebody read, and the check that it is still that one.
+
+Reads source text only: no import of SGLang, so that a changed SGLang can't fail before it is described.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+class UpstreamDrift(Exception):
+    """This SGLang is not one that was read. The message says how much work it is to support it."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One definition of SGLang's that this project hooks, subclasses or calls."""
+
+    symbol: str  # "sglang.srt.managers.scheduler:Scheduler.get_init_info"
+    signature: str  # names, order, defaults; annotations left out on purpose
+    checked: dict[str, str]  # SGLang version -> digest of the definition somebody read
+    why: str  # what breaks without it
+    until: str  # when this record can be deleted
+
+    @property
+    def target(self) -> str:
+        """The dotted path that SGLang's HookRegistry takes."""
+        return self.symbol.replace(":", ".")
+
+    def check(self, source_root: Path, version: str) -> None:
+        """Raise UpstreamDrift unless this release's definition is one we have read.
+
+        Args:
+            source_root: the folder that holds `sglang/`.
+            version: the SGLang release found there.
+        """
+        signature, found = read_definition(source_root, self.symbol)
+        if signature is None:
+            what = "the definition is gone"
+        elif signature != self.signature:
+            what = f"signature changed\n  checked: {self.signature}\n  found:   {signature}"
+        elif self.checked.get(version) == found:
+            return
+        elif same := [v for v, digest in self.checked.items() if digest == found]:
+            what = f"not checked, but its text is the one of {', '.join(same)}: add {version!r}: {found!r}"
+        else:
+            what = f"same signature, new body {found}: read it. checked: {', '.join(self.checked)}"
+        raise UpstreamDrift(f"{self.symbol} in SGLang {version}: {what}\n  needed because {self.why}")
+
+
+def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
+    """The signature and the digest of a definition's source text; (None, "") when it is gone."""
+    module, _, path = symbol.partition(":")
+    file = source_root / (module.replace(".", "/") + ".py")
+    if not file.exists():
+        file = source_root / module.replace(".", "/") / "__init__.py"
+    if not file.exists():
+        return None, ""
+    text, node = _parse(file)
+    for name in path.split("."):
+        node = next((child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name), None)
+        if node is None:
+            return None, ""
+    source = ast.get_source_segment(text, node) or ""
+    return _signature(node), hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=None)
+def _parse(file: Path) -> tuple[str, ast.AST]:
+    text = file.read_text()
+    return text, ast.parse(text)
+
+
+def _signature(node: ast.AST) -> str:
+    if isinstance(node, ast.ClassDef):
+        return "class(" + ", ".join(ast.unparse(base) for base in node.bases) + ")"
+    arguments = node.args
+    for argument in ast.walk(arguments):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return f"({ast.unparse(arguments)})"

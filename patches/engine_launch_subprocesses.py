@@ -1,0 +1,31 @@
+"""Start our process functions in place of SGLang's, and believe only schedulers that prove to be ours.
+
+Stock: spawns the schedulers and the detokenizer, waits until they are ready.
+Ours:  the same processes, entered through functions that prepare the CPU and install the scheduler's hooks first.
+Why a hook: spawned processes import SGLang before plugins load; HTTP server and offline engine both pass here.
+"""
+
+from sgl_proxythinker.launch import prepare_front, prove_schedulers
+from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.processes import run_detokenizer, run_scheduler
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.entrypoints.engine:Engine._launch_subprocesses",
+    signature="(cls, server_args, init_tokenizer_manager_func, run_scheduler_process_func, "
+    "run_detokenizer_process_func, port_args=None)",
+    why="without it the schedulers would be SGLang's own and serve the base alone",
+    until="SGLang loads plugins before a child's imports and lets them veto readiness",
+    checked={"0.5.17": "f91506c3b209"},
+)
+
+
+def around(original, cls, server_args, **kwargs):
+    if not is_ours(server_args):
+        return original(cls, server_args, **kwargs)
+    prepare_front(server_args)
+    kwargs.update(run_scheduler_process_func=run_scheduler, run_detokenizer_process_func=run_detokenizer)
+    launched = original(cls, server_args, **kwargs)
+    scheduler_init_result = launched[3]
+    prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
+    return launched

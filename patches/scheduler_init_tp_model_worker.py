@@ -1,0 +1,32 @@
+"""Put our worker, three models behind SGLang's worker interface, into the scheduler's seat.
+
+Stock: the scheduler builds a `TpModelWorker` for the one model it serves.
+Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies.
+Why a hook: the class is named inside this method; no registry or argument reaches it.
+"""
+
+from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours, proxy_config
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.scheduler:Scheduler.init_tp_model_worker",
+    signature="(self)",
+    why="the scheduler would serve the base model alone",
+    until="SGLang takes the worker class from a registry",
+    checked={"0.5.17": "f235391b11b1"},
+)
+
+
+def around(original, scheduler):
+    config = proxy_config(scheduler.server_args) if is_ours(scheduler.server_args) else None
+    if config is None:
+        return original(scheduler)
+    from sgl_proxythinker.worker import ProxyWorker
+
+    scheduler.tp_worker = ProxyWorker(
+        config,
+        server_args=scheduler.server_args,
+        gpu_id=scheduler.ps.gpu_id,
+        ps=scheduler.ps,
+        nccl_port=scheduler.nccl_port,
+    )

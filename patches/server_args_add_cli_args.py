@@ -1,0 +1,22 @@
+"""Add `--plugin` and `--proxy-*` to SGLang's command line.
+
+Stock: builds the parser of `launch_server` and `sglang serve`.
+Ours:  the same, with one more group of flags. Without `--plugin` they change nothing.
+Why a hook: SGLang has no registry for flags of plugins, and no `--plugin`.
+"""
+
+from sgl_proxythinker.command_line import add_flags
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.server_args:ServerArgs.add_cli_args",
+    signature="(parser)",
+    why="the proxies are chosen with flags of ours",
+    until="SGLang lets a plugin declare flags",
+    checked={"0.5.17": "141c5958ee90"},
+)
+
+
+def around(original, parser):
+    original(parser)
+    add_flags(parser)

@@ -1,0 +1,29 @@
+"""Take our flags off the command line, check everything that can be checked, and go on with SGLang's own.
+
+Stock: builds `ServerArgs` from the parsed command line.
+Ours:  the same; when `--plugin proxythinker` was given, the configuration is validated and travels on the object.
+Why a hook: fields of ours would be dropped here, and this is the last point before SGLang's heavy imports.
+"""
+
+from sgl_proxythinker.command_line import take_flags
+from sgl_proxythinker.launch import build_server_args
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.server_args:ServerArgs.from_cli_args",
+    signature="(cls, args)",
+    why="without it the flags would be accepted and ignored",
+    until="SGLang lets a plugin declare flags",
+    checked={"0.5.17": "b5e520effb97"},
+)
+
+
+def around(original, cls, args):
+    flags = take_flags(args)
+    if flags is None:
+        return original(cls, args)
+    try:
+        return build_server_args(flags, vars(args), lambda: original(cls, args))
+    except ValueError as error:
+        # A person at a terminal needs the sentence, not the traceback under it.
+        raise SystemExit(f"proxythinker: {error}") from error

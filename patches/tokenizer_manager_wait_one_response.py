@@ -1,0 +1,22 @@
+"""Say in every response's `meta_info` which strength made it.
+
+Stock: yields the outputs of one request.
+Ours:  the same outputs, with `proxy_alpha` and `proxy_amateur_alpha` in their `meta_info`.
+Why a hook: `customized_info`, upstream's place for such things, is a list with an element per token.
+"""
+
+from sgl_proxythinker.front import annotate
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._wait_one_response",
+    signature="(self, obj, request=None)",
+    why="a response would not say whether it was guided",
+    until="SGLang lets a plugin add per-request fields to meta_info",
+    checked={"0.5.17": "5ceeb481dae6"},
+)
+
+
+async def around(original, manager, obj, request=None):
+    async for output in original(manager, obj, request):
+        yield annotate(obj, output)

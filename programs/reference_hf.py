@@ -1,0 +1,229 @@
+"""The oracle: three `transformers` models in a plain greedy loop, slow and easy to trust.
+
+    fused = base + alpha * expert - amateur_alpha * amateur          on raw logits, float32
+
+    python -m programs.random_triple /tmp/triple
+    python -m programs.reference_hf --base /tmp/triple/base --expert /tmp/triple/expert --amateur /tmp/triple/amateur \\
+        --alpha 0.5 --image picture.png --question "What is this?" --max-tokens 32
+
+Every server test compares with it, so it shares no code with the package that is tested: each model reads the prompt
+and the pictures itself, with its own vision tower, M-RoPE positions and KV cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+Prompt = list[dict] | str | list[int]
+PICTURE_INPUTS = ("pixel_values", "image_grid_thw")
+
+
+@dataclass(frozen=True)
+class ReferenceOutput:
+    """One answer. The last three have one element per generated token."""
+
+    input_ids: list[int]  # prompt, each picture expanded to its tokens
+    token_ids: list[int]  # the end-of-turn token included
+    text: str
+    logprobs: list[float]  # log softmax of the fused row at the chosen token
+    top2_gaps: list[float]  # fused logit of the chosen token minus that of the runner-up: how sure a comparison is
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt as the models read it."""
+
+    input_ids: torch.Tensor  # [1, T] int64
+    pictures: dict[str, torch.Tensor]  # pixel_values [patches, 1176], image_grid_thw [images, 3]; empty without images
+
+
+class CachedModel:
+    """One model that reads a prompt once and then token by token."""
+
+    def __init__(self, path: str | Path, dtype: torch.dtype, device: str) -> None:
+        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype).to(device).eval()
+        self.device = device
+
+    def read(self, request: Request) -> torch.Tensor:
+        """Read the whole prompt and forget the one before. Returns [T, rows of lm_head] float32."""
+        self.cache = None
+        # Positions are given at every call. Left to itself, the model keeps the offset of the last request that had
+        # a picture and adds it to the next request's, even where that one has none (transformers 5.12.1).
+        positions, self.offset = self._prompt_positions(request)
+        return self._forward(request.input_ids, positions, **request.pictures)
+
+    def read_next(self, token_id: int) -> torch.Tensor:
+        """Read one more token, by the cache. Returns [rows of lm_head] float32."""
+        position = torch.tensor(self.cache.get_seq_length() + self.offset)
+        return self._forward(torch.tensor([[token_id]]), position.expand(3, 1, 1))[0]
+
+    def _prompt_positions(self, request: Request) -> tuple[torch.Tensor, int]:
+        """[3, 1, T] positions in time, height and width, and how far they run behind the number of tokens."""
+        input_ids = request.input_ids
+        if not request.pictures:
+            return torch.arange(input_ids.shape[1]).expand(3, 1, -1), 0
+        is_image = (input_ids == self.model.config.image_token_id).int()
+        grid = request.pictures["image_grid_thw"]
+        positions, offset = self.model.model.get_rope_index(input_ids, mm_token_type_ids=is_image, image_grid_thw=grid)
+        return positions, int(offset)
+
+    @torch.inference_mode()
+    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, **pictures: torch.Tensor) -> torch.Tensor:
+        inputs = {"input_ids": input_ids, "position_ids": position_ids, **pictures}
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        output = self.model(**inputs, past_key_values=self.cache, use_cache=True)
+        self.cache = output.past_key_values
+        return output.logits[0].float().cpu()
+
+
+class Reference:
+    """Base, expert and amateur, loaded once, for any number of prompts.
+
+    A prompt is a list of OpenAI-style chat messages, rendered with the base's chat template as
+    /v1/chat/completions does; or a string with `<|vision_start|><|image_pad|><|vision_end|>` where a picture stands,
+    as /generate takes it; or token ids with the pictures already expanded. `images` are in the order of their places
+    in the prompt; what a message says about an image other than its place is not read.
+    """
+
+    def __init__(
+        self,
+        base: str | Path,
+        expert: str | Path,
+        amateur: str | Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
+        self.processor = AutoProcessor.from_pretrained(base)
+        self.tokenizer = self.processor.tokenizer
+        self.base, self.expert, self.amateur = (CachedModel(path, dtype, device) for path in (base, expert, amateur))
+        self.models = (self.base, self.expert, self.amateur)
+        end = self.base.model.generation_config.eos_token_id
+        self.end_ids = set(end if isinstance(end, list) else [end])
+
+    def generate(
+        self,
+        prompt: Prompt,
+        images: list[Image.Image] | None = None,
+        *,
+        alpha: float,
+        amateur_alpha: float | None = None,
+        max_new_tokens: int,
+        stop_at_eos: bool = True,
+    ) -> ReferenceOutput:
+        """Answer greedily: argmax of `fuse`, until an end token (kept in the output) or `max_new_tokens`."""
+        request = self.prepare(prompt, images)
+        token_ids, logprobs, gaps = [], [], []
+        for _ in range(max_new_tokens):
+            if token_ids:
+                rows = [model.read_next(token_ids[-1])[None] for model in self.models]
+            else:
+                rows = [model.read(request)[-1:] for model in self.models]
+            fused = self.fuse(*rows, alpha, amateur_alpha)[0]
+            (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
+            token_ids.append(token_id)
+            logprobs.append(fused.log_softmax(-1)[token_id].item())
+            gaps.append(best - runner_up)
+            if stop_at_eos and token_id in self.end_ids:
+                break
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return ReferenceOutput(request.input_ids[0].tolist(), token_ids, text, logprobs, gaps)
+
+    def fused_logits(
+        self,
+        prompt: Prompt,
+        images: list[Image.Image] | None = None,
+        continuation: list[int] | None = None,
+        *,
+        alpha: float,
+        amateur_alpha: float | None = None,
+    ) -> torch.Tensor:
+        """The rows from which `continuation` and the token after it are chosen, by one pass without a cache.
+
+        Returns:
+            [len(continuation) + 1, rows of the base's lm_head] float32; row t follows continuation[:t].
+        """
+        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha)
+
+    def logits(
+        self, prompt: Prompt, images: list[Image.Image] | None = None, continuation: list[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `fused_logits`, but the raw rows of base, expert and amateur, each as wide as its lm_head."""
+        request, continuation = self.prepare(prompt, images), continuation or []
+        longer = torch.cat([request.input_ids, torch.tensor([continuation], dtype=torch.long)], dim=1)
+        rows = len(continuation) + 1
+        base, expert, amateur = (model.read(Request(longer, request.pictures))[-rows:] for model in self.models)
+        return base, expert, amateur
+
+    def fuse(
+        self,
+        base: torch.Tensor,
+        expert: torch.Tensor,
+        amateur: torch.Tensor,
+        alpha: float,
+        amateur_alpha: float | None = None,
+    ) -> torch.Tensor:
+        """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
+
+        Args:
+            base: [T, V] float32; expert and amateur may have fewer or more columns.
+            amateur_alpha: None for `alpha`.
+
+        Returns:
+            [T, V] float32, a new tensor. Columns past the tokenizer's size are padding of lm_head, and -inf.
+        """
+        known = len(self.tokenizer)
+        amateur_alpha = alpha if amateur_alpha is None else amateur_alpha
+        fused = torch.full_like(base, -torch.inf)
+        fused[:, :known] = base[:, :known] + alpha * expert[:, :known] - amateur_alpha * amateur[:, :known]
+        return fused
+
+    def prepare(self, prompt: Prompt, images: list[Image.Image] | None = None) -> Request:
+        """Tokenize the prompt and cut the images into patches, once for the three models."""
+        # SGLang drops the alpha channel before the processor sees it.
+        images = [image.convert("RGB") for image in images or []]
+        if isinstance(prompt, list) and isinstance(prompt[0], int):
+            inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
+            input_ids = torch.tensor([prompt])
+        else:
+            if not isinstance(prompt, str):
+                prompt = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+            inputs = self.processor(text=[prompt], images=images or None, return_tensors="pt")
+            input_ids = inputs["input_ids"]
+        return Request(input_ids, {name: inputs[name] for name in PICTURE_INPUTS if name in inputs})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m programs.reference_hf", description=__doc__.splitlines()[0])
+    for role in ("base", "expert", "amateur"):
+        parser.add_argument(f"--{role}", required=True, help="checkpoint folder")
+    parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--amateur-alpha", type=float, help="weight of the amateur alone; default: --alpha")
+    parser.add_argument("--image", nargs="*", default=[], help="files, shown before the question")
+    parser.add_argument("--question", required=True)
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--dtype", default="float32", help="of the models, as torch names it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true", help="print every field instead of the text")
+    args = parser.parse_args(arguments)
+
+    reference = Reference(args.base, args.expert, args.amateur, getattr(torch, args.dtype), args.device)
+    content = [{"type": "image"} for _ in args.image] + [{"type": "text", "text": args.question}]
+    output = reference.generate(
+        [{"role": "user", "content": content}],
+        [Image.open(path) for path in args.image],
+        alpha=args.alpha,
+        amateur_alpha=args.amateur_alpha,
+        max_new_tokens=args.max_tokens,
+    )
+    print(json.dumps(asdict(output)) if args.json else output.text)
+
+
+if __name__ == "__main__":
+    main()

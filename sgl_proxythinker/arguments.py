@@ -1,0 +1,1 @@
+def check_arguments(given, defaults): pass

@@ -1,0 +1,69 @@
+"""The flags that this plugin adds to SGLang's command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.plugin import NAME
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "expert_path": dict(metavar="PATH", help="The small RL-tuned model, a local path or a hub id."),
+    "amateur_path": dict(metavar="PATH", help="The same small model before RL."),
+    "alpha": dict(
+        type=float, metavar="X",
+        help="Steering strength of requests that name none (default: 0.5; 0 is the base alone). Per request: "
+        'custom_params {"proxy_alpha": X}.',
+    ),
+    "placement": dict(
+        choices=["shared"], help="Where the small models run: 'shared' shards all three over all ranks (default)."
+    ),
+    "config": dict(
+        metavar="FILE",
+        help="YAML with the same settings (expert_path, amateur_path, alpha, placement) and, under 'expert' and "
+        "'amateur', each model's revision, dtype, quantization and load_format. Flags win over the file.",
+    ),
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        NAME,
+        "Guide the base model at test time: base + alpha * (expert - amateur). Needs --plugin proxythinker.",
+    )
+    group.add_argument(
+        "--plugin",
+        metavar="NAME",
+        help=f"Serve with this plugin ('{NAME}'). Without the two paths below it is plain SGLang, "
+        "with CPU support where there is no GPU.",
+    )
+    for name, options in _FLAGS.items():
+        group.add_argument("--proxy-" + name.replace("_", "-"), dest=_dest(name), default=None, **options)
+
+
+def take_flags(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Remove our flags from a parsed command line.
+
+    Returns:
+        `ProxyConfig` fields and `config` (a file), None where not given; None when the plugin was not asked for.
+
+    Raises:
+        SystemExit: an unknown plugin, or proxies without the plugin.
+    """
+    plugin = vars(args).pop("plugin", None)
+    flags = {name: vars(args).pop(_dest(name), None) for name in _FLAGS}
+    if plugin is None:
+        if given := [f"--proxy-{name.replace('_', '-')}" for name, value in flags.items() if value is not None]:
+            raise SystemExit(
+                f"proxythinker: {', '.join(given)} given without --plugin {NAME}: the server would be the base model "
+                f"alone. Add --plugin {NAME}."
+            )
+        return None
+    if plugin != NAME:
+        raise SystemExit(f"proxythinker: --plugin {plugin!r} is not known here. This is '--plugin {NAME}'.")
+    return flags
+
+
+def _dest(name: str) -> str:
+    return f"proxy_{name}"

@@ -1,0 +1,148 @@
+"""Can these three checkpoints be added token by token? Checked before any weight is read.
+
+One tokenizer and one image processor feed all three models and the logits are added column by column, so ids must mean
+the same token, and pixels the same patch, to each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.roles import PROXIES, Role
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED_ARCHITECTURES = ("Qwen2_5_VLForConditionalGeneration",)
+
+# Attributes of the model's config that decide where an image's tokens are and what they mean.
+_IMAGE_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+_VISION = ("patch_size", "spatial_merge_size", "temporal_patch_size", "tokens_per_second", "in_channels")
+_PIXELS = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor", "patch_size", "merge_size",
+           "temporal_patch_size")  # fmt: skip
+
+
+def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> int:
+    """Compare the three checkpoints' configs, tokenizers and image processors.
+
+    Args:
+        config: the proxies.
+        given: SGLang's arguments by field name, as the user gave them.
+
+    Returns:
+        The context length to serve: the smallest of the three, or the user's if that is smaller.
+
+    Raises:
+        LaunchError: a checkpoint can't be read, or two of them don't fit; names the first difference.
+    """
+    if config.expert_path == config.amateur_path and config.expert == config.amateur:
+        logger.warning(
+            "proxythinker: expert and amateur are both %r: their difference is zero, so the server answers as the "
+            "base alone would, at three models' cost", config.expert_path,
+        )  # fmt: skip
+    trust = bool(given.get("trust_remote_code"))
+    sources = {Role.BASE: (given["model_path"], given.get("revision"))}
+    sources |= {role: (config.path(role), config.options(role).revision) for role in PROXIES}
+    tokenizer_source = (given.get("tokenizer_path") or sources[Role.BASE][0], sources[Role.BASE][1])
+
+    configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
+    _check_architectures(configs, sources)
+    tokenizers = {
+        role: _read(AutoTokenizer, "tokenizer", role, *(tokenizer_source if role is Role.BASE else source), trust)
+        for role, source in sources.items()
+    }
+    vocab = tokenizers[Role.BASE].get_vocab()
+    for role in PROXIES:
+        _check_tokenizer(vocab, tokenizers[role].get_vocab(), role)
+    _check_heads(configs, vocab)
+    processors = {
+        role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in sources.items()
+    }
+    _check_equal(configs, _IMAGE_TOKENS, lambda config: config, "image token ids")
+    _check_equal(configs, _VISION, lambda config: config.vision_config, "vision tower")
+    _check_equal(processors, _PIXELS, lambda processor: processor, "image processor")
+    return _context_length(configs, given.get("context_length"))
+
+
+def known_ids(tokenizer: Any) -> int:
+    """How many columns of the logits mean a token: the largest id of the tokenizer plus one."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def _read(loader: Any, what: str, role: Role, path: str, revision: str | None, trust: bool) -> Any:
+    try:
+        return loader.from_pretrained(path, revision=revision or "main", trust_remote_code=trust)
+    except Exception as error:  # the hub client, the file system and the parsers raise dozens of types
+        raise LaunchError(
+            f"the {role}'s {what} can't be read from {path!r}: {error}. Check the path, or the hub id and revision."
+        ) from error
+
+
+def _check_architectures(configs: Mapping[Role, Any], sources: Mapping[Role, Any]) -> None:
+    for role, config in configs.items():
+        found = (config.architectures or ["none"])[0]
+        if found not in SUPPORTED_ARCHITECTURES:
+            raise LaunchError(
+                f"the {role} {sources[role][0]!r} is a {found}: guidance is built and tested for "
+                f"{', '.join(SUPPORTED_ARCHITECTURES)} only."
+            )
+
+
+def _check_tokenizer(base: Mapping[str, int], proxy: Mapping[str, int], role: Role) -> None:
+    if base == proxy:
+        return
+    ours, theirs = ({index: token for token, index in vocab.items()} for vocab in (base, proxy))
+    differing = sorted(index for index in ours.keys() | theirs.keys() if ours.get(index) != theirs.get(index))
+    examples = ", ".join(
+        f"{index} is {ours.get(index, 'unknown')!r} to the base and {theirs.get(index, 'unknown')!r} to the {role}"
+        for index in differing[:3]
+    )
+    raise LaunchError(
+        f"the tokenizers of the base and the {role} differ in {len(differing)} ids: {examples}. Logits are added id by "
+        "id, so all three models must share one vocabulary. Use models of one family."
+    )
+
+
+def _check_heads(configs: Mapping[Role, Any], vocab: Mapping[str, int]) -> None:
+    needed = max(vocab.values()) + 1
+    for role, config in configs.items():
+        rows = config.get_text_config().vocab_size
+        if rows < needed:
+            raise LaunchError(
+                f"the {role}'s output head has {rows} rows and the tokenizer knows {needed} ids: some tokens have no "
+                f"logit. Use a {role} trained with this tokenizer."
+            )
+
+
+def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callable[[Any], Any], what: str) -> None:
+    for name in names:
+        values = {role: _comparable(getattr(view(part), name, None)) for role, part in parts.items()}
+        for role in PROXIES:
+            if values[role] != values[Role.BASE]:
+                raise LaunchError(
+                    f"the {what} of the base and the {role} differ: {name} is {values[Role.BASE]!r} and "
+                    f"{values[role]!r}. One processor feeds all three models, so the {role} would see other images "
+                    "than it was trained on. Use models of one family."
+                )
+
+
+def _comparable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _context_length(configs: Mapping[Role, Any], asked: int | None) -> int:
+    from sgl_proxythinker.upstream.launch import get_context_length
+
+    lengths = {role: get_context_length(config.get_text_config()) for role, config in configs.items()}
+    shortest = min(lengths, key=lengths.get)
+    if asked is not None and asked > lengths[shortest]:
+        raise LaunchError(
+            f"--context-length {asked} is longer than the {shortest} allows ({lengths[shortest]}): every token is read "
+            f"by all three models. Use at most {lengths[shortest]}."
+        )
+    return asked if asked is not None else lengths[shortest]

@@ -1,0 +1,122 @@
+"""What a person configures: the two small models, the default strength, the placement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.roles import Role
+from sgl_proxythinker.strength import MAX_ALPHA
+
+
+class ProxyOptions(BaseModel):
+    """How one proxy's checkpoint is loaded, where that differs from the base's command line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: str | None = Field(None, description="branch, tag or commit of the checkpoint")
+    dtype: str | None = Field(None, description="SGLang's --dtype for this model; the base's when absent")
+    quantization: str | None = Field(None, description="SGLang's --quantization for this model")
+    load_format: str | None = Field(None, description="SGLang's --load-format for this model; the base's when absent")
+
+
+class ProxyConfig(BaseModel):
+    """The expert, the amateur, and how strongly they steer the base.
+
+    Raises:
+        pydantic.ValidationError: a field is unknown, missing, or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expert_path: str = Field(min_length=1, description="the small RL-tuned model")
+    amateur_path: str = Field(min_length=1, description="the expert before RL")
+    alpha: float = Field(
+        0.5, ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False,
+        description="steering strength of requests that name none; 0 is the base alone",
+    )
+    placement: Literal["shared"] = Field("shared", description="all three models sharded over all ranks")
+    expert: ProxyOptions = ProxyOptions()
+    amateur: ProxyOptions = ProxyOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bool_alpha(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("alpha"), bool):
+            raise ValueError(f"alpha is {values['alpha']}, not a number")
+        return values
+
+    def path(self, role: Role) -> str:
+        return {Role.EXPERT: self.expert_path, Role.AMATEUR: self.amateur_path}[role]
+
+    def options(self, role: Role) -> ProxyOptions:
+        return {Role.EXPERT: self.expert, Role.AMATEUR: self.amateur}[role]
+
+    def describe(self) -> dict[str, Any]:
+        """The `proxy` field of /model_info and /server_info."""
+        return {
+            "expert": self.expert_path,
+            "amateur": self.amateur_path,
+            "alpha": self.alpha,
+            "placement": self.placement,
+        }
+
+
+def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
+    """Merge `--proxy-config FILE` with the `--proxy-*` flags; a flag wins over the file.
+
+    Args:
+        flags: values by `ProxyConfig` field name; None means the flag was not given.
+        file: path of a YAML mapping with `ProxyConfig`'s field names, or None.
+
+    Returns:
+        The configuration, or None when neither path is given anywhere: plain SGLang.
+
+    Raises:
+        LaunchError: unreadable file, one path without the other, unknown or wrong values.
+    """
+    values = _read_yaml(file) if file else {}
+    values.update({name: value for name, value in flags.items() if value is not None})
+    if not values:
+        return None
+    for missing, given in ("amateur_path", "expert_path"), ("expert_path", "amateur_path"):
+        if values.get(given) and not values.get(missing):
+            raise LaunchError(
+                f"{_flag(given)} is {values[given]!r} and {_flag(missing)} is missing: guidance is "
+                f"base + alpha * (expert - amateur) and needs both. Add {_flag(missing)}, or leave both out to serve "
+                "the base alone."
+            )
+    if not values.get("expert_path"):
+        raise LaunchError(
+            f"{', '.join(sorted(_flag(name) for name in values))} given without --proxy-expert-path and "
+            "--proxy-amateur-path: there is nothing to steer with. Add both paths, or leave all --proxy flags out."
+        )
+    try:
+        return ProxyConfig(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{_flag('.'.join(map(str, item['loc'])) or 'config')}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        )
+        raise LaunchError(f"the proxies' configuration is wrong: {problems}.") from None
+
+
+def _flag(name: str) -> str:
+    return "--proxy-" + name.replace("_", "-")
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(file).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise LaunchError(f"--proxy-config {file!r} can't be read: {error}") from None
+    if not isinstance(values, dict):
+        raise LaunchError(
+            f"--proxy-config {file!r} holds {type(values).__name__}, not a mapping. It takes the keys "
+            f"{', '.join(ProxyConfig.model_fields)}."
+        )
+    return values

@@ -1,0 +1,84 @@
+"""The main process' part: admit a request, and say in its answer how it was guided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.strength import ALPHA, Strength, read_strength
+
+# On the request object; SGLang copies it, attributes included, for every sample of `n` > 1.
+_ATTRIBUTE = "proxy_strength"
+
+
+def admit(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
+    """Refuse what can't be guided; else fix the request's strength in its `custom_params`.
+
+    Args:
+        obj: SGLang's `GenerateReqInput` for one request, or an embedding request (refused by its route).
+        tokenized: what will be sent to the scheduler; its sampling parameters are completed.
+        config: the server's proxies, or None for a server that serves the base alone.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    sampling_params = tokenized.sampling_params
+    strength = read_strength(sampling_params.custom_params, 0.0 if config is None else config.alpha)
+    if config is None:
+        if not strength.is_base_alone:
+            raise RequestError(
+                f"this server runs the base model alone and can't guide it ({ALPHA} is {strength.expert:g}). Start "
+                "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+            )
+    else:
+        _refuse_what_knows_one_model(obj)
+        if not strength.is_base_alone:
+            _refuse_input_logprobs(tokenized)
+        sampling_params.custom_params = {**(sampling_params.custom_params or {}), **strength.as_params()}
+    setattr(obj, _ATTRIBUTE, strength)
+
+
+def annotate(obj: Any, output: dict[str, Any]) -> dict[str, Any]:
+    """Add the request's strength to an output's `meta_info`; outputs of servers that aren't ours stay as they are."""
+    strength: Strength | None = getattr(obj, _ATTRIBUTE, None)
+    if strength is not None and "meta_info" in output:
+        output["meta_info"].update(strength.as_params())
+    return output
+
+
+def _refuse_input_logprobs(tokenized: Any) -> None:
+    """SGLang computes prompt logprobs inside the base's forward, from the base's logits."""
+    start = tokenized.logprob_start_len
+    if tokenized.return_logprob and start not in (None, -1) and start < len(tokenized.input_ids):
+        raise RequestError(
+            "logprobs of prompt tokens would be the base model's, not those of the guided distribution. Ask for "
+            f"output logprobs only (logprob_start_len -1, echo false), or send {ALPHA} 0 for the base's."
+        )
+
+
+_ONE_MODEL_ONLY = {
+    "input_embeds": "input_embeds fit one model's width only; send text or input_ids",
+    "positional_embed_overrides": "embedding overrides fit one model's width only; send text or input_ids",
+    "session_params": "sessions are not available with guidance; send the whole conversation, its prefix is cached",
+    "return_hidden_states": "hidden states would be the base's alone; ask a plain server for them",
+    "return_routed_experts": "expert routing is one model's; ask a plain server for it",
+    "lora_path": "adapters would change one model of three; merge the adapter into a checkpoint",
+    "multi_item_delimiter_indices": "multi-item scoring bypasses guidance; send one item a request",
+}
+
+
+def _refuse_what_knows_one_model(obj: Any) -> None:
+    for field, reason in _ONE_MODEL_ONLY.items():
+        # Plain truth values would ask a tensor or array for its own.
+        if getattr(obj, field, None) not in (None, False, [], {}):
+            raise RequestError(f"{field} can't be used on a guided server: {reason}.")
+    for image in _flat(getattr(obj, "image_data", None)):
+        if isinstance(image, dict) and image.get("format") == "precomputed_embedding":
+            raise RequestError(
+                "precomputed image embeddings fit one model's width only; send the image, each model embeds it itself."
+            )
+
+
+def _flat(data: Any) -> list[Any]:
+    return [item for part in data for item in _flat(part)] if isinstance(data, (list, tuple)) else [data]

@@ -1,0 +1,65 @@
+"""The formula, on `[batch, vocab]` logits."""
+
+from __future__ import annotations
+
+import torch
+
+
+def fuse_logits(
+    base: torch.Tensor,
+    expert: torch.Tensor,
+    amateur: torch.Tensor,
+    expert_weight: torch.Tensor,
+    amateur_weight: torch.Tensor,
+    vocab_size: int,
+) -> torch.Tensor:
+    """Steer the base model by what fine-tuning changed in the small one.
+
+        fused = base + expert_weight * expert - amateur_weight * amateur
+
+    With one alpha for both it is ProxyThinker's base + alpha * (expert - amateur) (ICLR 2026, eq. 1).
+
+    Args:
+        base: [B, V] raw logits, any float dtype, V >= vocab_size. Read only.
+        expert: [B, W] raw logits, W >= vocab_size. Read only.
+        amateur: [B, X] raw logits, X >= vocab_size. Read only.
+        expert_weight: [B] float32. A row with both weights 0 is the base's row, whatever the proxies say.
+        amateur_weight: [B] float32.
+        vocab_size: ids that the three tokenizers share. Columns past it are lm_head padding.
+
+    Returns:
+        [B, V] float32, a new tensor. Columns past `vocab_size` are -inf, so that they can't be sampled.
+
+    Call it before penalties, grammar masks and temperature: they would be applied once per model, and a -inf on both
+    proxies would become NaN here.
+    """
+    expert_weight, amateur_weight = expert_weight[:, None], amateur_weight[:, None]
+    amateur = amateur[:, :vocab_size].float()
+    fused = torch.full_like(base, -torch.inf, dtype=torch.float32)
+    # The difference first: equal proxies cancel to exactly 0 at any alpha, and rounding error stays relative to it.
+    shift = expert[:, :vocab_size].float() - amateur
+    shift *= expert_weight
+    shift.addcmul_(amateur, expert_weight - amateur_weight)
+    # 0 * inf is NaN: a broken proxy must not reach the rows that don't ask for it.
+    shift.masked_fill_((expert_weight == 0) & (amateur_weight == 0), 0.0)
+    torch.add(base[:, :vocab_size].float(), shift, out=fused[:, :vocab_size])
+    return fused
+
+
+def neutralize_broken_rows_(fused: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Make rows that hold NaN or infinity safe to sample from, and say which rows are sound.
+
+    Sampling from a NaN row is a device-side assertion that takes every request down, so such a row becomes uniform
+    here and its request is ended with an error when the step's result reaches the host.
+
+    Args:
+        fused: [B, V] float32, changed in place.
+        vocab_size: columns that count; those past it are -inf by design.
+
+    Returns:
+        [B] bool, True where the row was finite.
+    """
+    known = fused[:, :vocab_size]
+    sound = known.isfinite().all(dim=-1)
+    known.masked_fill_(~sound[:, None], 0.0)
+    return sound

@@ -1,0 +1,129 @@
+"""From flags to a server that is either guided by three models or does not start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sgl_proxythinker import cpu
+from sgl_proxythinker.arguments import check_arguments
+from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.plugin import mark_as_ours, proxy_config
+
+logger = logging.getLogger(__name__)
+
+
+def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Callable[[], Any]) -> Any:
+    """Check what was asked for, then let SGLang resolve its own arguments and mark them as ours.
+
+    Args:
+        flags: our own flags, by `ProxyConfig` field name and `config`.
+        given: SGLang's arguments by field name, as the user gave them; defaults that fit the machine are filled in.
+        resolve: builds `ServerArgs` from `given`.
+
+    Raises:
+        LaunchError: this can't be served; the message says what to change.
+    """
+    file = flags.pop("config")
+    return finish_server_args(build_config(flags, file), given, resolve)
+
+
+def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolve: Callable[[], Any]) -> Any:
+    """`build_server_args` after the flags: what the command line and the offline `Engine` share."""
+    check_upstream()
+    if cpu.is_needed(given.get("device")):
+        cpu.install(given.get("tp_size") or 1)
+        for name, value in cpu.SERVER_DEFAULTS.items():
+            if given.get(name) is None:
+                given[name] = value
+    if config is None:
+        server_args = resolve()
+        logger.info("proxythinker: no proxies given, serving plain SGLang: the base model alone")
+    else:
+        from sgl_proxythinker.compatibility import check_models
+
+        check_arguments(given, _defaults())
+        given["context_length"] = check_models(config, given)
+        server_args = resolve()
+        logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
+    mark_as_ours(server_args, config)
+    install_front()
+    return server_args
+
+
+def check_upstream() -> None:
+    """Refuse an SGLang that nobody has read: a hook that no longer fits would serve the base alone.
+
+    Raises:
+        LaunchError: at least one definition that we hook or call differs from the one that was read.
+    """
+    from sgl_proxythinker.patches import RECORDS
+    from sgl_proxythinker.patches._upstream import UpstreamDrift
+
+    package = find_spec("sglang")
+    source_root, release = Path(package.origin).parent.parent, version("sglang")
+    problems = []
+    for record in RECORDS:
+        try:
+            record.check(source_root, release)
+        except UpstreamDrift as drift:
+            problems.append(str(drift))
+    if problems:
+        raise LaunchError(
+            "this SGLang is not one that sgl-proxythinker was checked with, so guidance might silently not happen. "
+            "Install the release that `pip show sgl-proxythinker` requires, or see patches/README.md.\n"
+            + "\n".join(problems)
+        )
+
+
+def install_front() -> None:
+    """Hook what the main process runs; SGLang's heavy imports happen here, after the CPU support is in place."""
+    from sgl_proxythinker.patches import FRONT
+    from sgl_proxythinker.patches._install import install
+
+    install(FRONT)
+
+
+def prepare_front(server_args: Any) -> None:
+    """Before the schedulers start: close the HTTP routes that one fused token can't serve."""
+    import sys
+
+    server = sys.modules.get("sglang.srt.entrypoints.http_server")
+    if server is not None:  # the offline Engine has no HTTP server
+        from sgl_proxythinker.http import guard_routes
+
+        guard_routes(server, proxy_config(server_args))
+
+
+def prove_schedulers(server_args: Any, scheduler_infos: Sequence[Mapping[str, Any]]) -> None:
+    """Compare what each scheduler says of its worker with what was asked for.
+
+    Raises:
+        LaunchError: a scheduler does not run the worker that was asked for.
+    """
+    config = proxy_config(server_args)
+    expected = None if config is None else config.describe()
+    for rank, info in enumerate(scheduler_infos):
+        if "proxy" not in info or info["proxy"] != expected:
+            raise LaunchError(
+                f"the scheduler of rank {rank} reports proxy={info.get('proxy', 'nothing')!r} where {expected!r} was "
+                "asked for: it would serve the base model under our name. Reinstall sgl-proxythinker and the SGLang "
+                "version it names, in the environment of the server."
+            )
+
+
+def _defaults() -> dict[str, Any]:
+    import dataclasses
+
+    from sglang.srt.server_args import ServerArgs
+
+    return {
+        field.name: field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(ServerArgs)
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    }

@@ -1,0 +1,39 @@
+"""The entry point that SGLang loads in every process, and the question every hook asks first: is this server ours?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sgl_proxythinker.config import ProxyConfig
+
+NAME = "proxythinker"
+
+# On the ServerArgs object: names with an underscore survive its read-only rule, pickling and deepcopy.
+_ATTRIBUTE = "_proxythinker"
+
+
+def register() -> None:
+    """Entry point `proxythinker` of the group `sglang.srt.plugins`.
+
+    Adds the flags and nothing else: a server that doesn't ask for the plugin by name is not changed.
+    """
+    from sgl_proxythinker.patches import COMMAND_LINE
+    from sgl_proxythinker.patches._install import register_hooks
+
+    register_hooks(COMMAND_LINE)
+
+
+def mark_as_ours(server_args: Any, config: ProxyConfig | None) -> None:
+    """Let `config` (None: plain SGLang, base alone) travel with the server's arguments into every process."""
+    setattr(server_args, _ATTRIBUTE, {"config": config})
+
+
+def is_ours(server_args: Any) -> bool:
+    """Whether this server was started with `--plugin proxythinker`, guided or plain."""
+    return hasattr(server_args, _ATTRIBUTE)
+
+
+def proxy_config(server_args: Any) -> ProxyConfig | None:
+    """The proxies of a server that is ours; None when it serves the base alone."""
+    return getattr(server_args, _ATTRIBUTE)["config"]

@@ -1,0 +1,5 @@
+"""SGLang names that are safe to import in the main process while the command line is read."""
+
+from sglang.srt.utils.hf_transformers.common import get_context_length
+
+__all__ = ["get_context_length"]

@@ -1,0 +1,66 @@
+"""What a person configures, and the sentences they get when it is wrong."""
+
+import copy
+import pickle
+
+import pytest
+
+from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.roles import Role
+
+NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement"))
+PATHS = {"expert_path": "E", "amateur_path": "A"}
+
+
+def test_no_flags_is_plain_sglang():
+    assert build_config(NO_FLAGS, None) is None
+
+
+def test_flags_win_over_the_file(tmp_path):
+    file = tmp_path / "proxies.yaml"
+    file.write_text("{expert_path: E, amateur_path: A, alpha: 0.25, expert: {revision: v2, dtype: float16}}")
+    config = build_config({**NO_FLAGS, "alpha": 0.75}, str(file))
+    assert (config.expert_path, config.amateur_path, config.alpha) == ("E", "A", 0.75)
+    assert config.options(Role.EXPERT).revision == "v2" and config.options(Role.AMATEUR).revision is None
+
+
+@pytest.mark.parametrize(("given", "missing"), [("expert_path", "amateur_path"), ("amateur_path", "expert_path")])
+def test_one_path_without_the_other_is_refused(given, missing):
+    with pytest.raises(LaunchError, match=rf"{missing.replace('_', '-')} is missing.*needs both"):
+        build_config({**NO_FLAGS, given: "X"}, None)
+
+
+def test_alpha_without_paths_is_refused():
+    with pytest.raises(LaunchError, match="--proxy-alpha given without"):
+        build_config({**NO_FLAGS, "alpha": 1.0}, None)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 11, -10.5, True, "much"])
+def test_alpha_out_of_range_is_refused(alpha):
+    with pytest.raises(LaunchError, match="alpha"):
+        build_config({**NO_FLAGS, **PATHS, "alpha": alpha}, None)
+
+
+@pytest.mark.parametrize("text", ["expert_pth: E", "expert: {quantisation: awq}"])
+def test_unknown_keys_are_refused_by_name(tmp_path, text):
+    file = tmp_path / "proxies.yaml"
+    file.write_text(text)
+    with pytest.raises(LaunchError, match="expert-pth|quantisation"):
+        build_config({**NO_FLAGS, **PATHS}, str(file))
+
+
+@pytest.mark.parametrize("text", ["- a list", "{unclosed: ", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
+    file = tmp_path / "proxies.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(LaunchError, match="proxies.yaml"):
+        build_config(NO_FLAGS, str(file))
+
+
+def test_it_is_frozen_and_travels():
+    config = ProxyConfig(**PATHS)
+    with pytest.raises(ValueError):
+        config.alpha = 2.0
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
