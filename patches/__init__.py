@@ -2,12 +2,14 @@
 
 from sgl_proxythinker.patches import (
     engine_launch_subprocesses,
+    generate_req_input_handle_parallel_sampling,
     scheduler_get_init_info,
     scheduler_init_tp_model_worker,
     scheduler_process_batch_result,
     server_args_add_cli_args,
     server_args_from_cli_args,
     tokenizer_manager_create_tokenized_object,
+    tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
 )
 from sgl_proxythinker.patches.calls import CALLS
@@ -16,6 +18,8 @@ from sgl_proxythinker.patches.calls import CALLS
 COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
 FRONT = (
     engine_launch_subprocesses,
+    generate_req_input_handle_parallel_sampling,
+    tokenizer_manager_tokenize_one_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_wait_one_response,
 )

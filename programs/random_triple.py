@@ -168,31 +168,31 @@ def make_triple(
     Returns:
         The three paths.
     """
-    folder = Path(folder)
-    sizes, head_rows = dict(sizes or {}), dict(head_rows or {})
-    for name, given in (("sizes", sizes), ("head_rows", head_rows)):
+    folder, tokenizer = Path(folder), make_tokenizer()
+    tokens = tokenizer.get_vocab_size()
+    for name, given in (("sizes", sizes or {}), ("head_rows", head_rows or {})):
         if unknown := set(given) - set(ROLES):
             raise ValueError(f"{name} names {sorted(unknown)}: the roles are {', '.join(ROLES)}")
+    sizes = dict.fromkeys(ROLES, SMALL) | dict(sizes or {})
+    head_rows = {role: default_head_rows(role, tokens) for role in ROLES} | dict(head_rows or {})
+    for role, rows in head_rows.items():
+        if rows < tokens:
+            raise ValueError(f"head_rows of {role} is {rows}, but the tokenizer knows {tokens} ids")
+    if equal_proxies and (sizes["expert"], head_rows["expert"]) != (sizes["amateur"], head_rows["amateur"]):
+        raise ValueError("equal_proxies was asked for, but expert and amateur have different sizes")
 
-    tokenizer = make_tokenizer()
-    tokens = tokenizer.get_vocab_size()
+    triple = Triple(*(folder / role for role in ROLES))
     for index, role in enumerate(ROLES):
-        sizes.setdefault(role, SMALL)
-        head_rows.setdefault(role, default_head_rows(role, tokens))
-        if head_rows[role] < tokens:
-            raise ValueError(f"head_rows of {role} is {head_rows[role]}, but the tokenizer knows {tokens} ids")
         if role == "amateur" and equal_proxies:
-            if (sizes["amateur"], head_rows["amateur"]) != (sizes["expert"], head_rows["expert"]):
-                raise ValueError("equal_proxies was asked for, but expert and amateur have different sizes")
-            shutil.copytree(folder / "expert", folder / "amateur", dirs_exist_ok=True)
+            shutil.copytree(triple.expert, triple.amateur, dirs_exist_ok=True)
             continue
-        random = Random(seed * len(ROLES) + index)
-        weights = make_weights(sizes[role], head_rows[role], random, spread)
+        size, rows, random = sizes[role], head_rows[role], Random(seed * len(ROLES) + index)
+        weights = make_weights(size, rows, random, spread)
         silence_unused_rows(weights["lm_head.weight"], tokenizer)
         if padding_wins and role == "base":
-            weights["lm_head.weight"][tokens:] = 20 * random.normal(head_rows[role] - tokens, sizes[role].hidden)
-        write_checkpoint(folder / role, sizes[role], head_rows[role], weights, tokenizer, dtype)
-    return Triple(*(folder / role for role in ROLES))
+            weights["lm_head.weight"][tokens:] = random.matrix(rows - tokens, size.hidden, 20 * spread)
+        write_checkpoint(folder / role, size, rows, weights, tokenizer, dtype)
+    return triple
 
 
 def default_head_rows(role: str, tokens: int) -> int:
@@ -201,7 +201,7 @@ def default_head_rows(role: str, tokens: int) -> int:
 
 
 def make_tokenizer() -> Tokenizer:
-    """Byte-level BPE as Qwen2.5 has it, with Qwen's special tokens last. Any text encodes and decodes unchanged."""
+    """Byte-level BPE as Qwen2.5 has it, special tokens last. Any text encodes, and text in NFC decodes to itself."""
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -41,6 +41,8 @@ SERVER_DEFAULTS = {
     "attention_backend": "torch_native",
     "grammar_backend": "llguidance",
     "max_total_tokens": 16_384,
+    # An idle scheduler polls without pause; on a GPU host that is one core of many.
+    "sleep_on_idle": True,
 }
 
 
@@ -55,7 +57,10 @@ def is_installed() -> bool:
 
 def install(tp_size: int = 1) -> None:
     """Prepare this process, and through the environment its children, to run SGLang on the CPU. Idempotent."""
-    for name, value in _ENVIRONMENT.items():
+    cores = len(os.sched_getaffinity(0))
+    # One core stays free for the HTTP server, the tokenizer and the client: parallel regions of a model wait for
+    # their slowest thread, and on two busy cores that wait is most of a decode step.
+    for name, value in (_ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, (cores - 1) // tp_size))}).items():
         os.environ.setdefault(name, value)
     if tp_size > 1:
         os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cores_per_rank(tp_size))

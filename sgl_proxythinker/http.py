@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from fastapi.routing import APIRoute
+from starlette._utils import get_route_path
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -47,7 +48,8 @@ class _RouteGuard:
         for route in self._routes:
             match, _ = route.matches(scope)
             if match is Match.FULL:
-                return refusal(route.path)
+                # A router that FastAPI includes as a whole has no path of its own.
+                return refusal(getattr(route, "path", None) or get_route_path(scope))
         return None  # not a route of this server: 404 is upstream's
 
 

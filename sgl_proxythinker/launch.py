@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -12,6 +15,7 @@ from typing import Any
 from sgl_proxythinker import cpu
 from sgl_proxythinker.arguments import check_arguments
 from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.plugin import mark_as_ours, proxy_config
 
@@ -39,7 +43,7 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
     if cpu.is_needed(given.get("device")):
         cpu.install(given.get("tp_size") or 1)
         for name, value in cpu.SERVER_DEFAULTS.items():
-            if given.get(name) is None:
+            if not given.get(name):
                 given[name] = value
     if config is None:
         server_args = resolve()
@@ -47,6 +51,7 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
     else:
         from sgl_proxythinker.compatibility import check_models
 
+        check_environment(os.environ)
         check_arguments(given, _defaults())
         given["context_length"] = check_models(config, given)
         server_args = resolve()
@@ -91,8 +96,6 @@ def install_front() -> None:
 
 def prepare_front(server_args: Any) -> None:
     """Before the schedulers start: close the HTTP routes that one fused token can't serve."""
-    import sys
-
     server = sys.modules.get("sglang.srt.entrypoints.http_server")
     if server is not None:  # the offline Engine has no HTTP server
         from sgl_proxythinker.http import guard_routes
@@ -118,8 +121,6 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[Mapping[str, An
 
 
 def _defaults() -> dict[str, Any]:
-    import dataclasses
-
     from sglang.srt.server_args import ServerArgs
 
     return {

@@ -1,0 +1,141 @@
+"""Qwen2.5-VL checkpoints with the real dimensions and no weights, for `--load-format dummy`.
+
+    python -m benchmarks.weightless /tmp/weightless 32B 7B
+
+Speed and memory depend on shapes, not on what the weights say. Each folder holds configs, processors and a tokenizer
+with Qwen2.5's 151,665 ids and its special tokens at their own ids, so that guidance cuts the logits where it does for
+the published models. A folder is about 3 MB and takes a second; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from programs import random_triple
+from programs.random_triple import Size
+from tokenizers import pre_tokenizers
+
+BYTES_PER_WEIGHT = 2  # bfloat16
+
+TEXT_IDS = 151_643
+# In the order of their ids, which follow the text tokens.
+SPECIAL_TOKENS = (
+    *random_triple.SPECIAL_TOKENS,  # <|endoftext|> 151643 ... <|video_pad|> 151656
+    "<tool_call>", "</tool_call>",
+    "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+)  # fmt: skip
+IDS = {token: TEXT_IDS + index for index, token in enumerate(SPECIAL_TOKENS)}
+KNOWN_IDS = TEXT_IDS + len(SPECIAL_TOKENS)
+
+CONTEXT_TOKENS = 32_768  # the published 128,000 would only make SGLang's request table larger
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """One published model's shapes, and the bytes that follow from them."""
+
+    size: Size
+    head_rows: int
+    tied: bool = False
+    full_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return 2 * self.size.layers * self.size.kv_heads * self.size.head_dim * BYTES_PER_WEIGHT
+
+    @property
+    def step_weight_bytes(self) -> int:
+        """Bytes of the matrices that one decoding step reads: every layer and lm_head, no vision tower."""
+        size, kv_width = self.size, self.size.kv_heads * self.size.head_dim
+        layer = 2 * size.hidden * size.hidden + 2 * size.hidden * kv_width + 3 * size.hidden * size.mlp
+        return (size.layers * layer + self.head_rows * size.hidden) * BYTES_PER_WEIGHT
+
+
+def _published(layers: int, heads: int, kv_heads: int, mlp: int, vision_mlp: int) -> Size:
+    return Size(
+        layers=layers, heads=heads, kv_heads=kv_heads, head_dim=128, mlp=mlp,
+        vision_layers=32, vision_heads=16, vision_head_dim=80, vision_mlp=vision_mlp,
+    )  # fmt: skip
+
+
+# hidden size = heads * 128: 2048, 3584, 5120, 8192
+DIMENSIONS = {
+    "3B": Dimensions(_published(36, 16, 2, mlp=11_008, vision_mlp=3_420), head_rows=151_936, tied=True),
+    "7B": Dimensions(_published(28, 28, 4, mlp=18_944, vision_mlp=3_420), head_rows=152_064),
+    "32B": Dimensions(_published(64, 40, 8, mlp=27_648, vision_mlp=3_456), head_rows=152_064),
+    "72B": Dimensions(_published(80, 64, 8, mlp=29_568, vision_mlp=3_456), head_rows=152_064),
+    # To rehearse on a CPU: few layers, the real vocabulary.
+    "tiny": Dimensions(random_triple.SMALL, head_rows=152_064, full_attention_blocks=(1,)),
+}
+
+
+def write_weightless(folder: Path | str, name: str) -> Path:
+    """Write the checkpoint `name` (a key of `DIMENSIONS`) into `folder`, without weights.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in (
+        ("config.json", _config(DIMENSIONS[name])),
+        ("generation_config.json", random_triple.generation_config(IDS)),
+        ("tokenizer.json", _tokenizer()),
+        ("tokenizer_config.json", _tokenizer_config()),
+        ("preprocessor_config.json", random_triple.image_config() | {"max_pixels": 12_845_056}),
+    ):
+        (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def _config(dimensions: Dimensions) -> dict[str, Any]:
+    config = random_triple.model_config(dimensions.size, dimensions.head_rows, IDS, "bfloat16")
+    config["vision_config"]["fullatt_block_indexes"] = list(dimensions.full_attention_blocks)
+    return config | {
+        "max_position_embeddings": CONTEXT_TOKENS,
+        "sliding_window": CONTEXT_TOKENS,
+        "tie_word_embeddings": dimensions.tied,
+        # As published; without it transformers suspects a broken Mistral tokenizer and warns in every process.
+        "transformers_version": "4.41.2",
+    }
+
+
+def _tokenizer() -> dict[str, Any]:
+    """The tiny triple's tokenizer, filled up to Qwen's ids with tokens that no text is encoded to."""
+    tokenizer = json.loads(random_triple.make_tokenizer().to_str())
+    vocab = tokenizer["model"]["vocab"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fillers = [token for token in map("".join, islice(product(alphabet, repeat=3), TEXT_IDS)) if token not in vocab]
+    vocab.update(zip(fillers, range(len(vocab), TEXT_IDS)))
+    tokenizer["added_tokens"] = [{"id": index, **_added(token)} for token, index in IDS.items()]
+    return tokenizer
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    return random_triple.tokenizer_config(IDS) | {
+        "added_tokens_decoder": {str(index): _added(token) for token, index in IDS.items()},
+        "model_max_length": CONTEXT_TOKENS,
+    }
+
+
+def _added(token: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"content": token, **flags, "special": token in random_triple.SPECIAL_TOKENS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.weightless", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="gets one folder per name")
+    parser.add_argument("names", nargs="+", choices=DIMENSIONS)
+    args = parser.parse_args()
+    for name in args.names:
+        print(write_weightless(args.folder / name, name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Let one prompt with several images be sampled `n` > 1 times.
+
+Stock: turns one prompt with `n` > 1 into a batch of one, but leaves its flat list of images, which is then taken for
+       one image a prompt: "The length of image_data should be equal to the batch size".
+Ours:  the images of the one prompt become the batch's one entry.
+Why a hook: chat builds the same flat list, so no caller can avoid it.
+"""
+
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.io_struct:GenerateReqInput._handle_parallel_sampling",
+    signature="(self)",
+    why="several images in one chat with n > 1 would be refused",
+    until="SGLang nests the images of a single prompt itself; tests/test_upstream.py tells",
+    checked={"0.5.17": "3f0e8b2b675e"},
+)
+
+
+def around(original, request):
+    was_single = request.is_single
+    original(request)
+    images = request.image_data
+    if was_single and not request.is_single and _is_flat(images):
+        request.image_data = [images]
+
+
+def _is_flat(images):
+    return isinstance(images, list) and bool(images) and not isinstance(images[0], list)

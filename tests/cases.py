@@ -1,0 +1,71 @@
+"""Prompts with pictures, and what it means that a server agrees with the oracle."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image
+from programs.reference_hf import Reference, ReferenceOutput
+
+from servers import Server, chat_messages, picture
+
+MAX_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """One chat request."""
+
+    text: str
+    images: tuple[Image.Image, ...] = ()
+    alpha: float = 0.5
+
+    def messages(self) -> list[dict]:
+        return chat_messages(self.text, list(self.images))
+
+
+def mixed_cases() -> list[Case]:
+    """Image counts 0 to 3, sizes from 2x2 to 8x4 image tokens, prompts from a word to several chunks, five alphas."""
+    long_text = "Look at every picture, count what you see, and say it in order. " * 4
+    one, wide, tall = picture(1, 84, 84), picture(2, 224, 112), picture(3, 56, 140)
+    prompts = [
+        ("Hi", ()),
+        (long_text, ()),
+        ("What is in the picture?", (one,)),
+        ("What is in the picture?", (wide,)),
+        ("Compare the two pictures.", (one, tall)),
+        ("Compare the two pictures.", (tall, one)),
+        (long_text, (one, wide, tall)),
+    ]
+    return [
+        Case(text, images, alpha) for text, images in prompts for alpha in ((0.0, 0.5, 1.5) if images else (-1.0, 2.0))
+    ]
+
+
+def oracle_answer(reference: Reference, case: Case, **options) -> ReferenceOutput:
+    options = {"alpha": case.alpha, "max_new_tokens": MAX_TOKENS, **options}
+    return reference.generate(case.messages(), list(case.images), **options)
+
+
+def ask_all(server: Server, cases: list[Case], **options) -> list[dict]:
+    """All at once, so that rows of different lengths and strengths share batches."""
+    with ThreadPoolExecutor(len(cases)) as pool:
+        return list(
+            pool.map(
+                lambda case: server.chat(case.messages(), case.alpha, max_tokens=MAX_TOKENS, logprobs=True, **options),
+                cases,
+            )
+        )
+
+
+def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case) -> None:
+    """The same prompt tokens, the same text, and the same log probability for every token."""
+    choice, about = answer["choices"][0], f"{case.text[:30]!r} with {len(case.images)} images at alpha {case.alpha}"
+    assert answer["usage"]["prompt_tokens"] == len(expected.input_ids), f"another prompt was read: {about}"
+    assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), (
+        f"tokens differ: {about}; the oracle's closest call was {min(expected.top2_gaps):.5f}"
+    )
+    served = [token["logprob"] for token in choice["logprobs"]["content"]]
+    worst = max(abs(a - b) for a, b in zip(served, expected.logprobs))
+    assert worst < 1e-3, f"logprobs are off by {worst:.5f}, so they are not of the fused distribution: {about}"

@@ -1,0 +1,40 @@
+"""Few servers, each shared by many tests: a start costs a minute of imports.
+
+Tests that share a server carry its `xdist_group`, so that two workers never start the same one.
+"""
+
+from __future__ import annotations
+
+import pytest
+from programs.random_triple import make_triple
+from programs.reference_hf import Reference
+
+from servers import COMMON, command, serving
+
+
+@pytest.fixture(scope="session")
+def triple(tmp_path_factory):
+    """Three models of equal width and different weights: what leaks between them is not seen by shapes."""
+    return make_triple(tmp_path_factory.mktemp("triple"))
+
+
+@pytest.fixture(scope="session")
+def reference(triple):
+    return Reference(triple.base, triple.expert, triple.amateur)
+
+
+@pytest.fixture(scope="session")
+def guided(triple, tmp_path_factory):
+    """The main server. Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not."""
+    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-mixed-chunk", "--enable-metrics")
+    log = tmp_path_factory.mktemp("guided") / "log"
+    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def plain(triple, tmp_path_factory):
+    """The base alone, by the same plugin without proxies."""
+    log = tmp_path_factory.mktemp("plain") / "log"
+    with serving(command(triple.base, None, *COMMON), log) as server:
+        yield server

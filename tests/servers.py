@@ -1,0 +1,153 @@
+"""Real servers for tests: started as a user starts them, on loopback, and ended with everything they spawned."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import requests
+from PIL import Image
+
+READY_WITHIN_S = 420  # imports in three processes on two busy cores; a bound, not a measurement
+EXIT_WITHIN_S = 300
+
+# Requests of the oracle tests are small; a small pool keeps the host's memory for the imports.
+COMMON = ("--dtype", "float32", "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
+
+
+def picture(seed: int, width: int = 84, height: int = 84) -> Image.Image:
+    """A picture of random colours: any two differ everywhere."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def chat_messages(text: str, images: list[Image.Image] = ()) -> list[dict]:
+    """One user turn: the images, then the text."""
+    content = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+
+@dataclass
+class Server:
+    """A running server and the clients that people use."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen = field(repr=False)
+
+    def post(self, route: str, body: Any, **options: Any) -> requests.Response:
+        return requests.post(self.url + route, json=body, timeout=300, **options)
+
+    def get(self, route: str) -> requests.Response:
+        return requests.get(self.url + route, timeout=60)
+
+    def generate(self, **body: Any) -> Any:
+        """POST /generate; the answer's JSON."""
+        response = self.post("/generate", body)
+        assert response.ok, response.text
+        return response.json()
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)
+
+    def chat(self, messages: list[dict], alpha: float | None = None, **options: Any) -> dict:
+        """One greedy answer by the OpenAI client, as a dict, with SGLang's `meta_info`."""
+        extra = {"return_meta_info": True, **options.pop("extra_body", {})}
+        if alpha is not None:
+            extra["custom_params"] = {"proxy_alpha": alpha}
+        options = {"temperature": 0, "max_tokens": 16, **options}
+        return self.openai.chat.completions.create(
+            model="default", messages=messages, extra_body=extra, **options
+        ).model_dump()
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[str]:
+    """The command line of a server with our plugin."""
+    paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
+    return [
+        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker",
+        "--model-path", str(base), *paths, *flags,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """Run a server until the block ends.
+
+    Raises:
+        RuntimeError: it ended before it was ready; the message holds the end of its log.
+    """
+    port = _free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*arguments, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
+        )  # fmt: skip
+    server = Server(f"http://127.0.0.1:{port}", log, process)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        _end(process)
+
+
+def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run a launch that must fail. Returns its exit code and everything it printed."""
+    process = subprocess.Popen(
+        [*arguments, "--host", "127.0.0.1", "--port", str(_free_port())],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=EXIT_WITHIN_S)
+    finally:
+        _end(process)
+    return process.returncode, output.decode(errors="replace")
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        # The log line, not /health: the server answers /health before its warm-up request is done.
+        if "The server is fired up" in server.log_text():
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"server not ready, exit code {server.process.poll()}:\n{server.log_text()[-4000:]}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    # The session's process group is the server and its children, and nothing else.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _free_port() -> int:
+    # SGLang derives other ports from this one; a wide gap keeps two servers apart.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1] // 2 + 10_000

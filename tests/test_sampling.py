@@ -1,0 +1,226 @@
+"""Sampling draws from softmax of the fused logits: once, and with everything that shapes a distribution applied once."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from servers import chat_messages, picture
+
+pytestmark = pytest.mark.xdist_group("guided")
+
+PROMPT = "Say"
+ALPHA = 0.7
+DRAWS = 3000
+# The chance that a right server fails one of these tests; the wrong distributions below give less than 1e-50.
+SIGNIFICANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def rows(reference):
+    """Fused, base and swapped-sign logits of the token after PROMPT, over the ids that the tokenizer knows."""
+    known = len(reference.tokenizer)
+    return {alpha: reference.fused_logits(PROMPT, alpha=alpha)[0, :known] for alpha in (ALPHA, 0.0, -ALPHA)}
+
+
+def draw(server, **sampling_params) -> Counter:
+    """First tokens of DRAWS independent answers."""
+    params = {"max_new_tokens": 1, "temperature": 1.0, "custom_params": {"proxy_alpha": ALPHA}, **sampling_params}
+    drawn = Counter()
+    for _ in range(DRAWS // 250):
+        answers = server.generate(text=[PROMPT] * 250, sampling_params=params)
+        drawn.update(answer["output_ids"][0] for answer in answers)
+    return drawn
+
+
+def p_value(drawn: Counter, probabilities: torch.Tensor) -> float:
+    """Chi-square of the counts against the distribution, rare tokens pooled; 0 if an impossible token was drawn."""
+    if any(probabilities[token] == 0 for token in drawn):
+        return 0.0
+    total = sum(drawn.values())
+    expected = probabilities.double() * total
+    common = [token for token in range(len(expected)) if expected[token] >= 5]
+    observed = [drawn[token] for token in common]
+    wanted = [float(expected[token]) for token in common]
+    rest_observed, rest_wanted = total - sum(observed), total - sum(wanted)
+    if rest_wanted >= 5:
+        observed.append(rest_observed)
+        wanted.append(rest_wanted)
+    scale = sum(observed) / sum(wanted)
+    return float(chisquare(observed, [value * scale for value in wanted]).pvalue)
+
+
+def softmax(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    return torch.softmax(logits.double() / temperature, dim=-1)
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep tokens until their mass before this one exceeds top_p; renormalise (SGLang's definition)."""
+    ordered, order = probabilities.sort(descending=True)
+    kept = ordered * ((ordered.cumsum(0) - ordered) <= top_p)
+    return torch.zeros_like(probabilities).scatter(0, order, kept / kept.sum())
+
+
+def only(probabilities: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+    mask = torch.zeros_like(probabilities)
+    mask[tokens] = 1
+    return probabilities * mask / (probabilities * mask).sum()
+
+
+def test_temperature_one(guided, rows):
+    drawn = draw(guided)
+    assert p_value(drawn, softmax(rows[ALPHA])) > SIGNIFICANCE
+    for wrong in (0.0, -ALPHA):
+        assert p_value(drawn, softmax(rows[wrong])) < 1e-50, "the test could not tell the fused distribution apart"
+
+
+def test_temperature_applies_to_the_fused_row_once(guided, rows):
+    drawn = draw(guided, temperature=1.7)
+    assert p_value(drawn, softmax(rows[ALPHA], 1.7)) > SIGNIFICANCE
+    assert p_value(drawn, softmax(rows[ALPHA], 1.7**2)) < 1e-10
+
+
+def test_top_p(guided, rows):
+    assert p_value(draw(guided, top_p=0.6), nucleus(softmax(rows[ALPHA]), 0.6)) > SIGNIFICANCE
+
+
+def test_top_k(guided, rows):
+    probabilities = softmax(rows[ALPHA])
+    drawn = draw(guided, top_k=5)
+    assert p_value(drawn, only(probabilities, probabilities.topk(5).indices.tolist())) > SIGNIFICANCE
+
+
+def test_a_grammar_masks_the_fused_row(guided, rows, reference):
+    letters = [reference.tokenizer.convert_tokens_to_ids(letter) for letter in "abcdef"]
+    drawn = draw(guided, regex="[a-f]")
+    assert p_value(drawn, only(softmax(rows[ALPHA]), letters)) > SIGNIFICANCE
+
+
+def check_greedy(reference, answer_ids, adjust, alpha=ALPHA, images=()):
+    """Each token is the argmax of its fused row after `adjust(row, tokens before it)`."""
+    prompt = chat_messages(PROMPT, list(images)) if images else PROMPT
+    fused = reference.fused_logits(prompt, list(images), answer_ids, alpha=alpha)
+    unadjusted = fused[: len(answer_ids)].argmax(-1).tolist()
+    for step, token in enumerate(answer_ids):
+        row = adjust(fused[step].clone(), answer_ids[:step])
+        assert int(row.argmax()) == token, f"step {step}"
+    return unadjusted
+
+
+def greedy(server, **sampling_params):
+    params = {"max_new_tokens": 20, "temperature": 0, "custom_params": {"proxy_alpha": ALPHA}, **sampling_params}
+    return server.generate(text=PROMPT, sampling_params=params)
+
+
+def test_penalties_apply_once_to_the_fused_row(guided, reference):
+    """Applied per model, they would scale with alpha; applied twice, they would be twice as strong."""
+
+    def penalise(row, before):
+        counts = torch.bincount(torch.tensor(before, dtype=torch.long), minlength=len(row)).float()
+        return row - 0.9 * counts - 0.6 * (counts > 0)
+
+    answer = greedy(guided, frequency_penalty=0.9, presence_penalty=0.6)
+    unadjusted = check_greedy(reference, answer["output_ids"], penalise)
+    assert unadjusted != answer["output_ids"], "the penalty must have changed something"
+
+
+def test_repetition_penalty_scales_the_fused_row_once(guided, reference):
+    def penalise(row, before):
+        for token in set(before):
+            row[token] = row[token] / 1.8 if row[token] > 0 else row[token] * 1.8
+        return row
+
+    answer = greedy(guided, repetition_penalty=1.8)
+    unadjusted = check_greedy(reference, answer["output_ids"], penalise)
+    assert unadjusted != answer["output_ids"], "the penalty must have changed something"
+
+
+def test_logit_bias_is_added_once(guided, reference):
+    fused = reference.fused_logits(PROMPT, alpha=ALPHA)[0]
+    best, second = fused.topk(2).indices.tolist()
+    gap = float(fused[best] - fused[second])
+    assert greedy(guided, max_new_tokens=1, logit_bias={str(second): gap * 0.9})["output_ids"] == [best]
+    assert greedy(guided, max_new_tokens=1, logit_bias={str(second): gap * 1.1})["output_ids"] == [second]
+
+
+def test_min_new_tokens_holds_the_end_back(guided, reference):
+    end = reference.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    eager = {str(end): 100.0}
+    assert greedy(guided, logit_bias=eager)["meta_info"]["completion_tokens"] == 1
+    held = greedy(guided, logit_bias=eager, min_new_tokens=5)
+    assert held["meta_info"]["completion_tokens"] == 6 and held["meta_info"]["finish_reason"]["type"] == "stop"
+    plain = greedy(guided, max_new_tokens=5)
+    assert held["output_ids"][:5] == plain["output_ids"], "until then the tokens are those of the fused rows"
+
+
+def test_ids_past_the_tokenizer_cannot_be_sampled(guided, reference):
+    """Even when a request asks for one."""
+    padding = len(reference.tokenizer) + 3
+    answer = greedy(guided, max_new_tokens=4, logit_bias={str(padding): 100.0})
+    assert padding not in answer["output_ids"]
+
+
+def test_stop_strings_and_stop_tokens(guided):
+    free = greedy(guided)
+    word = free["text"][3:6]
+    stopped = greedy(guided, stop=word)
+    assert stopped["text"] == free["text"][: free["text"].index(word)]
+    assert stopped["meta_info"]["finish_reason"] == {"type": "stop", "matched": word}
+    token = free["output_ids"][4]
+    stopped = greedy(guided, stop_token_ids=[token])
+    assert stopped["output_ids"] == free["output_ids"][: free["output_ids"].index(token) + 1]
+
+
+def test_json_schema_regex_and_ebnf_are_obeyed_and_guided(guided):
+    schema = {
+        "type": "object", "properties": {"count": {"enum": [1, 2, 3]}}, "required": ["count"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    answers = {}
+    for alpha in (0.0, 3.0):
+        params = {"custom_params": {"proxy_alpha": alpha}, "max_new_tokens": 60}
+        made = json.loads(greedy(guided, json_schema=json.dumps(schema), **params)["text"])
+        assert made["count"] in (1, 2, 3)
+        digits = greedy(guided, regex="[0-9]{12}", **params)["text"]
+        assert len(digits) == 12 and digits.isdigit()
+        answers[alpha] = digits
+        assert greedy(guided, ebnf='root ::= "yes" | "no"', **params)["text"] in ("yes", "no")
+    assert answers[0.0] != answers[3.0], "guidance must act within the grammar"
+
+
+def test_n_samples_share_the_prompt_of_several_images(guided, reference):
+    """n > 1 with two images in one chat; the prompt is computed once for all samples, in all three models."""
+    messages = chat_messages("What are these?", [picture(31), picture(32)])
+    answer = guided.chat(messages, ALPHA, n=3, temperature=0)
+    texts = {choice["message"]["content"] for choice in answer["choices"]}
+    oracle = reference.generate(messages, [picture(31), picture(32)], alpha=ALPHA, max_new_tokens=16)
+    assert texts == {oracle.text.replace("<|im_end|>", "")}
+    assert all(choice["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1 for choice in answer["choices"])
+
+
+def test_logprobs_are_of_the_fused_distribution(guided, reference):
+    answer = guided.generate(
+        text=PROMPT, return_logprob=True, top_logprobs_num=3, token_ids_logprob=[7, 8],
+        sampling_params={"temperature": 0, "max_new_tokens": 4, "custom_params": {"proxy_alpha": ALPHA}},
+    )  # fmt: skip
+    meta = answer["meta_info"]
+    fused = reference.fused_logits(PROMPT, continuation=answer["output_ids"][:-1], alpha=ALPHA).log_softmax(-1)
+    for step, token in enumerate(answer["output_ids"]):
+        assert meta["output_token_logprobs"][step][0] == pytest.approx(float(fused[step, token]), abs=1e-3)
+        top = fused[step].topk(3)
+        assert [entry[1] for entry in meta["output_top_logprobs"][step]] == top.indices.tolist()
+        for (logprob, token_id, _), wanted in zip(meta["output_token_ids_logprobs"][step], (7, 8)):
+            assert token_id == wanted and logprob == pytest.approx(float(fused[step, wanted]), abs=1e-3)
+
+
+def test_scoring_the_next_token_without_generating_is_guided(guided, reference):
+    """max_new_tokens 0 takes the path that doesn't sample."""
+    answer = guided.generate(
+        text=PROMPT, return_logprob=True, token_ids_logprob=[5, 6],
+        sampling_params={"max_new_tokens": 0, "temperature": 0, "custom_params": {"proxy_alpha": ALPHA}},
+    )  # fmt: skip
+    fused = reference.fused_logits(PROMPT, alpha=ALPHA)[0].log_softmax(-1)
+    scored = {token: logprob for logprob, token, _ in answer["meta_info"]["output_token_ids_logprobs"][0]}
+    assert scored == {token: pytest.approx(float(fused[token]), abs=1e-3) for token in (5, 6)}
