@@ -134,7 +134,7 @@ class Client:
         seconds = time.perf_counter() - begin
         for output in outputs:
             meta = output["meta_info"]
-            if meta["completion_tokens"] != output_tokens or ("proxy_alpha" in meta) != self.guided:
+            if meta["completion_tokens"] != output_tokens or bool(meta["proxy_alpha"]) != self.guided:
                 raise RuntimeError(f"asked for {output_tokens} tokens with guided={self.guided}, got {meta}")
         return seconds
 
@@ -154,7 +154,7 @@ def run_child(command: list[str], log: Path) -> Iterator[dict[str, Any]]:
         log: the file.
 
     Raises:
-        RuntimeError: the child ended before its engine was shut down; the message ends with the log's last lines.
+        SystemExit: the child ended before its engine was shut down; the message ends with the log's last lines.
     """
     done = False
     with log.open("w") as errors:
@@ -181,7 +181,7 @@ def run_child(command: list[str], log: Path) -> Iterator[dict[str, Any]]:
         child.wait()
     if not done:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
-        raise RuntimeError(f"{' '.join(command)} ended early, status {child.returncode}. The end of {log}:\n{tail}")
+        raise SystemExit(f"{' '.join(command)} ended early, status {child.returncode}. The end of {log}:\n{tail}")
 
 
 def read_memory(log: Path) -> dict[str, Any]:

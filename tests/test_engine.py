@@ -1,0 +1,94 @@
+"""The offline engine, with equal proxies: at any alpha it is plain SGLang."""
+
+import pytest
+import torch
+from programs.random_triple import make_triple
+from programs.reference_hf import Reference
+
+from servers import picture
+
+pytestmark = pytest.mark.xdist_group("engine")
+
+DEVICE = (
+    {"attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch"}
+    if torch.cuda.is_available()
+    else {}
+)
+PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    return make_triple(tmp_path_factory.mktemp("equal"), seed=7, equal_proxies=True)
+
+
+@pytest.fixture(scope="module")
+def engine(triple):
+    from sgl_proxythinker import Engine, ProxyConfig
+
+    engine = Engine(
+        model_path=str(triple.base),
+        proxy=ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), alpha=0.25),
+        dtype="float32", max_total_tokens=4096, max_running_requests=32, **DEVICE,
+    )  # fmt: skip
+    yield engine
+    engine.shutdown()
+
+
+def params(alpha, **options):
+    return {"temperature": 0, "max_new_tokens": 12, "custom_params": {"proxy_alpha": alpha}, **options}
+
+
+def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
+    base_alone = Reference(triple.base, triple.base, triple.base)
+    for images in ([], [picture(1)], [picture(1), picture(2, 112, 56)]):
+        prompt = PLACE * len(images) + "What is it?"
+        wanted = base_alone.generate(prompt, images, alpha=0.0, max_new_tokens=12)
+        for alpha in (-10, -1.0, 0, 0.5, 10):
+            answer = engine.generate(prompt, params(alpha), image_data=images or None)
+            assert answer["output_ids"] == wanted.token_ids, f"alpha {alpha}"
+            assert answer["meta_info"]["proxy_alpha"] == alpha
+
+
+def test_the_default_alpha_is_the_configs(engine):
+    answer = engine.generate("Hi", {"max_new_tokens": 2})
+    assert answer["meta_info"]["proxy_alpha"] == answer["meta_info"]["proxy_amateur_alpha"] == 0.25
+
+
+def test_async_generate_is_the_same_engine(engine):
+    async def ask():
+        return await engine.async_generate("Hi", params(1.0))
+
+    answer = engine.loop.run_until_complete(ask())
+    assert answer["output_ids"] == engine.generate("Hi", params(1.0))["output_ids"]
+
+
+def test_a_bad_alpha_is_a_value_error(engine):
+    with pytest.raises(ValueError, match="proxy_alpha is 'x'"):
+        engine.generate("Hi", params("x"))
+    assert engine.generate("Hi", params(0.5))["output_ids"]
+
+
+def test_every_method_of_the_engine_is_allowed_or_refused(engine):
+    """A new method of SGLang's engine must be looked at."""
+    from sgl_proxythinker.offline import REFUSED, SGLangEngine
+
+    allowed = {
+        "async_generate", "flush_cache", "freeze_gc", "generate", "get_all_child_pids", "get_server_info",
+        "init_tokenizer_manager_func", "run_detokenizer_process_func", "run_scheduler_process_func",
+        "server_args_class", "shutdown", "start_profile", "stop_profile",
+    }  # fmt: skip
+    methods = {name for name in dir(SGLangEngine) if not name.startswith("_") and callable(getattr(SGLangEngine, name))}
+    assert methods == allowed | REFUSED.keys()
+
+
+def test_what_knows_one_model_is_refused(engine):
+    from sgl_proxythinker.offline import REFUSED
+
+    for name in REFUSED:
+        with pytest.raises(ValueError, match=f"Engine.{name} is not available with guidance"):
+            getattr(engine, name)
+
+
+def test_the_engine_says_what_it_runs(engine, triple):
+    assert engine.get_server_info()["proxy"]["amateur"] == str(triple.amateur)

@@ -1,0 +1,176 @@
+"""Launches that must not serve: each is a real process, and ends with an exit code and a sentence."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from programs.random_triple import make_triple
+
+from servers import COMMON, command, launch_and_wait
+
+pytestmark = pytest.mark.xdist_group("closed")
+
+# Runs SGLang's launcher in a process (and, through spawn, its children) where something of ours was broken first.
+SABOTAGE = """
+import runpy, sys
+import sgl_proxythinker.patches as patches
+{sabotage}
+if __name__ == "__main__":
+    sys.argv[0] = "launch_server"
+    runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    return make_triple(tmp_path_factory.mktemp("closed"))
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """A checkpoint that a test may spoil."""
+
+    def copy(checkpoint):
+        target = tmp_path / checkpoint.name
+        shutil.copytree(checkpoint, target)
+        return target
+
+    return copy
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text())
+    for key, value in changes.items():
+        outer, _, inner = key.partition("__")
+        if inner:
+            content[outer][inner] = value
+        else:
+            content[outer] = value
+    path.write_text(json.dumps(content))
+
+
+def assert_refused(arguments, *fragments):
+    code, output = launch_and_wait(arguments)
+    assert code != 0, output[-2000:]
+    for fragment in fragments:
+        assert fragment in output, output[-3000:]
+    assert "fired up" not in output
+
+
+def test_one_path_without_the_other(triple):
+    arguments = command(triple.base, None, "--proxy-expert-path", str(triple.expert))
+    assert_refused(arguments, "--proxy-amateur-path is missing", "needs both")
+
+
+def test_proxies_without_the_plugin(triple):
+    arguments = [part for part in command(triple.base, (triple.expert, triple.amateur)) if part not in ("--plugin", "proxythinker")]
+    assert_refused(arguments, "given without --plugin proxythinker", "Add --plugin proxythinker")
+
+
+def test_an_unknown_plugin(triple):
+    arguments = [part.replace("proxythinker", "proxythinkr") for part in command(triple.base, None)]
+    assert_refused(arguments, "'proxythinkr' is not known")
+
+
+def test_a_plugin_that_sglang_does_not_load(triple):
+    """Filtered out, or broken so that it can't be imported: the flag is unknown, and that ends the launch."""
+    code, output = launch_and_wait(command(triple.base, (triple.expert, triple.amateur)), {"SGLANG_PLUGINS": "other"})
+    assert code == 2 and "unrecognized arguments: --plugin" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--speculative-algorithm", "EAGLE"), "--speculative-algorithm"),
+        (("--dp-size", "2"), "--dp-size"),
+        (("--enable-lora",), "--enable-lora"),
+    ],
+)
+def test_a_refused_flag_is_named(triple, flags, name):
+    assert_refused(command(triple.base, (triple.expert, triple.amateur), *flags), name)
+
+
+def test_a_refused_environment_variable_is_named(triple):
+    arguments = command(triple.base, (triple.expert, triple.amateur))
+    code, output = launch_and_wait(arguments, {"SGLANG_ENABLE_POST_CAPTURE_KV_SIZING": "1"})
+    assert code != 0 and "SGLANG_ENABLE_POST_CAPTURE_KV_SIZING=1" in output
+
+
+def test_a_missing_checkpoint(triple, tmp_path):
+    assert_refused(command(triple.base, (tmp_path / "nowhere", triple.amateur)), "the expert's config", "nowhere")
+
+
+def test_a_missing_weight_file(triple, copy_of):
+    """Found only when the scheduler loads it."""
+    amateur = copy_of(triple.amateur)
+    (amateur / "model.safetensors").unlink()
+    assert_refused(command(triple.base, (triple.expert, amateur), *COMMON), "Cannot find any model weights")
+
+
+def test_a_mismatching_tokenizer(triple, copy_of):
+    expert = copy_of(triple.expert)
+    tokenizer = json.loads((expert / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    first, second = sorted(vocab, key=vocab.get)[70:72]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    (expert / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert_refused(command(triple.base, (expert, triple.amateur)), "differ in 2 ids: 70 is", "71 is", "to the expert")
+
+
+def test_a_mismatching_image_processor(triple, copy_of):
+    amateur = copy_of(triple.amateur)
+    edit_json(amateur / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5])
+    assert_refused(command(triple.base, (triple.expert, amateur)), "image processor", "image_mean", "amateur")
+
+
+def test_a_mismatching_vision_tower(triple, copy_of):
+    expert = copy_of(triple.expert)
+    edit_json(expert / "config.json", vision_config__spatial_merge_size=1)
+    assert_refused(command(triple.base, (expert, triple.amateur)), "spatial_merge_size is 2 and 1")
+
+
+def test_a_head_too_narrow_for_the_tokenizer(triple, copy_of):
+    expert = copy_of(triple.expert)
+    edit_json(expert / "config.json", vocab_size=100)
+    assert_refused(command(triple.base, (expert, triple.amateur)), "output head has 100 rows")
+
+
+def sabotaged(tmp_path, sabotage, arguments):
+    script = tmp_path / "launch.py"
+    script.write_text(SABOTAGE.format(sabotage=sabotage))
+    return [sys.executable, str(script), *arguments[3:]]
+
+
+def test_upstream_that_nobody_read(triple, tmp_path):
+    """A record that differs from the installed SGLang."""
+    sabotage = (
+        "import dataclasses\n"
+        "record = dataclasses.replace(patches.RECORDS[0], checked={'0.5.17': 'another'})\n"
+        "patches.RECORDS = (record, *patches.RECORDS[1:])"
+    )
+    arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur)))
+    assert_refused(arguments, "not one that sgl-proxythinker was checked with", "new body", "read it")
+
+
+def test_schedulers_without_our_hooks(triple, tmp_path):
+    """The scheduler process is sound and plain: it would serve the base under our name."""
+    sabotage = "patches.SCHEDULER = ()"
+    arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur), *COMMON))
+    assert_refused(arguments, "rank 0 reports proxy='nothing'", "base model under our name")
+
+
+def test_a_hook_that_does_not_apply(triple, tmp_path):
+    """SGLang logs it and goes on; we don't."""
+    sabotage = (
+        "from sglang.srt.plugins.hook_registry import HookRegistry\n"
+        "apply = HookRegistry._apply_target.__func__\n"
+        "def fail(target, hooks):\n"
+        "    if 'tokenizer_manager' in target:\n"
+        "        raise AttributeError('gone')\n"
+        "    HookRegistry.kept(target, hooks)\n"
+        "HookRegistry.kept = HookRegistry._apply_target\n"
+        "HookRegistry._apply_target = staticmethod(fail)"
+    ).replace("apply = HookRegistry._apply_target.__func__\n", "")
+    arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur)))
+    assert_refused(arguments, "is not hooked", "does not start")

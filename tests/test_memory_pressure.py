@@ -1,0 +1,121 @@
+"""Too little KV room for the load: requests are retracted, and nobody's tokens change.
+
+The same server carries unequal models (a wider base, heads of different widths), and an expert with one damaged
+embedding: only requests that read the damaged token are harmed.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from programs.random_triple import UNEQUAL, make_triple
+from programs.reference_hf import Reference
+from safetensors.torch import load_file, save_file
+
+from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from servers import DEVICE, command, serving
+
+pytestmark = pytest.mark.xdist_group("pressure")
+
+DAMAGED = "<|object_ref_start|>"
+TOKENS = 700
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    made = make_triple(tmp_path_factory.mktemp("unequal"), seed=3, sizes=UNEQUAL, head_rows={"base": 384, "expert": 512})
+    damaged_id = Reference(made.base, made.base, made.base).tokenizer.convert_tokens_to_ids(DAMAGED)
+    weights = load_file(made.expert / "model.safetensors")
+    [embedding] = [name for name in weights if name.endswith("embed_tokens.weight")]
+    weights[embedding][damaged_id] = float("nan")
+    save_file(weights, made.expert / "model.safetensors", metadata={"format": "pt"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def reference(triple):
+    return Reference(triple.base, triple.expert, triple.amateur)
+
+
+@pytest.fixture(scope="module")
+def small(triple, tmp_path_factory):
+    flags = (
+        "--dtype", "float32", "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
+        "--schedule-conservativeness", "0.05", "--enable-metrics", *DEVICE,
+    )  # fmt: skip
+    log = tmp_path_factory.mktemp("small") / "log"
+    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
+        yield server
+
+
+def test_unequal_heads_give_the_oracles_tokens(small, reference):
+    cases = mixed_cases()
+    for answer, case in zip(ask_all(small, cases), cases):
+        assert_agrees(answer, oracle_answer(reference, case), case)
+
+
+def test_retracted_requests_give_the_oracles_tokens(small, reference):
+    """Long answers that together need several times the room, in one burst."""
+    cases = [Case(f"Say number {index}", alpha=index / 4) for index in range(16)]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        answers = list(pool.map(lambda case: _long_answer(small, case), cases))
+    assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
+    for answer, case in zip(answers, cases):
+        oracle = reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False)
+        assert answer["output_ids"] == oracle.token_ids, f"alpha {case.alpha}"
+
+
+def _long_answer(server, case: Case) -> dict:
+    params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": {"proxy_alpha": case.alpha}}
+    return server.generate(text=case.text, sampling_params=params)
+
+
+def ask_damaged(server, alpha, **options):
+    params = {"temperature": 0, "max_new_tokens": 8, "custom_params": {"proxy_alpha": alpha}}
+    return server.post("/generate", {"text": f"Look {DAMAGED} here", "sampling_params": params, **options})
+
+
+def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, reference):
+    healthy = [Case(f"Say number {index}", alpha=0.5) for index in range(6)]
+    with ThreadPoolExecutor(12) as pool:
+        broken = [pool.submit(ask_damaged, small, alpha) for alpha in (0.5, 1.0, -2.0)]
+        answers = list(pool.map(lambda case: _long_answer(small, case), healthy))
+    for future in broken:
+        response = future.result()
+        assert response.status_code == 500 and "became NaN or infinite" in response.text
+    for answer, case in zip(answers, healthy):
+        oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
+        assert answer["output_ids"] == oracle.token_ids
+    metrics = small.get("/metrics").text
+    counted = [line for line in metrics.splitlines() if line.startswith("sglang:proxy_broken_rows_total")]
+    assert sum(float(line.split()[-1]) for line in counted) >= 3, metrics[:500]
+
+
+def test_a_broken_row_ends_a_stream_with_an_error(small):
+    events = [line for line in ask_damaged(small, 0.5, stream=True).text.split("\n\n") if line]
+    assert "became NaN or infinite" in events[-2] and events[-1] == "data: [DONE]"
+
+
+def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
+    response = ask_damaged(small, 0.0)
+    assert response.ok, response.text
+    clean = Reference(*[reference.base.model.name_or_path] * 3)
+    prompt = f"Look {DAMAGED} here"
+    assert response.json()["output_ids"] == clean.generate(prompt, alpha=0.0, max_new_tokens=8).token_ids
+
+
+def test_a_broken_request_leaves_nothing_in_the_tree(small):
+    """Its keys and values are NaN: another request that shares the prefix must compute them itself."""
+    small.post("/flush_cache", None)
+    assert ask_damaged(small, 0.5).status_code == 500
+    again = ask_damaged(small, 0.0).json()["meta_info"]
+    assert again["cached_tokens"] == 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The oracle shares two cores with a server."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

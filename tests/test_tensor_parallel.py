@@ -1,0 +1,28 @@
+"""Three models sharded over two ranks give the tokens of the oracle, which knows one."""
+
+import pytest
+from programs.random_triple import make_triple
+from programs.reference_hf import Reference
+
+from cases import ask_all, assert_agrees, mixed_cases, oracle_answer
+from servers import COMMON, command, serving
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    """The proxies' heads are wider than the base's, and each rank holds half of each."""
+    return make_triple(tmp_path_factory.mktemp("ranks"), seed=5, head_rows={"base": 384, "expert": 448, "amateur": 512})
+
+
+def test_two_ranks_give_the_oracles_tokens(triple, tmp_path):
+    reference = Reference(triple.base, triple.expert, triple.amateur)
+    # Every fourth case: text and images, each alpha; two gloo ranks are about ten times slower than one.
+    cases = mixed_cases()[::4]
+    arguments = command(triple.base, (triple.expert, triple.amateur), *COMMON, "--tp-size", "2")
+    with serving(arguments, tmp_path / "log") as server:
+        for _ in ("cold", "warm"):
+            for answer, case in zip(ask_all(server, cases), cases):
+                assert_agrees(answer, oracle_answer(reference, case), case)
+        assert server.get("/server_info").json()["proxy"]["expert"] == str(triple.expert)

@@ -1,0 +1,139 @@
+"""The SGLang underneath is one that was read, and each workaround is still needed.
+
+Set SGLANG_SRC and SGLANG_VERSION to check an unpacked release that is not installed.
+"""
+
+import ast
+import os
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from sgl_proxythinker import patches
+from sgl_proxythinker.patches import COMMAND_LINE, FRONT, RECORDS, SCHEDULER
+from sgl_proxythinker.patches._upstream import Upstream, UpstreamDrift, read_definition
+
+SOURCE = Path(os.environ.get("SGLANG_SRC") or Path(find_spec("sglang").origin).parent.parent)
+VERSION = os.environ.get("SGLANG_VERSION") or version("sglang")
+PACKAGE = Path(__file__).parent.parent / "sgl_proxythinker"
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.symbol)
+def test_each_definition_is_the_one_that_was_read(record):
+    record.check(SOURCE, VERSION)
+
+
+def test_each_name_that_the_package_imports_has_a_record():
+    """A record that is missing would let a change through unseen."""
+    recorded = {part for record in RECORDS for part in (record.symbol.partition(":")[2].split(".")[0],)}
+    modules = {record.symbol.partition(":")[0].rpartition(".")[2] for record in RECORDS}
+    for file in (PACKAGE / "upstream").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = {alias.name for alias in node.names}
+                aliases = {"envs": "Envs"}
+                missing = {name for name in names if aliases.get(name, name) not in recorded | modules}
+                assert not missing, f"{file.name} imports {missing}: add records to patches/calls.py"
+
+
+def test_every_patch_file_is_installed_somewhere():
+    installed = {patch.__name__.rpartition(".")[2] for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER)}
+    files = {file.stem for file in Path(patches.__file__).parent.glob("*.py") if not file.stem.startswith("_")}
+    assert files - {"calls", "read_upstream"} == installed
+
+
+class TestDrift:
+    """What a record says of a definition that changed."""
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        (tmp_path / "pkg").mkdir()
+        (tmp_path / "pkg" / "mod.py").write_text("class C:\n    def f(self, a: int, b=1):\n        return a + b\n")
+        return tmp_path
+
+    def record(self, source, **changes):
+        signature, digest = read_definition(source, "pkg.mod:C.f")
+        fields = dict(symbol="pkg.mod:C.f", signature=signature, checked={"1": digest}, why="of a reason", until="")
+        return Upstream(**{**fields, **changes})
+
+    def test_the_text_that_was_read_passes(self, source):
+        record = self.record(source)
+        assert record.signature == "(self, a, b=1)"
+        record.check(source, "1")
+
+    def test_a_version_that_nobody_looked_at_is_drift_even_if_nothing_moved(self, source):
+        record = self.record(source)
+        with pytest.raises(UpstreamDrift, match="its text is the one of 1: add '2'"):
+            record.check(source, "2")
+
+    @pytest.mark.parametrize(
+        ("before", "after", "what"),
+        [
+            ("a + b", "a - b", "same signature, new body"),
+            ("b=1", "b=2", "signature changed"),
+            ("def f", "def g", "the definition is gone"),
+        ],
+    )
+    def test_a_change_is_graded(self, source, before, after, what):
+        record = self.record(source)
+        file = source / "pkg" / "mod2.py"
+        file.write_text((source / "pkg" / "mod.py").read_text().replace(before, after))
+        changed = Upstream("pkg.mod2:C.f", record.signature, record.checked, record.why, record.until)
+        with pytest.raises(UpstreamDrift, match=what):
+            changed.check(source, "1")
+
+
+def test_only_upstream_and_patches_import_sglang_at_their_top():
+    """`grep sglang sgl_proxythinker/upstream` answers what this project depends on."""
+    importers = set()
+    for file in PACKAGE.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and any((m or "").startswith("sglang") for m in modules):
+                importers.add(file.name)
+    assert importers == {"offline.py"}, "the engine is a subclass of SGLang's"
+
+
+class TestWorkaroundsAreStillNeeded:
+    """When one of these fails, delete the workaround that it names."""
+
+    def source_of(self, symbol):
+        module, _, path = symbol.partition(":")
+        text = (SOURCE / (module.replace(".", "/") + ".py")).read_text()
+        node = ast.parse(text)
+        for name in path.split("."):
+            node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name)
+        return ast.get_source_segment(text, node)
+
+    def test_custom_params_reach_the_sampler_only_with_a_logit_processor(self):
+        """Worker reads them from the batch's requests."""
+        source = self.source_of("sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo.from_schedule_batch")
+        assert "custom_params = None" in source
+
+    def test_image_embeddings_are_cached_by_hash_for_the_process(self):
+        """runners.ProxyModel keeps a cache of its own."""
+        source = self.source_of("sglang.srt.managers.mm_utils:init_mm_embedding_cache")
+        assert "global embedding_cache" in source
+
+    def test_input_ids_are_clamped_in_place(self):
+        """runners._without_logprobs copies them."""
+        assert "input_ids.clamp_(" in self.source_of("sglang.srt.managers.mm_utils:embed_mm_inputs")
+
+    def test_graphs_share_one_logits_buffer(self):
+        """runners.ProxyModel.logits returns a copy."""
+        source = self.source_of("sglang.srt.model_executor.graph_shared_output:GraphSharedOutput")
+        assert "_process_shared" in source
+
+    def test_several_images_of_one_prompt_with_n_are_refused(self):
+        """patches/generate_req_input_handle_parallel_sampling.py nests them."""
+        io_struct = pytest.importorskip("sglang.srt.managers.io_struct")
+        request = io_struct.GenerateReqInput(text="x", image_data=["a", "b"], sampling_params={"n": 2})
+        handle = io_struct.GenerateReqInput._handle_parallel_sampling
+        original = getattr(handle, "__wrapped__", handle)
+        request._validate_inputs()
+        request._determine_batch_size()
+        original(request)
+        with pytest.raises(ValueError, match="image_data should be equal to the batch size"):
+            request._normalize_batch_inputs()
