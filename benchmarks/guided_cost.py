@@ -195,7 +195,7 @@ def kv_account(
     """
     width = 2 if args.cpu else 1  # float32
     token_bytes = sum(
-        DIMENSIONS[name].kv_bytes_per_token * width // args.tp_size
+        DIMENSIONS[name].kv_bytes_per_token(args.tp_size) * width
         for name in models_of(configuration, args.base, args.proxy).values()
     )
     reported = memory.get("token_bytes", {}).get("sum", token_bytes)
@@ -301,12 +301,13 @@ def divided(number: float | None, by: float | None) -> float | None:
 def step_ceiling_ms(setting: dict[str, Any], where: dict[str, Any], configuration: str, batch: int) -> float:
     """A step can't be faster than reading each weight and each KV byte once, at the speed of a copy."""
     plan = Plan(tuple(setting["batches"]), setting["input_tokens"], setting["output_tokens"])
-    width = 2 if setting["dtype"] == "float32" else 1
-    moved = sum(
-        DIMENSIONS[name].step_weight_bytes + batch * plan.mean_context_tokens * DIMENSIONS[name].kv_bytes_per_token
-        for name in models_of(configuration, setting["base"], setting["proxy"]).values()
+    models = [DIMENSIONS[name] for name in models_of(configuration, setting["base"], setting["proxy"]).values()]
+    width, ranks = 2 if setting["dtype"] == "float32" else 1, setting["tp_size"]
+    moved = width * sum(
+        model.step_weight_bytes / ranks + batch * plan.mean_context_tokens * model.kv_bytes_per_token(ranks)
+        for model in models
     )
-    return moved * width / setting["tp_size"] / (where["copy_tb_per_s"] * 1e12) * 1e3
+    return moved / (where["copy_tb_per_s"] * 1e12) * 1e3
 
 
 def print_conditions(where: dict[str, Any], setting: dict[str, Any]) -> None:
@@ -314,7 +315,7 @@ def print_conditions(where: dict[str, Any], setting: dict[str, Any]) -> None:
         f"{setting['tp_size']} x {where['device']}, driver {where['driver']}, torch {where['torch']}, sglang "
         f"{where['sglang']}, python {where['python']}, commit {where['commit']}\n"
         f"{setting['base']} guided by two {setting['proxy']}, TP {setting['tp_size']}, {setting['dtype']}, random "
-        f"weights, attention {setting['attention_backend']}, CUDA graphs, overlap, prompts of "
+        f"weights, attention {setting['attention_backend']}, SGLang's defaults for graphs and overlap, prompts of "
         f"{setting['input_tokens']} tokens, {setting['output_tokens']} steps timed",
         flush=True,
     )

@@ -44,9 +44,10 @@ class Dimensions:
     tied: bool = False
     full_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return 2 * self.size.layers * self.size.kv_heads * self.size.head_dim * BYTES_PER_WEIGHT
+    def kv_bytes_per_token(self, tp_size: int = 1) -> int:
+        """On one rank; ranks past the number of KV heads hold copies."""
+        heads = max(1, self.size.kv_heads // tp_size)
+        return 2 * self.size.layers * heads * self.size.head_dim * BYTES_PER_WEIGHT
 
     @property
     def step_weight_bytes(self) -> int:

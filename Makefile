@@ -1,0 +1,33 @@
+# Two commands do everything, from nothing but a python3 with venv:
+#   make demo    a guided server answers a question about a picture
+#   make test    all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
+
+.PHONY: demo test lint bench-cpu clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m programs.demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench-cpu: $(VENV)/installed
+	$(BIN)/python -m benchmarks.cpu_cost
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing SGLang and its dependencies: about 9 GB, a few minutes"
+	UV_CONCURRENT_INSTALLS=4 $(INSTALL) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
