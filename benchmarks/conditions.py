@@ -43,7 +43,7 @@ def query_gpus(*fields: str) -> list[dict[str, str]]:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [dict(zip(fields, (value.strip() for value in line.split(",")))) for line in lines]
+    return [dict(zip(fields, (value.strip() for value in line.split(",")), strict=True)) for line in lines]
 
 
 def current_commit() -> str:

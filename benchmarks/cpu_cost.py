@@ -1,6 +1,6 @@
 """Tokens per second of a tiny guided triple over its base alone, on this CPU, in one run.
 
-    python -m benchmarks.cpu_cost --batches 1,4 --out cpu_cost.jsonl
+    python -m benchmarks.cpu_cost --batches 1,4
 
 What it is for: seeing that a change made the worker slower, without a GPU. The models are so small that a step is
 mostly Python; the ratio says nothing about the ratio of real models. Each engine has a process of its own. The last
@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from programs.random_triple import ROLES, TEXT_TOKENS, Triple, make_triple
-
 from benchmarks.conditions import conditions
 from benchmarks.engines import Plan, measure_engine, run_child
+from programs.random_triple import ROLES, TEXT_TOKENS, Triple, make_triple
 
 CONFIGURATIONS = ("plain", "guided")
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--input-len", type=int, default=32)
     parser.add_argument("--output-len", type=int, default=64, help="decode steps that are timed (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("cpu_cost.jsonl"), help="JSON lines, appended")
+    parser.add_argument("--out", type=Path, default=Path("results/cpu_cost.jsonl"), help="JSON lines, appended")
     parser.add_argument("--commit", default=None)
     parser.add_argument("--child", nargs=2, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -42,6 +41,7 @@ def main() -> None:
     if args.child:
         run_engine(plan, *args.child)
         return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     where = conditions(args.commit)
     print(f"{where['device']}, torch {where['torch']}, sglang {where['sglang']}, commit {where['commit']}", flush=True)
     with tempfile.TemporaryDirectory(prefix="cpu_cost.") as folder:

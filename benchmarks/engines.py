@@ -22,6 +22,7 @@ from typing import Any
 
 _RECORD = "measured "
 _MARK = "benchmark: "
+_DECODE_LINE = re.compile(r"Decode batch.*#running-req: (\d+),.*graph: (\w+), gen throughput \(token/s\): ([\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,14 @@ class Client:
                 for tokens in (plan.short_tokens, plan.short_tokens + plan.output_tokens)
             )
             runs.append(round((long - short) / plan.output_tokens * 1e3, 3))
-        return {"ms_per_step": median(runs), "runs_ms": runs}
+        return {"ms_per_step": round(median(runs), 3), "runs_ms": runs}
 
     def prefill(self, requests: int, tokens: int) -> dict[str, Any]:
         """Seconds until the last of `requests` prompts has its first token."""
         print(f"{_MARK}prefill", file=sys.stderr, flush=True)
         self._seconds(requests, tokens, 1, 0.0)
         runs = [round(self._seconds(requests, tokens, 1, 0.0), 4) for _ in range(self.plan.repeats)]
-        seconds = median(runs)
+        seconds = round(median(runs), 4)
         return {"prompt_tokens": requests * tokens, "seconds": seconds, "runs_s": runs,
                 "tokens_per_s": round(requests * tokens / seconds)}  # fmt: skip
 
@@ -221,7 +222,7 @@ def read_steps(log: Path) -> dict[tuple[int, float], dict[str, Any]]:
             if current:
                 times = []
                 steps[current] = {"lines": 0, "full": 0, "graphed": 0, "ms_per_step": None}
-        found = re.search(r"Decode batch.*#running-req: (\d+),.*graph: (\w+), gen throughput \(token/s\): ([\d.]+)", line)
+        found = _DECODE_LINE.search(line)
         if found and current:
             seen, running = steps[current], int(found[1])
             seen["lines"] += 1

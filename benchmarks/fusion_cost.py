@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
 
 from benchmarks.conditions import conditions, time_call
 from benchmarks.weightless import DIMENSIONS, KNOWN_IDS
+from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -143,10 +143,16 @@ def host_seconds(call: Callable[[], Any], repeats: int) -> float:
 
 def print_table(results: list[dict[str, Any]]) -> None:
     names = ("copies", "fuse", "broken_rows", "step")
-    print(f"{'batch':>5}" + "".join(f"{name + ' us':>16}" for name in (*names, "ceiling", "host")) + f"{'% of step':>12}")
+    print(
+        f"{'batch':>5}" + "".join(f"{name + ' us':>16}" for name in (*names, "ceiling", "host")) + f"{'% of step':>12}"
+    )
     for row in results:
         times = (*(row["gpu_us"][name] for name in names), row["ceiling_us"], row["host_us"])
-        print(f"{row['batch']:>5}" + "".join(f"{value:>16.1f}" for value in times) + f"{row.get('percent_of_step', '-'):>12}")
+        print(
+            f"{row['batch']:>5}"
+            + "".join(f"{value:>16.1f}" for value in times)
+            + f"{row.get('percent_of_step', '-'):>12}"
+        )
 
 
 if __name__ == "__main__":

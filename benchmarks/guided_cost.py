@@ -52,7 +52,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=integers, default=(1, 8, 32, 64), metavar="1,8,32,64")
     parser.add_argument("--input-len", type=int, default=256, help="tokens of a prompt")
     parser.add_argument("--output-len", type=int, default=128, help="decode steps that are timed")
-    parser.add_argument("--prefill", type=pair, default=(16, 2048), metavar="16x2048", help="prompts x tokens; 0x0: none")
+    parser.add_argument(
+        "--prefill", type=pair, default=(16, 2048), metavar="16x2048", help="prompts x tokens; 0x0: none"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tp-size", type=int, default=1)
     parser.add_argument("--attention-backend", default=None)
@@ -60,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--disable-custom-all-reduce", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="float32 on the CPU, to rehearse")
     parser.add_argument("--only", choices=CONFIGURATIONS, action="append", help="repeat for more; default: all three")
-    parser.add_argument("--out", type=Path, default=Path("guided_cost.jsonl"), help="JSON lines, appended")
+    parser.add_argument("--out", type=Path, default=Path("results/guided_cost.jsonl"), help="JSON lines, appended")
     parser.add_argument("--models", type=Path, default=Path("/tmp/weightless"), help="where checkpoints are written")
     parser.add_argument("--commit", default=None, help="default: git's, else $COMMIT")
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help="print the tables of FILE and stop")
@@ -253,9 +255,7 @@ def grouped(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The newest measurements of one setting, side by side."""
     setting, where = lines[-1]["setting"], lines[-1]["conditions"]
-    newest = {
-        (line["kind"], line["configuration"], line.get("batch"), line.get("temperature")): line for line in lines
-    }
+    newest = {(line["kind"], line["configuration"], line.get("batch"), line.get("temperature")): line for line in lines}
 
     def value(name: str, kind: str, configuration: str, batch: int | None = None, temperature: float | None = None):
         return newest.get((kind, configuration, batch, temperature), {}).get(name)
@@ -282,14 +282,14 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     base, proxy, guided = seconds
     prefill = {
         "prompts": setting["prefill"],
-        **dict(zip(("plain_base_s", "plain_proxy_s", "guided_s"), seconds)),
+        **dict(zip(("plain_base_s", "plain_proxy_s", "guided_s"), seconds, strict=True)),
         "tokens_per_s": [value("tokens_per_s", "prefill", c) for c in CONFIGURATIONS],
         "guided_over_base": divided(guided, base),
         "over_three_in_turn": divided(guided, base and proxy and base + 2 * proxy),
     }
     starts = {c: newest[("start", c, None, None)] for c in CONFIGURATIONS if ("start", c, None, None) in newest}
     names = ("tokens", "tokens_that_fit", "capped", "token_bytes_sum", "weights_gib", "kv_gib", "budget_gib",
-             "used_percent", "gpu_free_gib", "start_s")  # fmt: skip
+             "used_percent", "mem_fraction_static", "gpu_free_gib", "start_s")  # fmt: skip
     memory = {c: {name: start[name] for name in names} for c, start in starts.items()}
     return {"setting": setting, "conditions": where, "decode": decode, "prefill": prefill, "memory": memory}
 
@@ -373,9 +373,9 @@ def print_tables(result: dict[str, Any]) -> None:
 
 def print_table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     table = [header, *(tuple(map(shown, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip())
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def shown(value: Any) -> str:

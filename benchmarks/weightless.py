@@ -16,9 +16,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
+from tokenizers import pre_tokenizers
+
 from programs import random_triple
 from programs.random_triple import Size
-from tokenizers import pre_tokenizers
 
 BYTES_PER_WEIGHT = 2  # bfloat16
 
@@ -112,7 +113,7 @@ def _tokenizer() -> dict[str, Any]:
     vocab = tokenizer["model"]["vocab"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     fillers = [token for token in map("".join, islice(product(alphabet, repeat=3), TEXT_IDS)) if token not in vocab]
-    vocab.update(zip(fillers, range(len(vocab), TEXT_IDS)))
+    vocab.update(zip(fillers, range(len(vocab), TEXT_IDS), strict=False))
     tokenizer["added_tokens"] = [{"id": index, **_added(token)} for token, index in IDS.items()]
     return tokenizer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 
@@ -69,7 +69,7 @@ def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
     return _signature(node), hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(file: Path) -> tuple[str, ast.AST]:
     text = file.read_text()
     return text, ast.parse(text)

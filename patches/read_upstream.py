@@ -1,6 +1,6 @@
 """Print each record's signature and digest in the installed SGLang: the first step of moving the pin.
 
-    python -m sgl_proxythinker.patches.read_upstream
+python -m sgl_proxythinker.patches.read_upstream
 """
 
 import sys

@@ -5,7 +5,7 @@ Ours:  the same, after which `custom_params` always carries both numbers, and ba
 Why a hook: every route, batch and `n` > 1 passes here once per request, and nothing upstream reads `custom_params`.
 """
 
-from sgl_proxythinker.front import admit
+from sgl_proxythinker.front import admit_strength
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
 
@@ -21,5 +21,5 @@ UPSTREAM = Upstream(
 def around(original, manager, obj, *args, **kwargs):
     tokenized = original(manager, obj, *args, **kwargs)
     if is_ours(manager.server_args):
-        admit(obj, tokenized, proxy_config(manager.server_args))
+        admit_strength(obj, tokenized, proxy_config(manager.server_args))
     return tokenized

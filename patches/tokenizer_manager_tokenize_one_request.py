@@ -1,26 +1,31 @@
-"""Answer 400, not 500, when a request's image can't be read.
+"""Look at a request before its images are read, and answer 400, not 500, when they can't be.
 
 Stock: loads, decodes and preprocesses the request's images; what goes wrong there is a RuntimeError or worse, which
        /generate turns into a 500 without a sentence, or into a stream that breaks off.
-Ours:  the same work; its failure names the input and becomes the ValueError that SGLang answers with 400.
-Why a hook: the image processor's errors pass here for every route.
+Ours:  refuses inputs that fit one model only, then the same work; its failure names the input and becomes the
+       ValueError that SGLang answers with 400.
+Why a hook: every route's requests and the image processor's errors pass here.
 """
 
 from fastapi import HTTPException
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.front import admit_inputs
 from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours, proxy_config
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._tokenize_one_request",
     signature="(self, obj)",
-    why="an unreadable image would be a server error",
+    why="inputs that fit one model only, and unreadable images, would become server errors",
     until="SGLang raises ValueError for unreadable inputs on /generate; tests/test_upstream.py tells",
     checked={"0.5.17": "6e86ce8485de"},
 )
 
 
 async def around(original, manager, obj):
+    if is_ours(manager.server_args) and proxy_config(manager.server_args) is not None:
+        admit_inputs(obj)
     try:
         return await original(manager, obj)
     except (ValueError, HTTPException):

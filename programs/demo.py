@@ -96,7 +96,14 @@ def serving(args: argparse.Namespace, tiny: bool, log: Path) -> Iterator[str]:
     if tiny:
         command += ["--dtype", "float32", "--max-total-tokens", "8192"]
         if torch.cuda.is_available():  # the default kernels are for 16 bits and larger heads
-            command += ["--attention-backend", "triton", "--mm-attention-backend", "sdpa", "--sampling-backend", "pytorch"]
+            command += [
+                "--attention-backend",
+                "triton",
+                "--mm-attention-backend",
+                "sdpa",
+                "--sampling-backend",
+                "pytorch",
+            ]
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:

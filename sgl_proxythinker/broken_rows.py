@@ -48,7 +48,7 @@ def abort_broken_rows(batch: Any, result: Any) -> None:
         return
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-    for req, is_sound in zip(batch.reqs, sound.tolist()):
+    for req, is_sound in zip(batch.reqs, sound.tolist(), strict=True):
         if is_sound or req.finished() or req.to_finish or req.is_retracted or req.inflight_middle_chunks > 0:
             continue
         logger.error("request %s: %s", req.rid, MESSAGE)

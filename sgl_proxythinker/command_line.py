@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.plugin import NAME
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "expert_path": dict(metavar="PATH", help="The small RL-tuned model, a local path or a hub id."),
     "amateur_path": dict(metavar="PATH", help="The same small model before RL."),
     "alpha": dict(
-        type=float, metavar="X",
+        type=float,
+        metavar="X",
         help="Steering strength of requests that name none (default: 0.5; 0 is the base alone). Per request: "
         'custom_params {"proxy_alpha": X}.',
     ),

@@ -36,7 +36,10 @@ class ProxyConfig(BaseModel):
     expert_path: str = Field(min_length=1, description="the small RL-tuned model")
     amateur_path: str = Field(min_length=1, description="the expert before RL")
     alpha: float = Field(
-        0.5, ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False,
+        0.5,
+        ge=-MAX_ALPHA,
+        le=MAX_ALPHA,
+        allow_inf_nan=False,
         description="steering strength of requests that name none; 0 is the base alone",
     )
     placement: Literal["shared"] = Field("shared", description="all three models sharded over all ranks")

@@ -114,7 +114,7 @@ def _assign_req_to_token_pool(
 ) -> None:
     """Write each request's new KV slots into its row of the request-to-token table, as the CUDA kernel does."""
     at = 0
-    for row, first, last in zip(req_pool_indices.tolist(), start.tolist(), end.tolist()):
+    for row, first, last in zip(req_pool_indices.tolist(), start.tolist(), end.tolist(), strict=True):
         req_to_token[row, first:last] = out_cache_loc[at : at + last - first].to(req_to_token.dtype)
         at += last - first
 

@@ -1,4 +1,4 @@
-"""The main process' part: admit a request, and say in its answer how it was guided."""
+"""The main process' part: admit a request or say why not, and say in its answer how it was guided."""
 
 from __future__ import annotations
 
@@ -12,11 +12,31 @@ from sgl_proxythinker.strength import ALPHA, Strength, read_strength
 _ATTRIBUTE = "proxy_strength"
 
 
-def admit(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
-    """Refuse what can't be guided; else fix the request's strength in its `custom_params`.
+def admit_inputs(obj: Any) -> None:
+    """Refuse inputs and outputs that only one model of three could give a meaning to.
 
     Args:
-        obj: SGLang's `GenerateReqInput` for one request, or an embedding request (refused by its route).
+        obj: SGLang's `GenerateReqInput` for one request to a guided server, before its images are read.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    for field, reason in _ONE_MODEL_ONLY.items():
+        # Identity and equality with plain values: the truth of a tensor or an array is its own affair.
+        if getattr(obj, field, None) not in (None, False, [], {}):
+            raise RequestError(f"{field} can't be used on a guided server: {reason}.")
+    for image in _flat(getattr(obj, "image_data", None)):
+        if isinstance(image, dict) and image.get("format") == "precomputed_embedding":
+            raise RequestError(
+                "precomputed image embeddings fit one model's width only; send the image, each model embeds it itself."
+            )
+
+
+def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
+    """Refuse a strength that is no number, or no strength of this server; else write it into `custom_params`.
+
+    Args:
+        obj: SGLang's `GenerateReqInput` for one request; it remembers the strength for its responses.
         tokenized: what will be sent to the scheduler; its sampling parameters are completed.
         config: the server's proxies, or None for a server that serves the base alone.
 
@@ -32,7 +52,6 @@ def admit(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
                 "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
             )
     else:
-        _refuse_what_knows_one_model(obj)
         if not strength.is_base_alone:
             _refuse_input_logprobs(tokenized)
         sampling_params.custom_params = {**(sampling_params.custom_params or {}), **strength.as_params()}
@@ -66,18 +85,6 @@ _ONE_MODEL_ONLY = {
     "lora_path": "adapters would change one model of three; merge the adapter into a checkpoint",
     "multi_item_delimiter_indices": "multi-item scoring bypasses guidance; send one item a request",
 }
-
-
-def _refuse_what_knows_one_model(obj: Any) -> None:
-    for field, reason in _ONE_MODEL_ONLY.items():
-        # Plain truth values would ask a tensor or array for its own.
-        if getattr(obj, field, None) not in (None, False, [], {}):
-            raise RequestError(f"{field} can't be used on a guided server: {reason}.")
-    for image in _flat(getattr(obj, "image_data", None)):
-        if isinstance(image, dict) and image.get("format") == "precomputed_embedding":
-            raise RequestError(
-                "precomputed image embeddings fit one model's width only; send the image, each model embeds it itself."
-            )
 
 
 def _flat(data: Any) -> list[Any]:

@@ -34,15 +34,18 @@ def fuse_logits(
     proxies would become NaN here.
     """
     expert_weight, amateur_weight = expert_weight[:, None], amateur_weight[:, None]
-    amateur = amateur[:, :vocab_size].float()
-    fused = torch.full_like(base, -torch.inf, dtype=torch.float32)
-    # The difference first: equal proxies cancel to exactly 0 at any alpha, and rounding error stays relative to it.
-    shift = expert[:, :vocab_size].float() - amateur
-    shift *= expert_weight
-    shift.addcmul_(amateur, expert_weight - amateur_weight)
+    fused = torch.empty_like(base, dtype=torch.float32)
+    fused[:, vocab_size:] = -torch.inf
+    base, expert, amateur = (logits[:, :vocab_size].float() for logits in (base, expert, amateur))
+    # Each line is one pass over [B, V], in place; at batch 64 that is a tenth of a percent of a step.
+    known = fused[:, :vocab_size]
+    # The difference first: equal proxies cancel to exactly 0 at any alpha, and rounding stays relative to it.
+    torch.sub(expert, amateur, out=known)
+    torch.addcmul(base, known, expert_weight, out=known)
+    known.addcmul_(amateur, expert_weight - amateur_weight)
     # 0 * inf is NaN: a broken proxy must not reach the rows that don't ask for it.
-    shift.masked_fill_((expert_weight == 0) & (amateur_weight == 0), 0.0)
-    torch.add(base[:, :vocab_size].float(), shift, out=fused[:, :vocab_size])
+    is_base_alone = (expert_weight == 0) & (amateur_weight == 0)
+    torch.where(is_base_alone, base, known, out=known)
     return fused
 
 
@@ -60,6 +63,7 @@ def neutralize_broken_rows_(fused: torch.Tensor, vocab_size: int) -> torch.Tenso
         [B] bool, True where the row was finite.
     """
     known = fused[:, :vocab_size]
-    sound = known.isfinite().all(dim=-1)
+    # The largest magnitude is NaN or infinite where any element is: one pass, where isfinite().all() takes four.
+    sound = torch.linalg.vector_norm(known, ord=torch.inf, dim=-1).isfinite()
     known.masked_fill_(~sound[:, None], 0.0)
     return sound

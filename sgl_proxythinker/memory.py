@@ -35,12 +35,9 @@ def plan_table(weight_bytes: Mapping[Role, int], token_bytes: Mapping[Role, int]
         token_bytes: KV bytes of one token per role.
         tokens: slots in each pool.
     """
-    rows = [
-        (str(role), weight_bytes[role] / GIB, token_bytes[role], token_bytes[role] * tokens / GIB) for role in Role
-    ]
-    rows.append(("sum", *(sum(column) for column in list(zip(*rows))[1:])))
+    rows = [(str(role), weight_bytes[role] / GIB, token_bytes[role], token_bytes[role] * tokens / GIB) for role in Role]
+    rows.append(("sum", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
     lines = [f"{'model':<8} {'weights GiB':>12} {'KV bytes/token':>15} {'KV GiB':>8} {'tokens':>10}"]
-    lines += [
-        f"{name:<8} {weights:>12.2f} {per_token:>15,d} {kv:>8.2f} {tokens:>10,d}" for name, weights, per_token, kv in rows
-    ]
+    for name, weights, per_token, kv in rows:
+        lines.append(f"{name:<8} {weights:>12.2f} {per_token:>15,d} {kv:>8.2f} {tokens:>10,d}")
     return "\n".join(lines)

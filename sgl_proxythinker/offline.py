@@ -17,7 +17,6 @@ if cpu.is_needed(None):
 from sglang.srt.entrypoints.engine import Engine as SGLangEngine  # noqa: E402
 from sglang.srt.server_args import ServerArgs  # noqa: E402
 
-
 _WEIGHTS = "the three models' weights belong together; start a new engine with the checkpoints you want"
 _ADAPTERS = "an adapter would change one model of three; merge it into a checkpoint"
 _SESSIONS = "send the whole conversation; its prefix is cached"

@@ -74,9 +74,7 @@ class ProxyWorker(TpModelWorker):
             with proxy.arguments():
                 proxy.worker.init_cuda_graphs(*args, **kwargs)
 
-    def forward_batch_generation(
-        self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any
-    ) -> Any:
+    def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
         """One step of all three models and one sample of the fused row, per request of `batch`."""
         if batch is None:
             raise RuntimeError("a forward without its ScheduleBatch carries no request's strength")

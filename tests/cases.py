@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from programs.reference_hf import Reference, ReferenceOutput
 
+from programs.reference_hf import Reference, ReferenceOutput
 from servers import Server, chat_messages, picture
 
 MAX_TOKENS = 16
@@ -70,5 +70,7 @@ def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case) -> None:
         f"tokens differ: {about}; the oracle's closest call was {min(expected.top2_gaps):.5f}"
     )
     served = [token["logprob"] for token in choice["logprobs"]["content"]]
-    worst = max(abs(a - b) for a, b in zip(served, expected.logprobs))
-    assert worst < LOGPROB_TOLERANCE, f"logprobs are off by {worst:.5f}, so they are not of the fused distribution: {about}"
+    worst = max(abs(a - b) for a, b in zip(served, expected.logprobs, strict=False))
+    assert worst < LOGPROB_TOLERANCE, (
+        f"logprobs are off by {worst:.5f}, so they are not of the fused distribution: {about}"
+    )

@@ -6,9 +6,9 @@ Tests that share a server carry its `xdist_group`, so that two workers never sta
 from __future__ import annotations
 
 import pytest
+
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-
 from servers import COMMON, command, serving
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-
 from servers import picture
 
 pytestmark = pytest.mark.xdist_group("engine")

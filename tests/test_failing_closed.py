@@ -3,10 +3,11 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
-from programs.random_triple import make_triple
 
+from programs.random_triple import make_triple
 from servers import COMMON, command, launch_and_wait
 
 pytestmark = pytest.mark.xdist_group("closed")
@@ -64,7 +65,11 @@ def test_one_path_without_the_other(triple):
 
 
 def test_proxies_without_the_plugin(triple):
-    arguments = [part for part in command(triple.base, (triple.expert, triple.amateur)) if part not in ("--plugin", "proxythinker")]
+    arguments = [
+        part
+        for part in command(triple.base, (triple.expert, triple.amateur))
+        if part not in ("--plugin", "proxythinker")
+    ]
     assert_refused(arguments, "given without --plugin proxythinker", "Add --plugin proxythinker")
 
 
@@ -77,6 +82,11 @@ def test_a_plugin_that_sglang_does_not_load(triple):
     """Filtered out, or broken so that it can't be imported: the flag is unknown, and that ends the launch."""
     code, output = launch_and_wait(command(triple.base, (triple.expert, triple.amateur)), {"SGLANG_PLUGINS": "other"})
     assert code == 2 and "unrecognized arguments: --plugin" in output
+
+
+def test_sglang_serve_refuses_the_same(triple):
+    serve = [str(Path(sys.executable).parent / "sglang"), "serve", *command(triple.base, None)[3:]]
+    assert_refused([*serve, "--proxy-amateur-path", str(triple.amateur)], "--proxy-expert-path is missing")
 
 
 @pytest.mark.parametrize(

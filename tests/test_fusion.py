@@ -64,7 +64,7 @@ def test_heads_may_be_wider_or_narrower_in_any_direction(widths):
     """Kills a sum over whole rows, which fails or reads padding when widths differ."""
     generator = torch.Generator().manual_seed(1)
     known = [torch.randn(2, V, generator=generator) for _ in widths]
-    padded = [torch.cat([k, torch.full((2, w - V), 7.0)], dim=1) for k, w in zip(known, widths)]
+    padded = [torch.cat([k, torch.full((2, w - V), 7.0)], dim=1) for k, w in zip(known, widths, strict=True)]
     fused = fuse_logits(*padded, weights(0.5, 2), weights(0.5, 2), V)
     assert torch.equal(fused[:, :V], fuse_logits(*known, weights(0.5, 2), weights(0.5, 2), V))
 
@@ -83,7 +83,7 @@ def test_inputs_are_untouched(logits):
     """Kills in-place arithmetic on a graph's static output."""
     before = [model.clone() for model in logits]
     fuse_logits(*logits, weights(1, 1, 1), weights(1, 0, 1), V)
-    assert all(torch.equal(a, b) for a, b in zip(before, logits))
+    assert all(torch.equal(a, b) for a, b in zip(before, logits, strict=True))
 
 
 def test_half_precision_logits_are_added_in_float32():

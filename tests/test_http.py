@@ -49,9 +49,11 @@ def test_streaming_generate_carries_the_strength_in_every_chunk(guided):
 
 def test_completions_take_the_strength_too(guided):
     def complete(alpha):
-        return guided.openai.completions.create(
-            model="default", prompt="Count", temperature=0, max_tokens=8, extra_body={"custom_params": {"proxy_alpha": alpha}}
-        ).choices[0].text  # fmt: skip
+        completion = guided.openai.completions.create(
+            model="default", prompt="Count", temperature=0, max_tokens=8,
+            extra_body={"custom_params": {"proxy_alpha": alpha}},
+        )  # fmt: skip
+        return completion.choices[0].text
 
     assert complete(3.0) == guided.generate(
         text="Count", sampling_params={**GREEDY, "custom_params": {"proxy_alpha": 3.0}}
@@ -108,7 +110,7 @@ def test_a_bad_alpha_is_a_400_that_says_why(guided, value):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_json_does_not_have_are_a_400(guided, number):
-    body = '{"text": "x", "sampling_params": {"custom_params": {"proxy_alpha": %s}}}' % number
+    body = '{"text": "x", "sampling_params": {"custom_params": {"proxy_alpha": ' + number + "}}}"
     response = requests.post(guided.url + "/generate", data=body, headers={"content-type": "application/json"})
     assert response.status_code == 400, response.text
 
@@ -120,7 +122,7 @@ def test_numbers_that_json_does_not_have_are_a_400(guided, number):
         ({"sampling_params": {"custom_params": {"proxy_aplha": 1}}}, "unknown key 'proxy_aplha'"),
         ({"return_logprob": True, "logprob_start_len": 0}, "would be the base model's"),
         ({"image_data": "/nonexistent.png"}, "can't be read"),
-        ({"image_data": "data:image/png;base64,AAAA"}, "can't be read"),
+        ({"image_data": "data:image/png;base64,AAAA"}, "cannot identify image file"),
         ({"image_data": [{"format": "precomputed_embedding", "feature": [[0.0]]}]}, "precomputed"),
         ({"session_params": {"id": "s"}}, "session_params can't be used"),
         ({"text": "word " * 5000}, "longer than the model's context length"),

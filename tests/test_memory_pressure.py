@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from programs.random_triple import UNEQUAL, make_triple
-from programs.reference_hf import Reference
 from safetensors.torch import load_file, save_file
 
 from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from programs.random_triple import UNEQUAL, make_triple
+from programs.reference_hf import Reference
 from servers import DEVICE, command, serving
 
 pytestmark = pytest.mark.xdist_group("pressure")
@@ -23,7 +23,9 @@ TOKENS = 700
 
 @pytest.fixture(scope="module")
 def triple(tmp_path_factory):
-    made = make_triple(tmp_path_factory.mktemp("unequal"), seed=3, sizes=UNEQUAL, head_rows={"base": 384, "expert": 512})
+    made = make_triple(
+        tmp_path_factory.mktemp("unequal"), seed=3, sizes=UNEQUAL, head_rows={"base": 384, "expert": 512}
+    )
     damaged_id = Reference(made.base, made.base, made.base).tokenizer.convert_tokens_to_ids(DAMAGED)
     weights = load_file(made.expert / "model.safetensors")
     [embedding] = [name for name in weights if name.endswith("embed_tokens.weight")]
@@ -50,7 +52,7 @@ def small(triple, tmp_path_factory):
 
 def test_unequal_heads_give_the_oracles_tokens(small, reference):
     cases = mixed_cases()
-    for answer, case in zip(ask_all(small, cases), cases):
+    for answer, case in zip(ask_all(small, cases), cases, strict=True):
         assert_agrees(answer, oracle_answer(reference, case), case)
 
 
@@ -60,7 +62,7 @@ def test_retracted_requests_give_the_oracles_tokens(small, reference):
     with ThreadPoolExecutor(len(cases)) as pool:
         answers = list(pool.map(lambda case: _long_answer(small, case), cases))
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
-    for answer, case in zip(answers, cases):
+    for answer, case in zip(answers, cases, strict=True):
         oracle = reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False)
         assert answer["output_ids"] == oracle.token_ids, f"alpha {case.alpha}"
 
@@ -83,7 +85,7 @@ def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, referen
     for future in broken:
         response = future.result()
         assert response.status_code == 500 and "became NaN or infinite" in response.text
-    for answer, case in zip(answers, healthy):
+    for answer, case in zip(answers, healthy, strict=True):
         oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
         assert answer["output_ids"] == oracle.token_ids
     metrics = small.get("/metrics").text

@@ -16,7 +16,7 @@ def expected(reference):
 def test_alpha_changes_the_tokens(expected):
     """Else every comparison below would pass on the base alone."""
     texts = {}
-    for case, answer in zip(mixed_cases(), expected):
+    for case, answer in zip(mixed_cases(), expected, strict=True):
         texts.setdefault((case.text, len(case.images)), []).append(tuple(answer.token_ids))
     changed = [len(set(answers)) == len(answers) for answers in texts.values()]
     assert all(changed), f"prompts whose answers don't depend on alpha: {changed}"
@@ -25,9 +25,9 @@ def test_alpha_changes_the_tokens(expected):
 def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(guided, expected):
     guided.post("/flush_cache", None)
     cases = mixed_cases()
-    for answer, oracle, case in zip(ask_all(guided, cases), expected, cases):
+    for answer, oracle, case in zip(ask_all(guided, cases), expected, cases, strict=True):
         assert_agrees(answer, oracle, case)
-    for answer, oracle, case in zip(ask_all(guided, cases), expected, cases):
+    for answer, oracle, case in zip(ask_all(guided, cases), expected, cases, strict=True):
         assert_agrees(answer, oracle, case)
         cached = answer["choices"][0]["meta_info"]["cached_tokens"]
         assert cached == len(oracle.input_ids) - 1, "the second time only the last prompt token is computed"

@@ -1,10 +1,10 @@
 """Three models sharded over two ranks give the tokens of the oracle, which knows one."""
 
 import pytest
-from programs.random_triple import make_triple
-from programs.reference_hf import Reference
 
 from cases import ask_all, assert_agrees, mixed_cases, oracle_answer
+from programs.random_triple import make_triple
+from programs.reference_hf import Reference
 from servers import COMMON, command, serving
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -23,6 +23,6 @@ def test_two_ranks_give_the_oracles_tokens(triple, tmp_path):
     arguments = command(triple.base, (triple.expert, triple.amateur), *COMMON, "--tp-size", "2")
     with serving(arguments, tmp_path / "log") as server:
         for _ in ("cold", "warm"):
-            for answer, case in zip(ask_all(server, cases), cases):
+            for answer, case in zip(ask_all(server, cases), cases, strict=True):
                 assert_agrees(answer, oracle_answer(reference, case), case)
         assert server.get("/server_info").json()["proxy"]["expert"] == str(triple.expert)

@@ -90,7 +90,9 @@ def test_only_upstream_and_patches_import_sglang_at_their_top():
     importers = set()
     for file in PACKAGE.glob("*.py"):
         for node in ast.parse(file.read_text()).body:
-            modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+            modules = (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+            )
             if isinstance(node, (ast.Import, ast.ImportFrom)) and any((m or "").startswith("sglang") for m in modules):
                 importers.add(file.name)
     assert importers == {"offline.py"}, "the engine is a subclass of SGLang's"

@@ -1,0 +1,70 @@
+"""Which checkpoints fit together: what can be said without starting a server."""
+
+import json
+import logging
+
+import pytest
+
+from programs.random_triple import make_triple
+from sgl_proxythinker.compatibility import check_models, known_ids
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import LaunchError
+
+
+@pytest.fixture
+def triple(tmp_path):
+    return make_triple(tmp_path)
+
+
+def check(triple, expert=None, **given):
+    config = ProxyConfig(expert_path=str(expert or triple.expert), amateur_path=str(triple.amateur))
+    return check_models(config, {"model_path": str(triple.base), **given})
+
+
+def shorten(checkpoint, tokens):
+    file = checkpoint / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": tokens}))
+
+
+def test_the_context_is_the_shortest_of_the_three(triple):
+    shorten(triple.amateur, 1000)
+    assert check(triple) == 1000
+    assert check(triple, context_length=600) == 600
+
+
+def test_a_longer_context_than_the_shortest_is_refused(triple):
+    shorten(triple.expert, 1000)
+    with pytest.raises(LaunchError, match="--context-length 2000 is longer than the expert allows .1000."):
+        check(triple, context_length=2000)
+
+
+def test_equal_proxies_are_a_warning(triple, caplog):
+    with caplog.at_level(logging.WARNING):
+        check(triple, expert=triple.amateur)
+    assert "their difference is zero" in caplog.text
+
+
+def test_another_architecture_is_refused(triple):
+    file = triple.expert / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": ["Qwen2VLForConditionalGeneration"]}))
+    with pytest.raises(LaunchError, match="the expert .* is a Qwen2VLForConditionalGeneration"):
+        check(triple)
+
+
+def test_a_special_token_with_another_id_is_found(triple):
+    file = triple.amateur / "tokenizer_config.json"
+    file.write_text(file.read_text().replace("<|vision_pad|>", "<|vision_fill|>"))
+    tokenizer = triple.amateur / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<|vision_pad|>", "<|vision_fill|>"))
+    with pytest.raises(LaunchError, match="differ in 1 ids: .*'<|vision_pad|>' to the base.*to the amateur"):
+        check(triple)
+
+
+def test_known_ids_counts_columns_not_tokens():
+    """Ids may have holes; columns below the largest id exist all the same."""
+
+    class Tokenizer:
+        def get_vocab(self):
+            return {"a": 0, "b": 7}
+
+    assert known_ids(Tokenizer()) == 8
