@@ -5,15 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 
 from programs.reference_hf import Reference, ReferenceOutput
-from servers import Server, chat_messages, picture
+from servers import ON_GPU, Server, chat_messages, picture
 
 MAX_TOKENS = 16
-# Served against oracle. On a GPU float32 attention is computed in tf32, which is near 3e-4 relative.
-LOGPROB_TOLERANCE = 5e-2 if torch.cuda.is_available() else 1e-3
+# Served against oracle. On a GPU the models run in 16 bits: a token whose fused logit is closer than this to the
+# runner-up's may differ, and everything after it too.
+CLOSE_CALL = 0.1 if ON_GPU else 0.0
+LOGPROB_TOLERANCE = 0.1 if ON_GPU else 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def ask_all(server: Server, cases: list[Case], **options) -> list[dict]:
 
 
 def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case) -> None:
-    """The same prompt tokens, the same text, and the same log probability for every token."""
+    """The same prompt tokens, the same tokens, and the same log probability for each."""
     choice, about = answer["choices"][0], f"{case.text[:30]!r} with {len(case.images)} images at alpha {case.alpha}"
     assert answer["usage"]["prompt_tokens"] == len(expected.input_ids), f"another prompt was read: {about}"
-    assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), (
-        f"tokens differ: {about}; the oracle's closest call was {min(expected.top2_gaps):.5f}"
-    )
-    served = [token["logprob"] for token in choice["logprobs"]["content"]]
-    worst = max(abs(a - b) for a, b in zip(served, expected.logprobs, strict=False))
-    assert worst < LOGPROB_TOLERANCE, (
-        f"logprobs are off by {worst:.5f}, so they are not of the fused distribution: {about}"
-    )
+    sure = next((i for i, gap in enumerate(expected.top2_gaps) if gap < CLOSE_CALL), len(expected.top2_gaps))
+    served = choice["logprobs"]["content"][:sure]
+    if sure == len(expected.top2_gaps):
+        assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), (
+            f"tokens differ: {about}; the oracle's closest call was {min(expected.top2_gaps):.5f}"
+        )
+    worst = max((abs(a["logprob"] - b) for a, b in zip(served, expected.logprobs, strict=False)), default=0.0)
+    assert worst < LOGPROB_TOLERANCE, f"logprobs off by {worst:.5f} are not of the fused distribution: {about}"

@@ -1,19 +1,16 @@
 """The offline engine, with equal proxies: at any alpha it is plain SGLang."""
 
 import pytest
-import torch
 
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import picture
+from servers import ON_GPU, picture
 
 pytestmark = pytest.mark.xdist_group("engine")
 
-DEVICE = (
-    {"attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch"}
-    if torch.cuda.is_available()
-    else {}
-)
+DEVICE = {
+    "dtype": "float16", "attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch",
+} if ON_GPU else {"dtype": "float32"}  # fmt: skip
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
@@ -29,7 +26,7 @@ def engine(triple):
     engine = Engine(
         model_path=str(triple.base),
         proxy=ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), alpha=0.25),
-        dtype="float32", max_total_tokens=4096, max_running_requests=32, **DEVICE,
+        max_total_tokens=4096, max_running_requests=32, **DEVICE,
     )  # fmt: skip
     yield engine
     engine.shutdown()

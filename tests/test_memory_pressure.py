@@ -42,7 +42,7 @@ def reference(triple):
 @pytest.fixture(scope="module")
 def small(triple, tmp_path_factory):
     flags = (
-        "--dtype", "float32", "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
+        "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
         "--schedule-conservativeness", "0.05", "--enable-metrics", *DEVICE,
     )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"
