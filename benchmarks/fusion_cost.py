@@ -26,6 +26,10 @@ DEVICE = "cuda" if CUDA else "cpu"
 FLOAT32_BYTES = 4
 
 
+# The usual batch: every request is guided, and none gives the amateur a weight of its own.
+KNOWN_TO_THE_WORKER = {"one_alpha": True, "all_guided": True}
+
+
 class Logits(NamedTuple):
     """One step's inputs, as the worker has them."""
 
@@ -83,7 +87,8 @@ def copy_proxies(logits: Logits) -> tuple[torch.Tensor, torch.Tensor]:
 def step(logits: Logits) -> tuple[torch.Tensor, torch.Tensor]:
     """All that guidance adds to a step besides the two models."""
     expert, amateur = copy_proxies(logits)
-    fused = fuse_logits(logits.base, expert, amateur, logits.expert_weight, logits.amateur_weight, KNOWN_IDS)
+    weights = logits.expert_weight, logits.amateur_weight
+    fused = fuse_logits(logits.base, expert, amateur, *weights, KNOWN_IDS, **KNOWN_TO_THE_WORKER)
     return fused, neutralize_broken_rows_(fused, KNOWN_IDS)
 
 
@@ -106,10 +111,11 @@ def measure(logits: Logits, where: dict[str, Any], repeats: int, step_ms: float 
     """Microseconds of the step and of its parts; `fuse_logits` and the rest read what the part before them wrote."""
     expert, amateur = copy_proxies(logits)
     fuse_inputs = (logits.base, expert, amateur, logits.expert_weight, logits.amateur_weight, KNOWN_IDS)
-    fused = fuse_logits(*fuse_inputs)
+    fused = fuse_logits(*fuse_inputs, **KNOWN_TO_THE_WORKER)
     parts: dict[str, Callable[[], Any]] = {
         "copies": lambda: copy_proxies(logits),
-        "fuse": lambda: fuse_logits(*fuse_inputs),
+        "fuse": lambda: fuse_logits(*fuse_inputs, **KNOWN_TO_THE_WORKER),
+        "fuse_mixed": lambda: fuse_logits(*fuse_inputs),
         "broken_rows": lambda: neutralize_broken_rows_(fused, KNOWN_IDS),
         "step": lambda: step(logits),
     }

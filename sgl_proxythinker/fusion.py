@@ -12,6 +12,9 @@ def fuse_logits(
     expert_weight: torch.Tensor,
     amateur_weight: torch.Tensor,
     vocab_size: int,
+    *,
+    one_alpha: bool = False,
+    all_guided: bool = False,
 ) -> torch.Tensor:
     """Steer the base model by what fine-tuning changed in the small one.
 
@@ -26,6 +29,8 @@ def fuse_logits(
         expert_weight: [B] float32. A row with both weights 0 is the base's row, whatever the proxies say.
         amateur_weight: [B] float32.
         vocab_size: ids that the three tokenizers share. Columns past it are lm_head padding.
+        one_alpha: the caller knows that the two weights are equal in every row: one pass less.
+        all_guided: the caller knows that no row has both weights 0: one pass less.
 
     Returns:
         [B, V] float32, a new tensor. Columns past `vocab_size` are -inf, so that they can't be sampled.
@@ -42,10 +47,12 @@ def fuse_logits(
     # The difference first: equal proxies cancel to exactly 0 at any alpha, and rounding stays relative to it.
     torch.sub(expert, amateur, out=known)
     torch.addcmul(base, known, expert_weight, out=known)
-    known.addcmul_(amateur, expert_weight - amateur_weight)
-    # 0 * inf is NaN: a broken proxy must not reach the rows that don't ask for it.
-    is_base_alone = (expert_weight == 0) & (amateur_weight == 0)
-    torch.where(is_base_alone, base, known, out=known)
+    if not one_alpha:
+        known.addcmul_(amateur, expert_weight - amateur_weight)
+    if not all_guided:
+        # 0 * inf is NaN: a broken proxy must not reach the rows that don't ask for it.
+        is_base_alone = (expert_weight == 0) & (amateur_weight == 0)
+        torch.where(is_base_alone, base, known, out=known)
     return fused
 
 

@@ -8,7 +8,9 @@ tree, chunked prefill, overlap, retraction, streaming) and below the fused row (
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,7 +81,7 @@ class ProxyWorker(TpModelWorker):
         if batch is None:
             raise RuntimeError("a forward without its ScheduleBatch carries no request's strength")
         strengths = [read_strength(req.sampling_params.custom_params, self.config.alpha) for req in batch.reqs]
-        with self._strengths.set(strengths):
+        with self._strengths.step(strengths):
             return super().forward_batch_generation(batch, forward_batch, **kwargs)
 
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> Any:
@@ -88,42 +90,54 @@ class ProxyWorker(TpModelWorker):
         The proxies run first: a decode graph of another model with the same vocabulary writes its logits into the
         same shared buffer, and the scheduler waits for the event that the base's runner records last.
         """
-        expert_weight, amateur_weight = self._strengths.get()
+        strengths = self._strengths.get()
         expert, amateur = (proxy.logits(forward_batch, self.vocab_size) for proxy in self.proxies.values())
         output = self._base_forward(forward_batch, *args, **kwargs)
         logits_output = output.logits_output
         fused = fuse_logits(
-            logits_output.next_token_logits, expert, amateur, expert_weight, amateur_weight, self.vocab_size
-        )
+            logits_output.next_token_logits, expert, amateur, strengths.expert, strengths.amateur, self.vocab_size,
+            one_alpha=strengths.one_alpha, all_guided=strengths.all_guided,
+        )  # fmt: skip
         attach_sound_rows(logits_output, neutralize_broken_rows_(fused, self.vocab_size))
         logits_output.next_token_logits = fused
         return output
 
 
+class StepStrengths(NamedTuple):
+    """The weights of a step's rows, and what the host knows about them without asking the device."""
+
+    expert: torch.Tensor  # [B] float32
+    amateur: torch.Tensor  # [B] float32
+    one_alpha: bool  # in every row both weights are equal
+    all_guided: bool  # in no row both weights are 0
+
+
 class StrengthTensors:
-    """The step's weights on the device: [B] float32 each, copied only when they differ from the last step's."""
+    """Holds the step's weights on the device; copied there only when they differ from the last step's."""
 
     def __init__(self, device: str):
         self._device = device
         self._rows: list[Strength] | None = None
-        self._tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._step: StepStrengths | None = None
         self._in_step = False
 
-    def set(self, rows: list[Strength]) -> StrengthTensors:
+    @contextmanager
+    def step(self, rows: list[Strength]) -> Iterator[None]:
+        """While it is open, `get` gives the weights of `rows`, in the batch's order."""
         if rows != self._rows:
             pin = torch.device(self._device).type == "cuda"
             weights = torch.tensor(rows, dtype=torch.float32, pin_memory=pin)
             expert, amateur = weights.to(self._device, non_blocking=True).T.contiguous()
-            self._rows, self._tensors = rows, (expert, amateur)
-        return self
+            one_alpha = all(row.expert == row.amateur for row in rows)
+            all_guided = not any(row.is_base_alone for row in rows)
+            self._rows, self._step = rows, StepStrengths(expert, amateur, one_alpha, all_guided)
+        self._in_step = True
+        try:
+            yield
+        finally:
+            self._in_step = False
 
-    def get(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def get(self) -> StepStrengths:
         if not self._in_step:
             raise RuntimeError("a forward outside of forward_batch_generation has no strength")
-        return self._tensors
-
-    def __enter__(self) -> None:
-        self._in_step = True
-
-    def __exit__(self, *_: Any) -> None:
-        self._in_step = False
+        return self._step

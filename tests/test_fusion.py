@@ -79,6 +79,22 @@ def test_each_row_has_its_own_strength(logits):
         assert torch.equal(together[one], alone)
 
 
+@pytest.mark.parametrize("amateur_weight", [(0.5, 2, -3), (0.5, 1, 0)], ids=["one alpha", "two"])
+@pytest.mark.parametrize("first", [0.5, 0.0], ids=["all guided", "one base alone"])
+def test_what_the_caller_knows_saves_passes_and_changes_nothing(logits, amateur_weight, first):
+    """Kills a pass that is skipped where it is needed."""
+    expert_weight = weights(first, 2, -3)
+    amateur_weight = weights(first, *amateur_weight[1:])
+    known = {
+        "one_alpha": bool((expert_weight == amateur_weight).all()),
+        "all_guided": bool(((expert_weight != 0) | (amateur_weight != 0)).all()),
+    }
+    logits[1][0, 3] = float("nan") if first == 0 else 1.0
+    fused = fuse_logits(*logits, expert_weight, amateur_weight, V, **known)
+    assert torch.equal(fused, fuse_logits(*logits, expert_weight, amateur_weight, V))
+    assert fused[:, :V].isfinite().all()
+
+
 def test_inputs_are_untouched(logits):
     """Kills in-place arithmetic on a graph's static output."""
     before = [model.clone() for model in logits]
