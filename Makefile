@@ -23,8 +23,10 @@ bench-cpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.cpu_cost
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "Python 3.11 or 3.12 with venv is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	@echo "Installing SGLang and its dependencies: about 9 GB, a few minutes"
 	UV_CONCURRENT_INSTALLS=4 $(INSTALL) --editable '.[dev]'
 	@touch $@

@@ -33,17 +33,22 @@ def install(patches: Sequence[ModuleType]) -> None:
 
 def assert_installed(patch: ModuleType) -> None:
     """Raise LaunchError unless calling the patched symbol goes through our hook."""
-    target = patch.UPSTREAM.target
+    if not is_installed(patch):
+        raise LaunchError(f"{patch.UPSTREAM.target} is not hooked: {patch.UPSTREAM.why}. {_ADVICE}")
+
+
+def is_installed(patch: ModuleType) -> bool:
+    """Whether calling the patched symbol goes through our hook, by following what wraps it."""
     try:
-        function = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError) as error:
-        raise LaunchError(f"{target} can't be hooked: {error}. {_ADVICE}") from error
+        function = pkgutil.resolve_name(patch.UPSTREAM.target)
+    except (ImportError, AttributeError):
+        return False
     while function is not None:
         closure = getattr(function, "__closure__", None) or ()
         if any(cell.cell_contents is patch.around for cell in closure):
-            return
+            return True
         function = getattr(function, "__wrapped__", None)
-    raise LaunchError(f"{target} is not hooked: {patch.UPSTREAM.why}. {_ADVICE}")
+    return False
 
 
 _ADVICE = (

@@ -3,7 +3,8 @@
 Stock: turns one prompt with `n` > 1 into a batch of one, but leaves its flat list of images, which is then taken for
        one image a prompt: "The length of image_data should be equal to the batch size".
 Ours:  the images of the one prompt become the batch's one entry.
-Why a hook: chat builds the same flat list, so no caller can avoid it.
+Why a hook: chat builds the same flat list, so no caller can avoid it. The request does not know its server, so this one
+acts on every request of a process that started a server of ours; what it changes was an error before.
 """
 
 from sgl_proxythinker.patches._upstream import Upstream

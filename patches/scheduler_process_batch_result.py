@@ -18,5 +18,5 @@ UPSTREAM = Upstream(
 
 
 def around(original, scheduler, batch, result):
-    abort_broken_rows(batch, result)
+    abort_broken_rows(batch, result, report=scheduler.ps.tp_rank == 0)
     return original(scheduler, batch, result)

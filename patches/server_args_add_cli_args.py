@@ -6,6 +6,8 @@ Why a hook: SGLang has no registry for flags of plugins, and no `--plugin`.
 """
 
 from sgl_proxythinker.command_line import add_flags
+from sgl_proxythinker.patches import server_args_from_cli_args
+from sgl_proxythinker.patches._install import is_installed
 from sgl_proxythinker.patches._upstream import Upstream
 
 UPSTREAM = Upstream(
@@ -19,4 +21,7 @@ UPSTREAM = Upstream(
 
 def around(original, parser):
     original(parser)
-    add_flags(parser)
+    # Accepted here and not taken there, the flags would be ignored and the base served alone. Unknown, they end the
+    # launch.
+    if is_installed(server_args_from_cli_args):
+        add_flags(parser)

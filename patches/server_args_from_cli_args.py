@@ -6,6 +6,7 @@ Why a hook: fields of ours would be dropped here, and this is the last point bef
 """
 
 from sgl_proxythinker.command_line import take_flags
+from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import build_server_args
 from sgl_proxythinker.patches._upstream import Upstream
 
@@ -24,6 +25,6 @@ def around(original, cls, args):
         return original(cls, args)
     try:
         return build_server_args(flags, vars(args), lambda: original(cls, args))
-    except ValueError as error:
+    except LaunchError as error:
         # A person at a terminal needs the sentence, not the traceback under it.
         raise SystemExit(f"proxythinker: {error}") from error

@@ -7,12 +7,18 @@ Ours:  refuses inputs that fit one model only, then the same work; its failure n
 Why a hook: every route's requests and the image processor's errors pass here.
 """
 
+import logging
+from functools import lru_cache
+
 from fastapi import HTTPException
 
+from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.front import admit_inputs
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
+
+logger = logging.getLogger(__name__)
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._tokenize_one_request",
@@ -24,13 +30,21 @@ UPSTREAM = Upstream(
 
 
 async def around(original, manager, obj):
-    if is_ours(manager.server_args) and proxy_config(manager.server_args) is not None:
-        admit_inputs(obj)
+    if not is_ours(manager.server_args):
+        return await original(manager, obj)
+    if proxy_config(manager.server_args) is not None:
+        admit_inputs(obj, _known_ids(manager.tokenizer))
     try:
         return await original(manager, obj)
-    except (ValueError, HTTPException):
+    except (ValueError, HTTPException, MemoryError):
         raise
     except Exception as error:  # decoders, processors and the network raise dozens of types
         if not obj.contains_mm_input():
             raise
-        raise RequestError(f"the request's image or video can't be read: {error}") from error
+        logger.exception("request %s: its image can't be read", obj.rid)
+        raise RequestError(f"the request's image can't be read: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _known_ids(tokenizer):
+    return known_ids(tokenizer)

@@ -2,7 +2,8 @@
 
 The law: every field of SGLang 0.5.17's `ServerArgs` stands in exactly one of these tables.
 
-    WORKS       acts on all three models, or on what they share, and is tested; LIMITS holds the values tried
+    WORKS       acts on all three models, or on what they share, and is tested, or picks one of upstream's
+                loaders and kernels for a model; LIMITS holds the values that are let through
     IRRELEVANT  can't change which token is produced
     REFUSED     knows one model only, or was not tried with three
 
@@ -398,7 +399,7 @@ REFUSED: tuple[Refusal, ...] = (
         "tool_server",
     ),
     Refusal(
-        "Qwen2.5-VL reads text, images and video, not audio.",
+        "Only text and images have been tried with three models.",
         "Leave it out.",
         "asr_max_buffer_seconds asr_max_concurrent_sessions",
     ),

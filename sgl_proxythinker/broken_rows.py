@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 logger = logging.getLogger(__name__)
 
-_ATTRIBUTE = "proxy_sound_rows"
+_ATTRIBUTE = "proxy_verdict"
 
 MESSAGE = (
     "the guided distribution of this request became NaN or infinite, so no token can be drawn from it: a checkpoint is "
@@ -18,44 +18,59 @@ MESSAGE = (
 )
 
 
-def attach_sound_rows(logits_output: Any, sound: torch.Tensor) -> None:
+class Verdict(NamedTuple):
+    """Which rows of a step were sound, on its way to the host."""
+
+    sound: torch.Tensor  # [B] bool on the host; filled once `copied` has happened
+    copied: torch.cuda.Event | None  # None: it was on the host from the start
+
+    def read(self) -> list[bool]:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.sound.tolist()
+
+
+def attach_verdict(logits_output: Any, sound: torch.Tensor) -> None:
     """Start the verdict's way to the host, without waiting for it.
 
     Args:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the verdict to `abort_broken_rows`.
         sound: [B] bool on the model's device, True where the fused row was finite.
     """
+    copied = None
     if sound.is_cuda:
-        # Pinned, or the copy would be synchronous. The step's own copy_done event is recorded after it.
+        # Pinned, or the copy would make the host wait here. An event of its own: SGLang's `copy_done` exists under
+        # overlap scheduling only.
         on_host = torch.empty(sound.shape, dtype=torch.bool, pin_memory=True)
         sound = on_host.copy_(sound, non_blocking=True)
-    setattr(logits_output, _ATTRIBUTE, sound)
+        copied = torch.cuda.Event()
+        copied.record()
+    setattr(logits_output, _ATTRIBUTE, Verdict(sound, copied))
 
 
-def abort_broken_rows(batch: Any, result: Any) -> None:
+def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
     """Tell the requests of broken rows to finish with an error, before SGLang takes their token.
 
     Args:
         batch: the `ScheduleBatch` of the step, its requests in row order.
         result: the step's result; its copies to the host may still be under way.
+        report: log and count them; every rank aborts the same requests, one of them reports.
     """
-    sound = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
-    if sound is None:
-        return
-    if result.copy_done is not None:
-        result.copy_done.synchronize()
-    if sound.all():
+    verdict: Verdict | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
+    if verdict is None or all(rows := verdict.read()):
         return
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-    for req, is_sound in zip(batch.reqs, sound.tolist(), strict=True):
+    for req, is_sound in zip(batch.reqs, rows, strict=True):
+        # The last row of a prompt's earlier chunk is not sampled from; its last chunk will tell.
         if is_sound or req.finished() or req.to_finish or req.is_retracted or req.inflight_middle_chunks > 0:
             continue
-        logger.error("request %s: %s", req.rid, MESSAGE)
-        _count()
         req.to_finish = FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
-        # Its keys and values may be NaN too; nobody else may extend them.
+        # Its keys and values may be NaN: what of it is not in the tree yet stays out.
         req.skip_radix_cache_insert = True
+        if report:
+            logger.error("request %s: %s", req.rid, MESSAGE)
+            _count()
 
 
 _counter = None

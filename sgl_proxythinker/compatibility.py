@@ -48,20 +48,18 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> int:
     trust = bool(given.get("trust_remote_code"))
     sources = {Role.BASE: (given["model_path"], given.get("revision"))}
     sources |= {role: (config.path(role), config.options(role).revision) for role in PROXIES}
-    tokenizer_source = (given.get("tokenizer_path") or sources[Role.BASE][0], sources[Role.BASE][1])
+    # SGLang reads the tokenizer and the image processor of all requests from --tokenizer-path.
+    readers = sources | {Role.BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))}
 
     configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
     _check_architectures(configs, sources)
-    tokenizers = {
-        role: _read(AutoTokenizer, "tokenizer", role, *(tokenizer_source if role is Role.BASE else source), trust)
-        for role, source in sources.items()
-    }
+    tokenizers = {role: _read(AutoTokenizer, "tokenizer", role, *source, trust) for role, source in readers.items()}
     vocab = tokenizers[Role.BASE].get_vocab()
     for role in PROXIES:
         _check_tokenizer(vocab, tokenizers[role].get_vocab(), role)
     _check_heads(configs, vocab)
     processors = {
-        role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in sources.items()
+        role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in readers.items()
     }
     _check_equal(configs, _IMAGE_TOKENS, lambda config: config, "image token ids")
     _check_equal(configs, _VISION, lambda config: config.vision_config, "vision tower")
@@ -122,6 +120,11 @@ def _check_heads(configs: Mapping[Role, Any], vocab: Mapping[str, int]) -> None:
 def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callable[[Any], Any], what: str) -> None:
     for name in names:
         values = {role: _comparable(getattr(view(part), name, None)) for role, part in parts.items()}
+        if set(values.values()) == {None}:
+            raise LaunchError(
+                f"the {what} of all three models has no {name}: this transformers release names it differently, so "
+                "it can't be compared. Install the release that SGLang requires."
+            )
         for role in PROXIES:
             if values[role] != values[Role.BASE]:
                 raise LaunchError(

@@ -95,7 +95,7 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
             )
     if not values.get("expert_path"):
         raise LaunchError(
-            f"{', '.join(sorted(_flag(name) for name in values))} given without --proxy-expert-path and "
+            f"{', '.join(sorted(map(_flag, values)))} given without --proxy-expert-path and "
             "--proxy-amateur-path: there is nothing to steer with. Add both paths, or leave all --proxy flags out."
         )
     try:
@@ -109,7 +109,7 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
 
 
 def _flag(name: str) -> str:
-    return "--proxy-" + name.replace("_", "-")
+    return "--proxy-" + str(name).replace("_", "-")
 
 
 def _read_yaml(file: str) -> dict[str, Any]:

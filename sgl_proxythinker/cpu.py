@@ -68,12 +68,11 @@ def install(tp_size: int = 1) -> None:
         return
     sys.modules["sgl_proxythinker_cpu_ops"] = types.ModuleType("sgl_proxythinker_cpu_ops")
     _forget_cached_platform()
-    if torch.cuda.is_available():
-        return  # --device cpu on a machine with a driver: the real package imports
-    loader = types.ModuleType("sgl_kernel.load_utils")
-    loader._load_architecture_specific_ops = lambda: None
-    loader._preload_cuda_library = lambda: None
-    sys.modules["sgl_kernel.load_utils"] = loader
+    if not torch.cuda.is_available():
+        loader = types.ModuleType("sgl_kernel.load_utils")
+        loader._load_architecture_specific_ops = lambda: None
+        loader._preload_cuda_library = lambda: None
+        sys.modules["sgl_kernel.load_utils"] = loader
     _register_operators()
 
 

@@ -12,24 +12,30 @@ from sgl_proxythinker.strength import ALPHA, Strength, read_strength
 _ATTRIBUTE = "proxy_strength"
 
 
-def admit_inputs(obj: Any) -> None:
+def admit_inputs(obj: Any, known_ids: int) -> None:
     """Refuse inputs and outputs that only one model of three could give a meaning to.
 
     Args:
         obj: SGLang's `GenerateReqInput` for one request to a guided server, before its images are read.
+        known_ids: ids below this one mean a token to all three models.
 
     Raises:
         RequestError: HTTP 400 with the reason.
     """
-    for field, reason in _ONE_MODEL_ONLY.items():
-        # Identity and equality with plain values: the truth of a tensor or an array is its own affair.
-        if getattr(obj, field, None) not in (None, False, [], {}):
+    for field, reason in REFUSED_FIELDS.items():
+        value = getattr(obj, field, None)
+        if not (value is None or value is False or (isinstance(value, (list, dict)) and not value)):
             raise RequestError(f"{field} can't be used on a guided server: {reason}.")
     for image in _flat(getattr(obj, "image_data", None)):
-        if isinstance(image, dict) and image.get("format") == "precomputed_embedding":
+        if isinstance(image, dict) and not _PREPARED.isdisjoint(image):
             raise RequestError(
-                "precomputed image embeddings fit one model's width only; send the image, each model embeds it itself."
+                "precomputed and preprocessed images may fit one model's width only; send the image, each model "
+                "embeds it itself."
             )
+    ids = getattr(obj, "input_ids", None)
+    if ids and not all(0 <= token < known_ids for token in ids):
+        wrong = next(token for token in ids if not 0 <= token < known_ids)
+        raise RequestError(f"input_ids has {wrong}: the tokenizer knows the ids 0 to {known_ids - 1}.")
 
 
 def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
@@ -76,15 +82,26 @@ def _refuse_input_logprobs(tokenized: Any) -> None:
         )
 
 
-_ONE_MODEL_ONLY = {
-    "input_embeds": "input_embeds fit one model's width only; send text or input_ids",
-    "positional_embed_overrides": "embedding overrides fit one model's width only; send text or input_ids",
-    "session_params": "sessions are not available with guidance; send the whole conversation, its prefix is cached",
+# Fields of a request that a guided server refuses when they are set.
+REFUSED_FIELDS = {
+    "input_embeds": "embeddings fit one model's width only; send text or input_ids",
+    "positional_embed_overrides": "embeddings fit one model's width only; send text or input_ids",
+    "video_data": "videos have not been tried with three models; send images",
+    "audio_data": "the models read no audio",
+    "session_id": "sessions have not been tried with three models; send all turns, their prefix is cached",
+    "session_params": "sessions have not been tried with three models; send all turns, their prefix is cached",
     "return_hidden_states": "hidden states would be the base's alone; ask a plain server for them",
     "return_routed_experts": "expert routing is one model's; ask a plain server for it",
-    "lora_path": "adapters would change one model of three; merge the adapter into a checkpoint",
+    "return_indexer_topk": "sparse attention's choices are one model's; ask a plain server for them",
+    "lora_path": "an adapter would change one model of three; merge it into a checkpoint",
+    "lora_id": "an adapter would change one model of three; merge it into a checkpoint",
     "multi_item_delimiter_indices": "multi-item scoring bypasses guidance; send one item a request",
+    "bootstrap_host": "prefill and decode on different servers would need three KV transfers",
+    "bootstrap_room": "prefill and decode on different servers would need three KV transfers",
 }
+
+# Keys of an image that was worked on before it came: SGLang takes such dicts in place of a picture.
+_PREPARED = frozenset({"format", "feature", "precomputed_embeddings", "pixel_values"})
 
 
 def _flat(data: Any) -> list[Any]:

@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette._utils import get_route_path
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -49,7 +48,7 @@ class _RouteGuard:
             match, _ = route.matches(scope)
             if match is Match.FULL:
                 # A router that FastAPI includes as a whole has no path of its own.
-                return refusal(getattr(route, "path", None) or get_route_path(scope))
+                return refusal(getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", "")))
         return None  # not a route of this server: 404 is upstream's
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sgl_proxythinker import cpu
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.launch import finish_server_args
 from sgl_proxythinker.plugin import proxy_config
 
@@ -73,6 +73,11 @@ class Engine(SGLangEngine):
     """
 
     def __init__(self, model_path: str, proxy: ProxyConfig | None = None, **sglang_arguments: Any):
+        if sglang_arguments.get("device") == "cpu" and not cpu.is_installed():
+            raise LaunchError(
+                "device='cpu' on a machine with a GPU has to be chosen before SGLang is imported: set "
+                "CUDA_VISIBLE_DEVICES='' in the environment, or serve with `--device cpu` on the command line."
+            )
         given = {"log_level": "error", **sglang_arguments, "model_path": model_path}
         super().__init__(server_args=finish_server_args(proxy, given, lambda: ServerArgs(**given)))
 

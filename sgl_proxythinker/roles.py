@@ -1,9 +1,9 @@
 """The three models and what they are called everywhere."""
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """One of the three models that read every request.
 
     The paper's reference code says `positive` for the expert and `negative` for the amateur.
@@ -12,9 +12,6 @@ class Role(str, Enum):
     BASE = "base"  # large, untuned: has the knowledge
     EXPERT = "expert"  # small, RL-tuned: has the slow-thinking behaviour
     AMATEUR = "amateur"  # the expert before RL: its bias is subtracted
-
-    def __str__(self) -> str:
-        return self.value
 
 
 PROXIES = (Role.EXPERT, Role.AMATEUR)

@@ -69,7 +69,7 @@ REFUSED: tuple[Refusal, ...] = (
         "/api/chat",
     ),
     Refusal(
-        "Qwen2.5-VL reads text, images and video, not audio.",
+        "Only text and images have been tried with three models.",
         "Send text and images to /v1/chat/completions.",
         "/v1/audio/transcriptions /v1/realtime",
     ),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sgl_proxythinker.broken_rows import attach_sound_rows
+from sgl_proxythinker.broken_rows import attach_verdict
 from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
@@ -98,7 +98,7 @@ class ProxyWorker(TpModelWorker):
             logits_output.next_token_logits, expert, amateur, strengths.expert, strengths.amateur, self.vocab_size,
             one_alpha=strengths.one_alpha, all_guided=strengths.all_guided,
         )  # fmt: skip
-        attach_sound_rows(logits_output, neutralize_broken_rows_(fused, self.vocab_size))
+        attach_verdict(logits_output, neutralize_broken_rows_(fused, self.vocab_size))
         logits_output.next_token_logits = fused
         return output
 

@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ import openai
 import requests
 import torch
 from PIL import Image
+
+from programs.demo import free_port
 
 READY_WITHIN_S = 420  # imports in three processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300
@@ -110,7 +111,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
-    port = _free_port()
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*arguments, "--host", "127.0.0.1", "--port", str(port)],
@@ -127,7 +128,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a launch that must fail. Returns its exit code and everything it printed."""
     process = subprocess.Popen(
-        [*arguments, "--host", "127.0.0.1", "--port", str(_free_port())],
+        [*arguments, "--host", "127.0.0.1", "--port", str(free_port())],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
     )  # fmt: skip
     try:
@@ -154,10 +155,3 @@ def _end(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _free_port() -> int:
-    # SGLang derives other ports from this one; a wide gap keeps two servers apart.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1] // 2 + 10_000

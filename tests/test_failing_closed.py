@@ -170,17 +170,24 @@ def test_schedulers_without_our_hooks(triple, tmp_path):
     assert_refused(arguments, "rank 0 reports proxy='nothing'", "base model under our name")
 
 
-def test_a_hook_that_does_not_apply(triple, tmp_path):
+@pytest.mark.parametrize(
+    ("target", "fragments"),
+    [
+        ("tokenizer_manager", ("is not hooked", "does not start")),
+        # The flags' other half: accepted but not taken, they would be ignored.
+        ("from_cli_args", ("unrecognized arguments: --plugin",)),
+    ],
+)
+def test_a_hook_that_does_not_apply(triple, tmp_path, target, fragments):
     """SGLang logs it and goes on; we don't."""
     sabotage = (
         "from sglang.srt.plugins.hook_registry import HookRegistry\n"
-        "apply = HookRegistry._apply_target.__func__\n"
+        "apply = HookRegistry._apply_target\n"
         "def fail(target, hooks):\n"
-        "    if 'tokenizer_manager' in target:\n"
+        f"    if {target!r} in target:\n"
         "        raise AttributeError('gone')\n"
-        "    HookRegistry.kept(target, hooks)\n"
-        "HookRegistry.kept = HookRegistry._apply_target\n"
+        "    apply(target, hooks)\n"
         "HookRegistry._apply_target = staticmethod(fail)"
-    ).replace("apply = HookRegistry._apply_target.__func__\n", "")
+    )
     arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur)))
-    assert_refused(arguments, "is not hooked", "does not start")
+    assert_refused(arguments, *fragments)

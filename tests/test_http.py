@@ -124,6 +124,9 @@ def test_numbers_that_json_does_not_have_are_a_400(guided, number):
         ({"image_data": "/nonexistent.png"}, "can't be read"),
         ({"image_data": "data:image/png;base64,AAAA"}, "cannot identify image file"),
         ({"image_data": [{"format": "precomputed_embedding", "feature": [[0.0]]}]}, "precomputed"),
+        ({"image_data": [{"format": "PRECOMPUTED_EMBEDDING", "feature": [[0.0]]}]}, "precomputed"),
+        ({"image_data": [{"format": "processor_output", "pixel_values": [[0.0]]}]}, "preprocessed"),
+        ({"video_data": "clip.mp4"}, "video_data can't be used"),
         ({"session_params": {"id": "s"}}, "session_params can't be used"),
         ({"text": "word " * 5000}, "longer than the model's context length"),
     ],
@@ -140,6 +143,22 @@ def test_what_cannot_be_served_is_a_400_with_a_sentence(guided, body, sentence, 
         assert sentence in error["message"]
     else:
         assert response.status_code == 400 and sentence in response.text, response.text
+
+
+@pytest.mark.parametrize("token", [-1, 10**6, 360])
+def test_ids_that_no_tokenizer_knows_are_a_400(guided, token):
+    """To an expert with a narrower head than the base's they would be an index out of range, which ends a server."""
+    response = guided.post("/generate", {"input_ids": [5, token], "sampling_params": GREEDY})
+    assert response.status_code == 400 and f"input_ids has {token}" in response.text
+    with pytest.raises(openai.BadRequestError, match="input_ids has"):
+        guided.openai.completions.create(model="default", prompt=[5, token], max_tokens=2)
+
+
+def test_vertex_generate_is_guided(guided):
+    body = {"instances": [{"text": "Hi"}], "parameters": {"sampling_params": GREEDY}}
+    answer = guided.post("/vertex_generate", body).json()["predictions"][0]
+    assert answer["meta_info"]["proxy_alpha"] == 0.5
+    assert answer["text"] == guided.generate(text="Hi", sampling_params=GREEDY)["text"]
 
 
 def test_an_unreadable_image_in_a_chat_is_a_400(guided):
