@@ -26,7 +26,8 @@ _NAMED_AT_IMPORT = (
     "fused_gdn_gating_cpu",
 )
 
-_ENVIRONMENT = {
+# Set unless the user has; children inherit them.
+ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",
     # Compiling the few torch.compile'd helpers makes the first request wait about 30 s for nothing.
     "TORCHDYNAMO_DISABLE": "1",
@@ -60,7 +61,7 @@ def install(tp_size: int = 1) -> None:
     cores = len(os.sched_getaffinity(0))
     # One core stays free for the HTTP server, the tokenizer and the client: parallel regions of a model wait for
     # their slowest thread, and on two busy cores that wait is most of a decode step.
-    for name, value in (_ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, (cores - 1) // tp_size))}).items():
+    for name, value in (ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, (cores - 1) // tp_size))}).items():
         os.environ.setdefault(name, value)
     if tp_size > 1:
         os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cores_per_rank(tp_size))

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from programs.demo import free_port
+from sgl_proxythinker import cpu
 
 READY_WITHIN_S = 420  # imports in three processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300
@@ -104,6 +105,12 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
     ]  # fmt: skip
 
 
+def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
+    ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
+    return {name: value for name, value in os.environ.items() if name not in ours} | (extra or {})
+
+
 @contextlib.contextmanager
 def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[Server]:
     """Run a server until the block ends.
@@ -115,7 +122,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*arguments, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
+            stdout=output, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
         )  # fmt: skip
     server = Server(f"http://127.0.0.1:{port}", log, process)
     try:
@@ -129,7 +136,7 @@ def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> 
     """Run a launch that must fail. Returns its exit code and everything it printed."""
     process = subprocess.Popen(
         [*arguments, "--host", "127.0.0.1", "--port", str(free_port())],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=EXIT_WITHIN_S)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from servers import clean_environment
+
 REPOSITORY = Path(__file__).parent.parent
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=clean_environment())
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
