@@ -156,7 +156,7 @@ def test_ids_that_no_tokenizer_knows_are_a_400(guided, token):
 
 def test_vertex_generate_is_guided(guided):
     body = {"instances": [{"text": "Hi"}], "parameters": {"sampling_params": GREEDY}}
-    answer = guided.post("/vertex_generate", body).json()["predictions"][0]
+    [answer] = guided.post("/vertex_generate", body).json()
     assert answer["meta_info"]["proxy_alpha"] == 0.5
     assert answer["text"] == guided.generate(text="Hi", sampling_params=GREEDY)["text"]
 
