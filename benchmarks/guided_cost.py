@@ -4,7 +4,7 @@
     python -m benchmarks.guided_cost --base 32B --proxy 7B --only guided --out results.jsonl     # one at a time
     python -m benchmarks.guided_cost --report results.jsonl                                      # only the tables
     python -m benchmarks.guided_cost --base tiny --proxy tiny --cpu --batches 1,2 --input-len 16 --output-len 16 \\
-        --prefill 2x64 --out /tmp/rehearsal.jsonl
+        --prefill 2x64 --out results/rehearsal.jsonl
 
 Three engines, one after the other and each in a process of its own: the plain base, the plain proxy, and the base
 guided by two such proxies. Weights are random (`benchmarks.weightless`), dimensions real. Every measurement is a line
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="float32 on the CPU, to rehearse")
     parser.add_argument("--only", choices=CONFIGURATIONS, action="append", help="repeat for more; default: all three")
     parser.add_argument("--out", type=Path, default=Path("results/guided_cost.jsonl"), help="JSON lines, appended")
-    parser.add_argument("--models", type=Path, default=Path("/tmp/weightless"), help="where checkpoints are written")
+    parser.add_argument("--models", type=Path, default=Path("models/weightless"), help="where checkpoints are written")
     parser.add_argument("--commit", default=None, help="default: git's, else $COMMIT")
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help="print the tables of FILE and stop")
     parser.add_argument("--child", choices=CONFIGURATIONS, default=None, help=argparse.SUPPRESS)

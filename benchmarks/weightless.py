@@ -1,6 +1,6 @@
 """Qwen2.5-VL checkpoints with the real dimensions and no weights, for `--load-format dummy`.
 
-    python -m benchmarks.weightless /tmp/weightless 32B 7B
+    python -m benchmarks.weightless models/weightless 32B 7B
 
 Speed and memory depend on shapes, not on what the weights say. Each folder holds configs, processors and a tokenizer
 with Qwen2.5's 151,665 ids and its special tokens at their own ids, so that guidance cuts the logits where it does for

@@ -1,7 +1,7 @@
 """Make a tiny Qwen2.5-VL base, expert and amateur of random weights, to try and test three-model decoding on.
 
-    python -m programs.random_triple /tmp/triple
-    python -m programs.random_triple /tmp/triple --unequal --seed 3
+    python -m programs.random_triple models/tiny
+    python -m programs.random_triple models/tiny --unequal --seed 3
 
 Each of DIR/base, DIR/expert and DIR/amateur is a whole checkpoint in the layout of the published ones (flat config,
 `visual.` and `model.` weight names, chat template, image processor), so `transformers` and SGLang load it as they load
