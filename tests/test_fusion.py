@@ -103,10 +103,10 @@ def test_inputs_are_untouched(logits):
 
 
 def test_half_precision_logits_are_added_in_float32():
-    """Kills a sum in bfloat16: 256 + 0.5 is 256 there."""
-    base, expert = torch.full((1, 2), 256.0, dtype=torch.bfloat16), torch.ones(1, 2, dtype=torch.bfloat16)
-    fused = fuse_logits(base, expert, torch.zeros_like(expert), weights(0.5), weights(0.5), 2)
-    assert fused.dtype == torch.float32 and fused.tolist() == [[256.5, 256.5]]
+    """Kills a sum or a difference in bfloat16: there 256 + 0.5 is 256, and 256 - 0.5 too."""
+    base, expert, amateur = (torch.tensor([[x]], dtype=torch.bfloat16) for x in (256.0, 256.0, 0.5))
+    fused = fuse_logits(base, expert, amateur, weights(0.5), weights(0.5), 1)
+    assert fused.dtype == torch.float32 and fused.tolist() == [[256.0 + 0.5 * 255.5]]
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
