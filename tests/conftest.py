@@ -1,6 +1,7 @@
 """Few servers, each shared by many tests: a start costs a minute of imports.
 
-Tests that share a server carry its `xdist_group`, so that two workers never start the same one.
+Tests that share a server carry its `xdist_group`, so that two workers never start the same one (pytest-xdist 3.8 sees
+the groups with pytest 8 and not with 9).
 """
 
 from __future__ import annotations

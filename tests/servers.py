@@ -121,7 +121,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*arguments, "--host", "127.0.0.1", "--port", str(port)],
+            [*arguments, *_addresses(port)],
             stdout=output, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
         )  # fmt: skip
     server = Server(f"http://127.0.0.1:{port}", log, process)
@@ -135,7 +135,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a launch that must fail. Returns its exit code and everything it printed."""
     process = subprocess.Popen(
-        [*arguments, "--host", "127.0.0.1", "--port", str(free_port())],
+        [*arguments, *_addresses(free_port())],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
     )  # fmt: skip
     try:
@@ -143,6 +143,11 @@ def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> 
     finally:
         _end(process)
     return process.returncode, output.decode(errors="replace")
+
+
+def _addresses(port: int) -> tuple[str, ...]:
+    # Left to itself, SGLang takes a port for its ranks a minute before it listens there, and another server may be first.
+    return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()))
 
 
 def _wait_until_ready(server: Server) -> None:
