@@ -146,7 +146,7 @@ def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> 
 
 
 def _addresses(port: int) -> tuple[str, ...]:
-    # Left to itself, SGLang takes a port for its ranks a minute before it listens there, and another server may be first.
+    # Left to itself, SGLang picks a port for its ranks a minute before it listens there; another server may be first.
     return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()))
 
 
