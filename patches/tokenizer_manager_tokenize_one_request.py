@@ -24,7 +24,7 @@ UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._tokenize_one_request",
     signature="(self, obj)",
     why="inputs that fit one model only, and unreadable images, would become server errors",
-    until="SGLang raises ValueError for unreadable inputs on /generate; tests/test_upstream.py tells",
+    until="SGLang validates requests through a registry, and raises ValueError for unreadable images on /generate",
     checked={"0.5.17": "6e86ce8485de"},
 )
 
