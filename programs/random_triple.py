@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,8 @@ class Size:
     vision_heads: int = 4
     vision_head_dim: int = 32
     vision_mlp: int = 256
+    rope_theta: float = 1e6
+    full_vision_attention: bool = False  # else windows of 112 pixels, and full attention in the last block only
 
     def __post_init__(self) -> None:
         if self.head_dim < 32 or self.head_dim % 16:
@@ -200,8 +202,13 @@ def default_head_rows(role: str, tokens: int) -> int:
     return rows + BASE_EXTRA_HEAD_ROWS if role == "base" else rows
 
 
-def make_tokenizer() -> Tokenizer:
-    """Byte-level BPE as Qwen2.5 has it, special tokens last. Any text encodes, and text in NFC decodes to itself."""
+def make_tokenizer(texts: Iterable[str] = MERGE_TEXT.splitlines(keepends=True), tokens: int = TEXT_TOKENS) -> Tokenizer:
+    """Byte-level BPE as Qwen2.5 has it, special tokens last. Any text encodes, and text in NFC decodes to itself.
+
+    Args:
+        texts: what the merges are learned from.
+        tokens: 256 bytes and the merges, without the special tokens; fewer if the texts hold no more to merge.
+    """
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -213,8 +220,7 @@ def make_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        MERGE_TEXT.splitlines(keepends=True),
-        BpeTrainer(vocab_size=TEXT_TOKENS, initial_alphabet=alphabet, show_progress=False),
+        texts, BpeTrainer(vocab_size=tokens, initial_alphabet=alphabet, show_progress=False)
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer
@@ -310,6 +316,7 @@ def write_checkpoint(
 
 def model_config(size: Size, rows: int, ids: Mapping[str, int], dtype: str) -> dict:
     """config.json in the flat form of the published checkpoints."""
+    last_block = size.vision_layers - 1
     return {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "model_type": "qwen2_5_vl",
@@ -322,7 +329,7 @@ def model_config(size: Size, rows: int, ids: Mapping[str, int], dtype: str) -> d
         "num_key_value_heads": size.kv_heads,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
+        "rope_theta": size.rope_theta,
         "rope_scaling": {"type": "mrope", "mrope_section": size.mrope_section},
         "max_position_embeddings": 4096,
         "attention_dropout": 0.0,
@@ -353,7 +360,7 @@ def model_config(size: Size, rows: int, ids: Mapping[str, int], dtype: str) -> d
             "tokens_per_second": 2,
             # Windows of 112 pixels, so that a picture of 224 has four, and full attention in the last block.
             "window_size": 112,
-            "fullatt_block_indexes": [size.vision_layers - 1],
+            "fullatt_block_indexes": list(range(0 if size.full_vision_attention else last_block, size.vision_layers)),
         },
     }
 

@@ -1,0 +1,52 @@
+"""Models of the family as `transformers` objects, and as checkpoints in the published layout."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from benchmarks.tiny_family.config import Config
+from benchmarks.tiny_family.problems import problems
+from benchmarks.tiny_family.solutions import slow_solution
+from benchmarks.tiny_family.wordings import TRAIN
+from programs.random_triple import SPECIAL_TOKENS, make_tokenizer, model_config, write_checkpoint
+
+DTYPE = "float16"  # more digits than bfloat16, and no weight of ours comes near its range
+PUBLISHED_NAMES = (("model.language_model.", "model."), ("model.visual.", "visual."))
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
+def family_tokenizer(config: Config) -> Tokenizer:
+    """Byte pairs learned from the training split's words; the same at every call."""
+    rng, texts = random.Random(0), [SYSTEM + "user assistant"]
+    for one in problems(TRAIN, 4000):
+        texts += [one.question, slow_solution(one, rng) if one.reading else one.answer]
+    return make_tokenizer(texts, config.tokens)
+
+
+def new_model(config: Config, role: str, tokenizer: Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
+    """A model with fresh weights, float32, by torch's global seed."""
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    settings = model_config(config.size(role), config.head_rows, ids, DTYPE)
+    settings["rope_scaling"] = dict(settings["rope_scaling"])
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings)).float()
+
+
+def load_model(folder: Path | str) -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+
+
+def save_model(
+    model: Qwen2_5_VLForConditionalGeneration, folder: Path, config: Config, role: str, tokenizer: Tokenizer
+) -> None:
+    """Write a whole checkpoint in 16 bits, as `programs.random_triple` does."""
+    weights = {}
+    for name, weight in model.state_dict().items():
+        for ours, published in PUBLISHED_NAMES:
+            name = published + name.removeprefix(ours) if name.startswith(ours) else name
+        weights[name] = weight.detach().cpu()
+    write_checkpoint(folder, config.size(role), config.head_rows, weights, tokenizer, DTYPE)

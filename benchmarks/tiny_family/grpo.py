@@ -1,0 +1,173 @@
+"""Make the expert: GRPO on the amateur, with one reward: 1 for the exact answer, 0 for any other.
+
+    python -m benchmarks.tiny_family.grpo --family models/family [--steps N]
+
+Reads FAMILY/amateur; writes FAMILY/expert, FAMILY/grpo.jsonl (rewards) and FAMILY/grpo.pt, from which an interrupted run
+goes on. Group-relative advantages as in DeepSeekMath (arXiv 2402.03300), one update for each batch of answers, so the
+ratio to the sampling policy is 1 and nothing is clipped; the divergence from the amateur is its estimator k3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch.utils.data import IterableDataset, get_worker_info
+from tqdm import tqdm
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from benchmarks.tiny_family.checkpoint import family_tokenizer, load_model, save_model
+from benchmarks.tiny_family.config import Config, Grpo, load_config
+from benchmarks.tiny_family.corpus import Batch, Prompts, loader
+from benchmarks.tiny_family.forward import embed, hidden_states, see
+from benchmarks.tiny_family.grading import is_right, read_answer
+from benchmarks.tiny_family.pretrain import Learner, half_precision
+from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem
+from benchmarks.tiny_family.rollout import Answers, Sampler
+from benchmarks.tiny_family.wordings import TRAIN
+
+SLOTS = 288  # tokens of a prompt and its answer
+ROWS_AT_ONCE = 512  # of a step's answers in one backward pass
+SAVE_EVERY = 25
+
+
+class Questions(IterableDataset):
+    """(prompts, answers) of steps `first`, `first + 1`, ...: training problems of the five reasoning kinds."""
+
+    def __init__(self, prompts: Prompts, settings: Grpo, first: int) -> None:
+        self.prompts, self.settings, self.first = prompts, settings, first
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:
+        worker = get_worker_info()
+        mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.first + mine, self.settings.steps, workers):
+            rng = random.Random(f"grpo {self.settings.seed} {step}")
+            some = [
+                make_problem(TRAIN, rng.choice(KINDS), rng.choice(LEVELS), rng) for _ in range(self.settings.problems)
+            ]
+            yield self.prompts.batch(some), [one.answer for one in some]
+
+
+def logprobs(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sequences: torch.Tensor, samples: int, image_at: int
+) -> torch.Tensor:
+    """[B, T] int64 -> [B, T - 1] float32: log p of each token after the first, given those before it."""
+    with half_precision(sequences.device):
+        seen = see(model, batch.pictures).repeat_interleave(samples, 0)
+        hidden = hidden_states(model, embed(model, sequences, seen, image_at), image_at)
+        logits = model.lm_head(hidden[:, :-1])
+    return logits.float().log_softmax(-1).gather(-1, sequences[:, 1:, None])[..., 0]
+
+
+def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompt and answer of each row, without a gap: [B, T] int64, and which are the answer's, [B, T] bool."""
+    prompts, lengths = batch.input_ids.repeat_interleave(samples, 0), batch.lengths.repeat_interleave(samples, 0)
+    rows, width = answers.tokens.shape
+    tokens = torch.cat((prompts, prompts.new_zeros(rows, width)), 1)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    places = lengths[:, None] + torch.arange(width, device=tokens.device)
+    return tokens.scatter(1, places, answers.tokens), mask.scatter(1, places, answers.is_answer)
+
+
+def train(config: Config, family: Path, device: str, workers: int) -> None:
+    settings, tokenizer = config.grpo, family_tokenizer(config)
+    prompts, samples = Prompts(tokenizer), config.grpo.samples
+    torch.manual_seed(settings.seed)
+    amateur = load_model(family / "amateur").to(device).eval().requires_grad_(False)
+    learner = Learner(copy.deepcopy(amateur).requires_grad_(True).train(), settings.rate, 0.0)
+    expert, first, state = learner.model, 0, family / "grpo.pt"
+    if state.exists():
+        saved = torch.load(state, map_location=device)
+        first = saved["step"]
+        expert.load_state_dict(saved["model"])
+        learner.optimizer.load_state_dict(saved["optimizer"])
+    half = torch.bfloat16 if device != "cpu" else torch.float32
+    actor = copy.deepcopy(expert).to(half).requires_grad_(False)  # the expert in the type in which it samples
+    rows = settings.problems * samples
+    sampler = Sampler([actor], rows, SLOTS, prompts.end, tokenizer.get_vocab_size(), half)
+
+    started = time.perf_counter()
+    batches = loader(Questions(prompts, settings, first), workers, pin=False)
+    with (family / "grpo.jsonl").open("a") as log:
+        bar = tqdm(enumerate(batches, first), total=settings.steps, initial=first, unit="step", mininterval=5)
+        for step, (batch, truths) in bar:
+            batch = batch.to(device)
+            with torch.no_grad():
+                for copied, weight in zip(actor.parameters(), expert.parameters(), strict=True):
+                    copied.copy_(weight)
+            answers = sampler.sample(batch, prompts.image_at, samples=samples, tokens=settings.tokens)
+            texts = decode(tokenizer, answers)
+            rewards = torch.tensor([float(is_right(text, truths[row // samples])) for row, text in enumerate(texts)])
+            groups = rewards.view(-1, samples)
+            spread = groups.std(1, keepdim=True)
+            advantages = ((groups - groups.mean(1, keepdim=True)) / (spread + 1e-4)).flatten().to(device)
+
+            sequences, mask = sequences_of(batch, answers, samples)
+            counted, divergence = mask.sum(), torch.zeros((), device=device)
+            for part in range(0, rows, ROWS_AT_ONCE):
+                some = slice(part, part + ROWS_AT_ONCE)
+                of = slice(part // samples, (part + ROWS_AT_ONCE) // samples)
+                pictures = Batch(batch.pictures[of], batch.input_ids[of], batch.labels[of], batch.lengths[of])
+                now = logprobs(expert, pictures, sequences[some], samples, prompts.image_at)
+                with torch.no_grad():
+                    before = logprobs(amateur, pictures, sequences[some], samples, prompts.image_at)
+                gap = before - now
+                k3 = gap.exp() - gap - 1
+                # exp(now - now.detach()) is 1, with the gradient of the policy's ratio.
+                gain = (now - now.detach()).exp() * advantages[some, None]
+                of_answer = mask[some, 1:]
+                loss = ((settings.kl * k3 - gain) * of_answer).sum() / counted
+                loss.backward()
+                divergence += (k3.detach() * of_answer).sum() / counted
+            learner.step(min(1.0, (step + 1) / settings.warmup))
+
+            readings = [read_answer(text) for text in texts]
+            row = {
+                "reward": round(float(rewards.mean()), 4),
+                "thinks": round(sum(one.thinks for one in readings) / rows, 4),
+                "verifies": round(sum(one.verifies for one in readings) / rows, 4),
+                "backtracks": round(sum(one.backtracks for one in readings) / rows, 4),
+                "tokens": round(float(counted) / rows, 1),
+                "kl": round(float(divergence), 5),
+                "mixed": round(float((spread > 0).float().mean()), 3),  # share of groups that teach something
+            }
+            log.write(json.dumps({"step": step + 1, "s": round(time.perf_counter() - started, 1), **row}) + "\n")
+            log.flush()
+            bar.set_postfix(row)
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == settings.steps:
+                content = {"model": expert.state_dict(), "optimizer": learner.optimizer.state_dict()}
+                torch.save({"step": step + 1, **content}, state)
+                save_model(expert, family / "expert", config, "expert", tokenizer)
+
+
+def decode(tokenizer: Tokenizer, answers: Answers) -> list[str]:
+    """Texts of the answers, without special tokens."""
+    lengths = answers.is_answer.sum(1).tolist()
+    tokens = answers.tokens.tolist()
+    return tokenizer.decode_batch([row[:length] for row, length in zip(tokens, lengths, strict=True)])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_family.grpo", description=__doc__.splitlines()[0])
+    parser.add_argument("--family", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="instead of config.yaml's")
+    parser.add_argument("--problems", type=int, help="instead of config.yaml's")
+    parser.add_argument("--rate", type=float, help="instead of config.yaml's")
+    parser.add_argument("--kl", type=float, help="instead of config.yaml's")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw pictures")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    names = ("steps", "problems", "rate", "kl")
+    changes = {name: value for name in names if (value := getattr(args, name)) is not None}
+    train(load_config(grpo=changes), args.family, args.device, args.workers)
+
+
+if __name__ == "__main__":
+    main()

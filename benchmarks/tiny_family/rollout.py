@@ -1,0 +1,155 @@
+"""Sample answers for many prompts at once, from one model or from a weighted sum of several.
+
+For training, where answers of a model that has just changed are needed in a second, and for a first look at a family.
+What is reported is measured on the served system (`evaluate.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
+
+from benchmarks.tiny_family.corpus import Batch
+from benchmarks.tiny_family.forward import ROPE_LAG, embed, hidden_states, see
+
+
+class Decoder:
+    """One model with a KV cache in which every row has a place of its own to write to.
+
+    Args:
+        rows: B, answers at once.
+        slots: tokens of a row, prompt included.
+    """
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, rows: int, slots: int, dtype: torch.dtype) -> None:
+        self.model, self.dtype = model, dtype
+        attention = model.model.language_model.layers[0].self_attn
+        shape = (rows, attention.num_key_value_heads, slots, attention.head_dim)
+        layers = len(model.model.language_model.layers)
+        self.device = model.lm_head.weight.device
+        self.keys = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(layers)]
+        self.rows = torch.arange(rows, device=self.device)
+        self.slots = torch.arange(slots, device=self.device)
+
+    def read(self, batch: Batch, image_at: int, samples: int) -> torch.Tensor:
+        """Read the prompts; each one fills `samples` rows in turn. Returns [B, V] float32, the first token's logits."""
+        cache = DynamicCache()
+        seen = see(self.model, batch.pictures)
+        hidden = hidden_states(self.model, embed(self.model, batch.input_ids, seen, image_at), image_at, cache)
+        length = batch.input_ids.shape[1]
+        for index, layer in enumerate(cache.layers):
+            self.keys[index][:, :, :length] = layer.keys.to(self.dtype).repeat_interleave(samples, 0)
+            self.values[index][:, :, :length] = layer.values.to(self.dtype).repeat_interleave(samples, 0)
+        last = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
+        return self.model.lm_head(last).float().repeat_interleave(samples, 0)
+
+    def read_next(self, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """Read one token a row, [B] int64, into slot `at`, [B] int64. Returns [B, V] float32."""
+        language = self.model.model.language_model
+        hidden = language.embed_tokens(tokens)
+        place = (at - ROPE_LAG).view(1, -1, 1).expand(3, -1, 1)
+        # After the picture the three positions are equal, and M-RoPE is RoPE.
+        cos, sin = (x[0] for x in language.rotary_emb(hidden, place))
+        hidden_from = (self.slots > at[:, None])[:, None, None]
+        for index, layer in enumerate(language.layers):
+            attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+            heads, groups = attention.num_key_value_heads, attention.num_key_value_groups
+            query = attention.q_proj(normed).unflatten(-1, (heads, groups, -1))
+            key, value = (x(normed).unflatten(-1, (heads, -1)) for x in (attention.k_proj, attention.v_proj))
+            query = query * cos[:, None] + rotate_half(query) * sin[:, None]
+            key = key * cos + rotate_half(key) * sin
+            self.keys[index][self.rows, :, at] = key.to(self.dtype)
+            self.values[index][self.rows, :, at] = value.to(self.dtype)
+            scores = (query.to(self.dtype) @ self.keys[index].transpose(-1, -2)).float() * attention.scaling
+            weights = scores.masked_fill(hidden_from, -torch.inf).softmax(-1).to(self.dtype)
+            mixed = weights @ self.values[index]
+            hidden = hidden + attention.o_proj(mixed.flatten(1).to(normed.dtype))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return self.model.lm_head(language.norm(hidden)).float()
+
+
+@dataclass
+class Answers:
+    """[B, T] int64 each: tokens, the end of turn included and padding after it; and which of them are the answer."""
+
+    tokens: torch.Tensor
+    is_answer: torch.Tensor
+
+
+class Sampler:
+    """Answers from `sum(weight * logits)` of several models; on a GPU a step is one captured graph."""
+
+    def __init__(
+        self,
+        models: Sequence[Qwen2_5_VLForConditionalGeneration],
+        rows: int,
+        slots: int,
+        end: int,
+        known_ids: int,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.decoders = [Decoder(model, rows, slots, dtype) for model in models]
+        self.end, self.known_ids, self.slots = end, known_ids, slots
+        device = self.decoders[0].device
+        self.weights = torch.ones(len(models), device=device)
+        self.temperature = torch.ones((), device=device)
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
+        self.at = torch.zeros(rows, dtype=torch.long, device=device)
+        self.graph = None
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch: Batch,
+        image_at: int,
+        *,
+        weights: Sequence[float] = (1.0,),
+        samples: int = 1,
+        temperature: float = 1.0,
+        tokens: int,
+    ) -> Answers:
+        """`samples` answers of at most `tokens` tokens to each prompt; temperature 0 is greedy."""
+        self.weights.copy_(torch.tensor(weights))
+        self.temperature.fill_(temperature)
+        rows = [decoder.read(batch, image_at, samples) for decoder in self.decoders]
+        self.tokens.copy_(self._choose(rows))
+        self.at.copy_(batch.lengths.repeat_interleave(samples))
+        tokens = min(tokens, self.slots - int(batch.lengths.max()))
+        if self.graph is None and self.tokens.is_cuda:
+            self._capture()
+        chosen, ended = [self.tokens.clone()], self.tokens == self.end
+        is_answer = [torch.ones_like(ended)]
+        while len(chosen) < tokens and not (len(chosen) % 8 == 0 and bool(ended.all())):
+            self.graph.replay() if self.graph else self._step()
+            is_answer.append(~ended)
+            chosen.append(self.tokens.clone())
+            ended |= self.tokens == self.end
+        return Answers(torch.stack(chosen, 1), torch.stack(is_answer, 1))
+
+    def _step(self) -> None:
+        rows = [decoder.read_next(self.tokens, self.at) for decoder in self.decoders]
+        self.tokens.copy_(self._choose(rows))
+        self.at.add_(1).clamp_(max=self.slots - 1)
+
+    def _choose(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        fused = sum(weight * row[:, : self.known_ids] for weight, row in zip(self.weights, rows, strict=True))
+        noise = -torch.empty_like(fused).exponential_().log()  # Gumbel: the argmax of the sum is a sample
+        return (fused + self.temperature * noise).argmax(-1)
+
+    def _capture(self) -> None:
+        kept = self.tokens.clone(), self.at.clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._step()  # warms up; the slot that it writes is written again by the first real step
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._step()
+        self.tokens.copy_(kept[0])
+        self.at.copy_(kept[1])
