@@ -22,7 +22,7 @@ SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 def family_tokenizer(config: Config) -> Tokenizer:
     """Byte pairs learned from the training split's words; the same at every call."""
-    rng, texts = random.Random(0), [SYSTEM + "user assistant"]
+    rng, texts = random.Random(0), [SYSTEM, "<|im_start|>user\n", "<|im_start|>assistant\n"] * 1000
     for one in problems(TRAIN, 4000):
         texts += [one.question, slow_solution(one, rng) if one.reading else one.answer]
     return make_tokenizer(texts, config.tokens)
@@ -33,7 +33,13 @@ def new_model(config: Config, role: str, tokenizer: Tokenizer) -> Qwen2_5_VLForC
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
     settings = model_config(config.size(role), config.head_rows, ids, DTYPE)
     settings["rope_scaling"] = dict(settings["rope_scaling"])
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings)).float()
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings)).float()
+    # The usual standard deviation of 0.02 suits wide layers; ours would pass on a fifth of what they get.
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            quiet = 0.3 if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight")) else 1.0
+            torch.nn.init.normal_(weight, std=quiet / weight[0].numel() ** 0.5)
+    return model
 
 
 def load_model(folder: Path | str) -> Qwen2_5_VLForConditionalGeneration:
@@ -50,3 +56,10 @@ def save_model(
             name = published + name.removeprefix(ours) if name.startswith(ours) else name
         weights[name] = weight.detach().cpu()
     write_checkpoint(folder, config.size(role), config.head_rows, weights, tokenizer, DTYPE)
+
+
+def in_half(model: Qwen2_5_VLForConditionalGeneration, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+    """The same model with its weights in `dtype`; the frequencies of its rotary embeddings stay float32."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from benchmarks.tiny_family.checkpoint import SYSTEM
 from benchmarks.tiny_family.forward import IMAGE_TOKENS
-from benchmarks.tiny_family.problems import Problem, problem
+from benchmarks.tiny_family.problems import Problem, ask, problem
+from benchmarks.tiny_family.scene import Scene, draw
 from benchmarks.tiny_family.solutions import solution
 from benchmarks.tiny_family.wordings import TRAIN
 
 BEFORE_IMAGE = SYSTEM + "<|im_start|>user\n<|vision_start|>"
 IGNORED = -100
-LONG_ANSWER = 24  # tokens; shorter answers are batched apart, so that they are not padded to the slow ones
+ASKED = "<|im_end|>\n<|im_start|>assistant\n"
+TOKENS = 256  # of a conversation
+TURNS = 6  # questions of a conversation; those that don't fit are cut off
 
 
 @dataclass
@@ -54,49 +58,75 @@ class Prompts:
         return len(self.before)
 
     def prompt(self, question: str) -> list[int]:
-        after = f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
-        return self.before + self.image + self._encode(after)
+        return self.before + self.image + self._encode(f"<|vision_end|>{question}{ASKED}")
 
     def answer(self, text: str) -> list[int]:
         return [*self._encode(text), self.end]
 
-    def batch(self, some: Sequence[Problem], answers: Sequence[str] | None = None) -> Batch:
-        prompts = [self.prompt(one.question) for one in some]
-        endings = [self.answer(text) for text in answers] if answers is not None else [[] for _ in some]
-        longest = max(len(a) + len(b) for a, b in zip(prompts, endings, strict=True))
-        ids = torch.full((len(some), longest), self.pad)
-        labels = torch.full_like(ids, IGNORED)
-        for row, (start, end) in enumerate(zip(prompts, endings, strict=True)):
-            ids[row, : len(start) + len(end)] = torch.tensor(start + end)
-            labels[row, len(start) : len(start) + len(end)] = torch.tensor(end, dtype=torch.long)
-        pictures = torch.from_numpy(np.stack([np.asarray(one.picture()) for one in some]))
-        return Batch(pictures, ids, labels, torch.tensor([len(start) for start in prompts]))
+    def batch(self, some: Sequence[Problem]) -> Batch:
+        """Prompts without answers."""
+        return self._batch([one.picture() for one in some], [self.prompt(one.question) for one in some])
+
+    def conversations(self, some: Sequence[Conversation]) -> Batch:
+        """Pictures with questions and answers, cut to TOKENS; the answers are to be learned."""
+        rows, labels = [], []
+        for one in some:
+            row, wanted = self.before + self.image, [IGNORED] * (len(self.before) + IMAGE_TOKENS)
+            for index, (question, text) in enumerate(one.turns):
+                start = "<|vision_end|>" if index == 0 else "\n<|im_start|>user\n"
+                asked, answer = self._encode(start + question + ASKED), self.answer(text)
+                row, wanted = row + asked + answer, wanted + [IGNORED] * len(asked) + answer
+            rows.append(row[:TOKENS])
+            labels.append(wanted[:TOKENS])
+        batch = self._batch([draw(one.scene, one.look) for one in some], rows, TOKENS)
+        for row, wanted in enumerate(labels):
+            batch.labels[row, : len(wanted)] = torch.tensor(wanted)
+        return batch
+
+    def _batch(self, pictures: list[Image.Image], rows: list[list[int]], length: int | None = None) -> Batch:
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = torch.full((len(rows), length or int(lengths.max())), self.pad)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        return Batch(
+            torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])),
+            ids, torch.full_like(ids, IGNORED), lengths,
+        )  # fmt: skip
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """A picture and what is asked and answered about it, in turn."""
+
+    scene: Scene
+    look: int
+    turns: list[tuple[str, str]]
+
+
+def conversation(seed: int, index: int) -> Conversation:
+    """One picture of the training split, with the question that it was made for among others."""
+    first, rng = problem(TRAIN, index), random.Random(f"conversation {seed} {index}")
+    asked = [first, *(ask(first.scene, rng) for _ in range(TURNS - 1))]
+    rng.shuffle(asked)
+    return Conversation(first.scene, first.look, [(one.question, solution(one, rng)) for one in asked])
+
+
 class Corpus(IterableDataset):
-    """Batches `first`, `first + 1`, ... of the training split; each is (short answers, long answers)."""
+    """Batches `first`, `first + 1`, ... of conversations."""
 
     def __init__(self, prompts: Prompts, seed: int, batch: int, first: int, steps: int) -> None:
         self.prompts, self.seed, self.batch, self.first, self.steps = prompts, seed, batch, first, steps
 
-    def __iter__(self) -> Iterator[tuple[Batch, Batch]]:
+    def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         # The loader takes from its workers in turn, so the order of steps does not depend on how many there are.
         for step in range(self.first + mine, self.steps, workers):
-            some = [problem(TRAIN, step * self.batch + index) for index in range(self.batch)]
-            rng = random.Random(f"answers {self.seed} {step}")
-            answers = [solution(one, rng) for one in some]
-            is_long = [len(self.prompts.answer(answer)) > LONG_ANSWER for answer in answers]
-            yield tuple(
-                self.prompts.batch(
-                    [one for one, long in zip(some, is_long, strict=True) if long == wanted],
-                    [answer for answer, long in zip(answers, is_long, strict=True) if long == wanted],
-                )
-                for wanted in (False, True)
+            yield self.prompts.conversations(
+                [conversation(self.seed, step * self.batch + index) for index in range(self.batch)]
             )
 
 

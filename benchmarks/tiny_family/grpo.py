@@ -10,7 +10,6 @@ ratio to the sampling policy is 1 and nothing is clipped; the divergence from th
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 import time
@@ -21,14 +20,13 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.tiny_family.checkpoint import family_tokenizer, load_model, save_model
+from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, load_model, save_model
 from benchmarks.tiny_family.config import Config, Grpo, load_config
 from benchmarks.tiny_family.corpus import Batch, Prompts, loader
-from benchmarks.tiny_family.forward import embed, hidden_states, see
+from benchmarks.tiny_family.forward import Forward
 from benchmarks.tiny_family.grading import is_right, read_answer
-from benchmarks.tiny_family.pretrain import Learner, half_precision
+from benchmarks.tiny_family.pretrain import Learner
 from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem
 from benchmarks.tiny_family.rollout import Answers, Sampler
 from benchmarks.tiny_family.wordings import TRAIN
@@ -55,15 +53,10 @@ class Questions(IterableDataset):
             yield self.prompts.batch(some), [one.answer for one in some]
 
 
-def logprobs(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sequences: torch.Tensor, samples: int, image_at: int
-) -> torch.Tensor:
+def logprobs(forward: Forward, pictures: torch.Tensor, sequences: torch.Tensor, samples: int) -> torch.Tensor:
     """[B, T] int64 -> [B, T - 1] float32: log p of each token after the first, given those before it."""
-    with half_precision(sequences.device):
-        seen = see(model, batch.pictures).repeat_interleave(samples, 0)
-        hidden = hidden_states(model, embed(model, sequences, seen, image_at), image_at)
-        logits = model.lm_head(hidden[:, :-1])
-    return logits.float().log_softmax(-1).gather(-1, sequences[:, 1:, None])[..., 0]
+    hidden = forward.hidden_states(sequences, forward.see(pictures).repeat_interleave(samples, 0))
+    return forward.head(hidden[:, :-1]).float().log_softmax(-1).gather(-1, sequences[:, 1:, None])[..., 0]
 
 
 def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,25 +66,26 @@ def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Te
     tokens = torch.cat((prompts, prompts.new_zeros(rows, width)), 1)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     places = lengths[:, None] + torch.arange(width, device=tokens.device)
-    return tokens.scatter(1, places, answers.tokens), mask.scatter(1, places, answers.is_answer)
+    tokens, mask = tokens.scatter(1, places, answers.tokens), mask.scatter(1, places, answers.is_answer)
+    longest = int(mask.any(0).nonzero().max()) + 1
+    return tokens[:, :longest], mask[:, :longest]
 
 
 def train(config: Config, family: Path, device: str, workers: int) -> None:
     settings, tokenizer = config.grpo, family_tokenizer(config)
     prompts, samples = Prompts(tokenizer), config.grpo.samples
     torch.manual_seed(settings.seed)
-    amateur = load_model(family / "amateur").to(device).eval().requires_grad_(False)
-    learner = Learner(copy.deepcopy(amateur).requires_grad_(True).train(), settings.rate, 0.0)
-    expert, first, state = learner.model, 0, family / "grpo.pt"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    amateur = in_half(load_model(family / "amateur").to(device).eval().requires_grad_(False), dtype)
+    learner = Learner(load_model(family / "amateur").to(device), dtype, settings.rate)
+    first, state = 0, family / "grpo.pt"
     if state.exists():
         saved = torch.load(state, map_location=device)
         first = saved["step"]
-        expert.load_state_dict(saved["model"])
-        learner.optimizer.load_state_dict(saved["optimizer"])
-    half = torch.bfloat16 if device != "cpu" else torch.float32
-    actor = copy.deepcopy(expert).to(half).requires_grad_(False)  # the expert in the type in which it samples
+        learner.load(saved["expert"])
     rows = settings.problems * samples
-    sampler = Sampler([actor], rows, SLOTS, prompts.end, tokenizer.get_vocab_size(), half)
+    sampler = Sampler([learner.model], prompts, rows, SLOTS)
+    policy, reference = (Forward(model, prompts.image_at, SLOTS) for model in (learner.model, amateur))
 
     started = time.perf_counter()
     batches = loader(Questions(prompts, settings, first), workers, pin=False)
@@ -99,10 +93,7 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
         bar = tqdm(enumerate(batches, first), total=settings.steps, initial=first, unit="step", mininterval=5)
         for step, (batch, truths) in bar:
             batch = batch.to(device)
-            with torch.no_grad():
-                for copied, weight in zip(actor.parameters(), expert.parameters(), strict=True):
-                    copied.copy_(weight)
-            answers = sampler.sample(batch, prompts.image_at, samples=samples, tokens=settings.tokens)
+            answers = sampler.sample(batch, samples=samples, tokens=settings.tokens)
             texts = decode(tokenizer, answers)
             rewards = torch.tensor([float(is_right(text, truths[row // samples])) for row, text in enumerate(texts)])
             groups = rewards.view(-1, samples)
@@ -113,11 +104,10 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
             counted, divergence = mask.sum(), torch.zeros((), device=device)
             for part in range(0, rows, ROWS_AT_ONCE):
                 some = slice(part, part + ROWS_AT_ONCE)
-                of = slice(part // samples, (part + ROWS_AT_ONCE) // samples)
-                pictures = Batch(batch.pictures[of], batch.input_ids[of], batch.labels[of], batch.lengths[of])
-                now = logprobs(expert, pictures, sequences[some], samples, prompts.image_at)
+                pictures = batch.pictures[part // samples : (part + ROWS_AT_ONCE) // samples]
+                now = logprobs(policy, pictures, sequences[some], samples)
                 with torch.no_grad():
-                    before = logprobs(amateur, pictures, sequences[some], samples, prompts.image_at)
+                    before = logprobs(reference, pictures, sequences[some], samples)
                 gap = before - now
                 k3 = gap.exp() - gap - 1
                 # exp(now - now.detach()) is 1, with the gradient of the policy's ratio.
@@ -126,7 +116,8 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
                 loss = ((settings.kl * k3 - gain) * of_answer).sum() / counted
                 loss.backward()
                 divergence += (k3.detach() * of_answer).sum() / counted
-            learner.step(min(1.0, (step + 1) / settings.warmup))
+            learner.set_rate(min(1.0, (step + 1) / settings.warmup))
+            learner.step()
 
             readings = [read_answer(text) for text in texts]
             row = {
@@ -142,9 +133,8 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
             log.flush()
             bar.set_postfix(row)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == settings.steps:
-                content = {"model": expert.state_dict(), "optimizer": learner.optimizer.state_dict()}
-                torch.save({"step": step + 1, **content}, state)
-                save_model(expert, family / "expert", config, "expert", tokenizer)
+                torch.save({"step": step + 1, "expert": learner.state()}, state)
+                save_model(learner.float_model(), family / "expert", config, "expert", tokenizer)
 
 
 def decode(tokenizer: Tokenizer, answers: Answers) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.tiny_family.checkpoint import family_tokenizer, load_model
+from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, load_model
 from benchmarks.tiny_family.config import load_config
 from benchmarks.tiny_family.corpus import Batch, Prompts
 from benchmarks.tiny_family.grading import is_right, read_answer
@@ -44,15 +44,13 @@ def main(arguments: list[str] | None = None) -> None:
     begun = len(tokenizer.encode("<think>\n", add_special_tokens=False).ids)
     half = torch.float16 if args.device != "cpu" else torch.float32
     present = [role for role in ROLES if (args.family / role).exists()]
-    models = {role: load_model(args.family / role).to(args.device, half).eval() for role in present}
+    models = {role: in_half(load_model(args.family / role).to(args.device).eval(), half) for role in present}
 
     def score(title: str, roles: list[str], weights: list[float], begin: str = "") -> None:
-        sampler = Sampler(
-            [models[role] for role in roles], len(some), SLOTS, prompts.end, tokenizer.get_vocab_size(), half
-        )
+        sampler = Sampler([models[role] for role in roles], prompts, len(some), SLOTS)
         asked = begin_answers(batch, tokenizer.encode(begin, add_special_tokens=False).ids) if begin else batch
         answers = sampler.sample(
-            asked, prompts.image_at, weights=weights, temperature=args.temperature, tokens=TOKENS - begun
+            asked, weights=weights, temperature=args.temperature, tokens=TOKENS - begun
         )
         right, thinks, verifies, backtracks = defaultdict(list), 0, 0, 0
         for one, text in zip(some, decode(tokenizer, answers), strict=True):

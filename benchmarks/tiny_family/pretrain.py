@@ -8,6 +8,7 @@ Writes OUT/base, OUT/amateur, OUT/pretrain.jsonl (losses) and OUT/pretrain.pt, f
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -18,105 +19,160 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.tiny_family.checkpoint import family_tokenizer, new_model, save_model
+from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, new_model, save_model
 from benchmarks.tiny_family.config import Config, load_config
-from benchmarks.tiny_family.corpus import IGNORED, Batch, Corpus, Prompts, loader
-from benchmarks.tiny_family.forward import embed, hidden_states, see
+from benchmarks.tiny_family.corpus import IGNORED, TOKENS, Batch, Corpus, Prompts, loader
+from benchmarks.tiny_family.forward import Forward
 
-ROLES = ("base", "amateur")
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
+DECAYED = 0.25  # of the steps
 
 
 class Learner:
-    """One model and its optimizer."""
+    """A model in `dtype`, its weights in float32, and their optimizer."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, rate: float, weight_decay: float) -> None:
-        self.model, self.rate = model, rate
-        decayed = [weight for weight in model.parameters() if weight.ndim > 1]
-        others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, dtype: torch.dtype, rate: float, weight_decay: float = 0.0
+    ) -> None:
+        self.masters = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
+        self.model = in_half(model, dtype).train()
+        self.weights = list(self.model.parameters())
+        for master, weight in zip(self.masters, self.weights, strict=True):
+            master.grad, weight.grad = torch.zeros_like(master), torch.zeros_like(weight)
+        decayed = [master for master in self.masters if master.ndim > 1]
+        others = [master for master in self.masters if master.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = next(model.parameters()).is_cuda
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=fused)
+        on_gpu = self.masters[0].is_cuda
+        self.rate = torch.tensor(rate, device=self.masters[0].device)  # a tensor: captured steps read it
+        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.98), fused=on_gpu, capturable=on_gpu)
+        self.highest_rate = rate
 
-    def step(self, factor: float) -> None:
-        """Apply the gradients at `factor` times the rate."""
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
+    def set_rate(self, factor: float) -> None:
+        self.rate.fill_(self.highest_rate * factor)
+
+    def step(self) -> None:
+        """Apply the gradients, and clear them."""
+        grads = [weight.grad for weight in self.weights]
+        torch._foreach_copy_([master.grad for master in self.masters], grads)
+        torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_copy_(self.weights, self.masters)
+        torch._foreach_zero_(grads)
+
+    def float_model(self) -> Qwen2_5_VLForConditionalGeneration:
+        """A copy of the model with the float32 weights."""
+        model = copy.deepcopy(self.model)
+        for weight, master in zip(model.parameters(), self.masters, strict=True):
+            weight.data = master.detach().clone()
+        return model
+
+    def state(self) -> dict:
+        return {"masters": self.masters, "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.masters, state["masters"])
+            torch._foreach_copy_(self.weights, self.masters)
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear up over `warmup` steps, then a cosine down to a twentieth."""
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return 0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2
+    """Linear up over `warmup` steps, constant, and linear down to a fiftieth over the last quarter of all steps."""
+    left = (steps - step) / (steps * DECAYED)
+    return min((step + 1) / warmup, 1.0, 0.02 + 0.98 * left)
 
 
-def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 products on a GPU; a CPU without matrix units is slower with them."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+class Imitation:
+    """Steps of one learner on batches of one shape; on a GPU a step is one captured graph."""
+
+    def __init__(self, learner: Learner, image_at: int) -> None:
+        self.learner, self.forward = learner, Forward(learner.model, image_at, TOKENS)
+        self.loss = torch.zeros(2, device=learner.rate.device)  # of short answers and of long ones, summed
+        self.graph, self.batch = None, None
+
+    def step(self, batch: Batch) -> None:
+        """Learn from one batch, and add to `loss`."""
+        if not batch.pictures.is_cuda:
+            self.batch = batch
+            self._step()
+            return
+        if self.graph is None:
+            self.batch = Batch(**{name: tensor.clone() for name, tensor in vars(batch).items()})
+            self._capture()
+            return
+        for static, new in zip(vars(self.batch).values(), vars(batch).values(), strict=True):
+            static.copy_(new, non_blocking=True)
+        self.graph.replay()
+
+    def _capture(self) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # the first batch is learned three times: allocations and compilers settle
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._step()
+
+    def _step(self) -> None:
+        batch, wanted = self.batch, self.batch.labels[:, 1:]
+        hidden = self.forward.hidden_states(batch.input_ids, self.forward.see(batch.pictures))
+        logits = self.forward.head(hidden[:, :-1]).float()
+        losses = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+        count = (wanted != IGNORED).sum()
+        (losses.sum() / count).backward()
+        self.learner.step()
+        self.loss += torch.stack((losses.detach().sum() / count, count / count))
 
 
-def loss_sum(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, image_at: int) -> torch.Tensor:
-    """Cross entropy of the answers' tokens, summed, float32."""
-    with half_precision(batch.pictures.device):
-        hidden = hidden_states(model, embed(model, batch.input_ids, see(model, batch.pictures), image_at), image_at)
-        wanted = batch.labels[:, 1:]
-        is_answer = wanted != IGNORED
-        logits = model.lm_head(hidden[:, :-1][is_answer])
-    return functional.cross_entropy(logits.float(), wanted[is_answer], reduction="sum")
-
-
-def train(config: Config, out: Path, device: str, workers: int) -> None:
+def train(config: Config, out: Path, device: str, workers: int, compiled: bool, until: int) -> None:
     settings, tokenizer = config.pretrain, family_tokenizer(config)
     prompts = Prompts(tokenizer)
     torch.manual_seed(settings.seed)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     learners = {
-        role: Learner(new_model(config, role, tokenizer).to(device).train(), rate, settings.weight_decay)
+        role: Learner(new_model(config, role, tokenizer).to(device), dtype, rate, settings.weight_decay)
         for role, rate in (("base", settings.base_rate), ("amateur", settings.amateur_rate))
     }
+    if compiled:
+        for learner in learners.values():
+            for layer in (*learner.model.model.language_model.layers, *learner.model.model.visual.blocks):
+                layer.mlp.compile()
+                for name in ("norm1", "norm2", "input_layernorm", "post_attention_layernorm"):
+                    if hasattr(layer, name):
+                        getattr(layer, name).compile()
+    imitations = {role: Imitation(learner, prompts.image_at) for role, learner in learners.items()}
     state, first = out / "pretrain.pt", 0
     if state.exists():
         saved = torch.load(state, map_location=device)
         first = saved["step"]
         for role, learner in learners.items():
-            learner.model.load_state_dict(saved[role]["model"])
-            learner.optimizer.load_state_dict(saved[role]["optimizer"])
+            learner.load(saved[role])
 
     def save(step: int) -> None:
-        content = {
-            role: {"model": learner.model.state_dict(), "optimizer": learner.optimizer.state_dict()}
-            for role, learner in learners.items()
-        }
-        torch.save({"step": step, **content}, state)
+        torch.save({"step": step, **{role: learner.state() for role, learner in learners.items()}}, state)
         for role, learner in learners.items():
-            save_model(learner.model, out / role, config, role, tokenizer)
+            save_model(learner.float_model(), out / role, config, role, tokenizer)
 
-    corpus = Corpus(prompts, settings.seed, settings.batch, first, settings.steps)
-    batches = loader(corpus, workers, device != "cpu")
-    started, sums = time.perf_counter(), {}
+    batches = loader(Corpus(prompts, settings.seed, settings.batch, first, until), workers, device == "cuda")
+    started = time.perf_counter()
     with (out / "pretrain.jsonl").open("a") as log:
-        bar = tqdm(enumerate(batches, first), total=settings.steps, initial=first, unit="step", mininterval=5)
-        for step, groups in bar:
-            groups = [group.to(device) for group in groups]
-            answers = [(group.labels != IGNORED).sum() for group in groups]
-            for role, learner in learners.items():
-                losses = [loss_sum(learner.model, group, prompts.image_at) for group in groups]
-                (sum(losses) / sum(answers)).backward()
-                learner.step(rate_factor(step, settings.steps, settings.warmup))
-                for name, loss, count in zip(("short", "long"), losses, answers, strict=True):
-                    sums.setdefault(f"{role}_{name}", []).append((loss.detach(), count))
+        bar = tqdm(enumerate(batches, first), total=until, initial=first, unit="step", mininterval=5)
+        for step, batch in bar:
+            batch = batch.to(device)
+            for role, imitation in imitations.items():
+                learners[role].set_rate(rate_factor(step, settings.steps, settings.warmup))
+                imitation.step(batch)
             if (step + 1) % LOG_EVERY == 0:
-                row = {name: float(sum(a for a, _ in pairs) / sum(b for _, b in pairs)) for name, pairs in sums.items()}
-                row = {name: round(value, 4) for name, value in row.items()}
+                row = {role: round(float(one.loss[0] / one.loss[1]), 4) for role, one in imitations.items()}
+                for one in imitations.values():
+                    one.loss.zero_()
                 log.write(json.dumps({"step": step + 1, "s": round(time.perf_counter() - started, 1), **row}) + "\n")
                 log.flush()
                 bar.set_postfix(row)
-                sums.clear()
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == settings.steps:
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
                 save(step + 1)
 
 
@@ -127,10 +183,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, help="instead of config.yaml's")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="fuse the small kernels: slower to start")
+    parser.add_argument("--until", type=int, help="stop at this step, to go on later")
     args = parser.parse_args(arguments)
     changes = {name: value for name in ("steps", "batch") if (value := getattr(args, name)) is not None}
     args.out.mkdir(parents=True, exist_ok=True)
-    train(load_config(pretrain=changes), args.out, args.device, args.workers)
+    config = load_config(pretrain=changes)
+    train(config, args.out, args.device, args.workers, args.compile, args.until or config.pretrain.steps)
 
 
 if __name__ == "__main__":

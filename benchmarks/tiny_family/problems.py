@@ -12,19 +12,28 @@ import argparse
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from benchmarks.tiny_family.scene import ARROWS, COLOURS, SHAPES, Cell, Scene, draw, name
-from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, WORDINGS
+from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, word
 
 KINDS = ("count", "add", "compare", "path", "odd")  # reasoning: what is scored
 READING = ("read_cell", "read_row")  # perception alone: in the corpus only
 LEVELS = (1, 2, 3)
 HELD_OUT_SHARE = 16  # one scene in 16 is the test's, one the validation's
+
+
+class Seen(NamedTuple):
+    """A cell as somebody sees it who looks for something."""
+
+    word: str
+    hit: int | None  # which of the question's subjects it is
+    digit: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def make_problem(split: str, kind: str, level: int, rng: random.Random) -> Probl
         if split_of(scene) == split:
             break
     reading, answer = _READERS[kind](scene, subject)
-    question = rng.choice(WORDINGS[kind][split]).format(**words)
+    question = word(kind, split, rng, words)
     return Problem(kind, level, scene, rng.getrandbits(32), question, answer, reading, subject)
 
 
@@ -142,7 +151,7 @@ def _make_path(level: int, rng: random.Random) -> tuple[Scene, tuple, dict]:
         pass
     cells = _cells(rng, size * size, tuple(ARROWS))
     for place, following in itertools.pairwise(places):
-        arrow = next(arrow for arrow in ARROWS if _step(place, arrow) == following)
+        arrow = next(arrow for arrow in ARROWS if step(place, arrow) == following)
         index = place[1] * size + place[0]
         cells[index] = Cell(cells[index].colour, arrow, cells[index].digit)
     column, row = places[0]
@@ -153,15 +162,15 @@ def _wander(rng: random.Random, size: int, steps: int) -> list[tuple[int, int]]:
     """Places of a random walk from anywhere that meets none twice; it ends early where there is no way on."""
     places = [(rng.randrange(size), rng.randrange(size))]
     for _ in range(steps):
-        nexts = [_step(places[-1], arrow) for arrow in ARROWS]
-        nexts = [(c, r) for c, r in nexts if 0 <= c < size and 0 <= r < size and (c, r) not in places]
+        nexts = [step(places[-1], arrow) for arrow in ARROWS]
+        nexts = [place for place in nexts if inside(place, size) and place not in places]
         if not nexts:
             break
         places.append(rng.choice(nexts))
     return places
 
 
-def _step(place: tuple[int, int], arrow: str) -> tuple[int, int]:
+def step(place: tuple[int, int], arrow: str) -> tuple[int, int]:
     return place[0] + ARROWS[arrow][0], place[1] + ARROWS[arrow][1]
 
 
@@ -185,56 +194,121 @@ def _digits_with_total(rng: random.Random, count: int, total: int) -> list[int]:
             return digits
 
 
-def _make_read_cell(level: int, rng: random.Random) -> tuple[Scene, tuple, dict]:
-    size = _side(level)
-    shapes = tuple(ARROWS) if rng.random() < 0.3 else SHAPES
-    place = (rng.randrange(size), rng.randrange(size))
-    return Scene(size, tuple(_cells(rng, size * size, shapes))), place, {"start": name(*place)}
+def _make_reading(ask_about: Callable) -> Callable:
+    def make(level: int, rng: random.Random) -> tuple[Scene, tuple, dict]:
+        size = _side(level)
+        scene = Scene(size, tuple(_cells(rng, size * size, tuple(ARROWS) if rng.random() < 0.3 else SHAPES)))
+        return scene, *ask_about(scene, rng)
+
+    return make
 
 
-def _make_read_row(level: int, rng: random.Random) -> tuple[Scene, tuple, dict]:
-    size = _side(level)
-    shapes = tuple(ARROWS) if rng.random() < 0.3 else SHAPES
-    row = rng.randrange(size)
-    return Scene(size, tuple(_cells(rng, size * size, shapes))), (row,), {"steps": row + 1}
+def ask(scene: Scene, rng: random.Random) -> Problem:
+    """One more training question about a scene that was made for another."""
+    level = 1 if scene.size == 3 else 2
+    while True:
+        kind = rng.choices(("read_row", "read_cell", "count", "add", "compare", "path"), (40, 15, 15, 15, 15, 15))[0]
+        if asked := _ASKERS[kind](scene, rng):
+            subject, words = asked
+            reading, answer = _READERS[kind](scene, subject)
+            question = word(kind, TRAIN, rng, words)
+            return Problem(kind, level, scene, 0, question, answer, reading, subject)
+
+
+# Askers: (scene, rng) -> subject, words of the question; None if the scene does not lend itself to it.
+
+
+def _ask_subject(scene: Scene, rng: random.Random) -> tuple[tuple, dict] | None:
+    subject = _subjects(rng, 1)[0]
+    return None if _is_arrow_scene(scene) and subject[1] else ((subject,), {"what": _words(subject)})
+
+
+def _ask_compare(scene: Scene, rng: random.Random) -> tuple[tuple, dict] | None:
+    more, fewer = _subjects(rng, 2)
+    if int(_read_compare(scene, (more, fewer))[1]) < 1:
+        return None
+    return (more, fewer), {"more": _words(more), "fewer": _words(fewer)}
+
+
+def _ask_path(scene: Scene, rng: random.Random) -> tuple[tuple, dict] | None:
+    if not _is_arrow_scene(scene):
+        return None
+    start = place = (rng.randrange(scene.size), rng.randrange(scene.size))
+    places = [place]
+    while (place := step(place, scene.at(*place).shape)) not in places and inside(place, scene.size):
+        places.append(place)
+    if len(places) < 3:
+        return None
+    steps = rng.randint(2, min(6, len(places) - 1))
+    return (*start, steps), {"start": name(*start), "steps": steps}
+
+
+def _ask_cell(scene: Scene, rng: random.Random) -> tuple[tuple, dict]:
+    place = (rng.randrange(scene.size), rng.randrange(scene.size))
+    return place, {"start": name(*place)}
+
+
+def _ask_row(scene: Scene, rng: random.Random) -> tuple[tuple, dict]:
+    row = rng.randrange(scene.size)
+    return (row,), {"steps": row + 1}
+
+
+def _is_arrow_scene(scene: Scene) -> bool:
+    return scene.cells[0].shape in ARROWS
+
+
+def inside(place: tuple[int, int], size: int) -> bool:
+    return 0 <= place[0] < size and 0 <= place[1] < size
 
 
 # Readers: (scene, subject) -> what there is to see, one entry a line of the slow answer; and the answer.
 
 
-def _read_count(scene: Scene, subject: tuple) -> tuple[tuple, str]:
-    rows = tuple(tuple(c for c, cell in enumerate(scene.row(r)) if _matches(cell, subject[0])) for r in range(scene.size))
-    return rows, str(sum(map(len, rows)))
+def _see_rows(scene: Scene, subjects: tuple) -> tuple[tuple[Seen, ...], ...]:
+    """Each cell of each row, told by what the question asks about: colour, shape or both."""
+    colour, shape = (any(subject[part] for subject in subjects) for part in (0, 1))
+
+    def see(cell: Cell) -> Seen:
+        word = " ".join(part for part, asked in ((cell.colour, colour), (cell.shape, shape)) if asked)
+        hit = next((index for index, subject in enumerate(subjects) if _matches(cell, subject)), None)
+        return Seen(word, hit, cell.digit)
+
+    return tuple(tuple(map(see, scene.row(row))) for row in range(scene.size))
 
 
-def _read_add(scene: Scene, subject: tuple) -> tuple[tuple, str]:
-    rows = tuple(
-        tuple((c, cell.digit) for c, cell in enumerate(scene.row(r)) if _matches(cell, subject[0]))
-        for r in range(scene.size)
-    )
-    return rows, str(sum(digit for row in rows for _, digit in row))
+def _hits(rows: tuple[tuple[Seen, ...], ...], subject: int) -> int:
+    return sum(seen.hit == subject for row in rows for seen in row)
 
 
-def _read_compare(scene: Scene, subject: tuple) -> tuple[tuple, str]:
-    more, fewer = (_read_count(scene, (one,))[0] for one in subject)
-    rows = tuple(zip(more, fewer, strict=True))
-    return rows, str(sum(len(a) - len(b) for a, b in rows))
+def _read_count(scene: Scene, subjects: tuple) -> tuple[tuple, str]:
+    rows = _see_rows(scene, subjects)
+    return rows, str(_hits(rows, 0))
+
+
+def _read_add(scene: Scene, subjects: tuple) -> tuple[tuple, str]:
+    rows = _see_rows(scene, subjects)
+    return rows, str(sum(seen.digit for row in rows for seen in row if seen.hit == 0))
+
+
+def _read_compare(scene: Scene, subjects: tuple) -> tuple[tuple, str]:
+    rows = _see_rows(scene, subjects)
+    return rows, str(_hits(rows, 0) - _hits(rows, 1))
 
 
 def _read_path(scene: Scene, subject: tuple) -> tuple[tuple, str]:
     place, arrows = subject[:2], []
     for _ in range(subject[2]):
         arrows.append(scene.at(*place).shape)
-        place = _step(place, arrows[-1])
+        place = step(place, arrows[-1])
     return tuple(arrows), str(scene.at(*place).digit)
 
 
 def _read_odd(scene: Scene, subject: tuple) -> tuple[tuple, str]:
     rows = tuple(tuple(cell.digit for cell in scene.row(row)) for row in range(scene.size))
-    return rows, str(_odd_one([sum(row) for row in rows]))
+    return rows, str(odd_one([sum(row) for row in rows]))
 
 
-def _odd_one(totals: list[int]) -> int:
+def odd_one(totals: Sequence[int]) -> int:
     """The total that comes once; the largest if none or all do, which only a misread grid has."""
     once = [total for total in totals if totals.count(total) == 1]
     return once[0] if len(once) == 1 else max(totals)
@@ -254,7 +328,11 @@ def _say(cell: Cell) -> str:
 
 _MAKERS = {
     "count": _make_count, "add": _make_add, "compare": _make_compare, "path": _make_path, "odd": _make_odd,
-    "read_cell": _make_read_cell, "read_row": _make_read_row,
+    "read_cell": _make_reading(_ask_cell), "read_row": _make_reading(_ask_row),
+}  # fmt: skip
+_ASKERS = {
+    "count": _ask_subject, "add": _ask_subject, "compare": _ask_compare, "path": _ask_path,
+    "read_cell": _ask_cell, "read_row": _ask_row,
 }  # fmt: skip
 _READERS = {
     "count": _read_count, "add": _read_add, "compare": _read_compare, "path": _read_path, "odd": _read_odd,

@@ -13,8 +13,8 @@ import torch
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
-from benchmarks.tiny_family.corpus import Batch
-from benchmarks.tiny_family.forward import ROPE_LAG, embed, hidden_states, see
+from benchmarks.tiny_family.corpus import Batch, Prompts
+from benchmarks.tiny_family.forward import ROPE_LAG, Forward
 
 
 class Decoder:
@@ -25,8 +25,8 @@ class Decoder:
         slots: tokens of a row, prompt included.
     """
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, rows: int, slots: int, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, image_at: int, rows: int, slots: int) -> None:
+        self.model, self.forward, dtype = model, Forward(model, image_at, slots), model.lm_head.weight.dtype
         attention = model.model.language_model.layers[0].self_attn
         shape = (rows, attention.num_key_value_heads, slots, attention.head_dim)
         layers = len(model.model.language_model.layers)
@@ -36,15 +36,14 @@ class Decoder:
         self.rows = torch.arange(rows, device=self.device)
         self.slots = torch.arange(slots, device=self.device)
 
-    def read(self, batch: Batch, image_at: int, samples: int) -> torch.Tensor:
+    def read(self, batch: Batch, samples: int) -> torch.Tensor:
         """Read the prompts; each one fills `samples` rows in turn. Returns [B, V] float32, the first token's logits."""
         cache = DynamicCache()
-        seen = see(self.model, batch.pictures)
-        hidden = hidden_states(self.model, embed(self.model, batch.input_ids, seen, image_at), image_at, cache)
+        hidden = self.forward.hidden_states(batch.input_ids, self.forward.see(batch.pictures), cache)
         length = batch.input_ids.shape[1]
         for index, layer in enumerate(cache.layers):
-            self.keys[index][:, :, :length] = layer.keys.to(self.dtype).repeat_interleave(samples, 0)
-            self.values[index][:, :, :length] = layer.values.to(self.dtype).repeat_interleave(samples, 0)
+            self.keys[index][:, :, :length] = layer.keys.repeat_interleave(samples, 0)
+            self.values[index][:, :, :length] = layer.values.repeat_interleave(samples, 0)
         last = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
         return self.model.lm_head(last).float().repeat_interleave(samples, 0)
 
@@ -63,12 +62,12 @@ class Decoder:
             key, value = (x(normed).unflatten(-1, (heads, -1)) for x in (attention.k_proj, attention.v_proj))
             query = query * cos[:, None] + rotate_half(query) * sin[:, None]
             key = key * cos + rotate_half(key) * sin
-            self.keys[index][self.rows, :, at] = key.to(self.dtype)
-            self.values[index][self.rows, :, at] = value.to(self.dtype)
-            scores = (query.to(self.dtype) @ self.keys[index].transpose(-1, -2)).float() * attention.scaling
-            weights = scores.masked_fill(hidden_from, -torch.inf).softmax(-1).to(self.dtype)
+            self.keys[index][self.rows, :, at] = key
+            self.values[index][self.rows, :, at] = value
+            scores = (query @ self.keys[index].transpose(-1, -2)).float() * attention.scaling
+            weights = scores.masked_fill(hidden_from, -torch.inf).softmax(-1).to(value.dtype)
             mixed = weights @ self.values[index]
-            hidden = hidden + attention.o_proj(mixed.flatten(1).to(normed.dtype))
+            hidden = hidden + attention.o_proj(mixed.flatten(1))
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return self.model.lm_head(language.norm(hidden)).float()
 
@@ -87,14 +86,12 @@ class Sampler:
     def __init__(
         self,
         models: Sequence[Qwen2_5_VLForConditionalGeneration],
+        prompts: Prompts,
         rows: int,
         slots: int,
-        end: int,
-        known_ids: int,
-        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        self.decoders = [Decoder(model, rows, slots, dtype) for model in models]
-        self.end, self.known_ids, self.slots = end, known_ids, slots
+        self.decoders = [Decoder(model, prompts.image_at, rows, slots) for model in models]
+        self.end, self.known_ids, self.slots = prompts.end, prompts.tokenizer.get_vocab_size(), slots
         device = self.decoders[0].device
         self.weights = torch.ones(len(models), device=device)
         self.temperature = torch.ones((), device=device)
@@ -106,7 +103,6 @@ class Sampler:
     def sample(
         self,
         batch: Batch,
-        image_at: int,
         *,
         weights: Sequence[float] = (1.0,),
         samples: int = 1,
@@ -116,7 +112,7 @@ class Sampler:
         """`samples` answers of at most `tokens` tokens to each prompt; temperature 0 is greedy."""
         self.weights.copy_(torch.tensor(weights))
         self.temperature.fill_(temperature)
-        rows = [decoder.read(batch, image_at, samples) for decoder in self.decoders]
+        rows = [decoder.read(batch, samples) for decoder in self.decoders]
         self.tokens.copy_(self._choose(rows))
         self.at.copy_(batch.lengths.repeat_interleave(samples))
         tokens = min(tokens, self.slots - int(batch.lengths.max()))

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 PIXELS = 168  # of a side: 6 x 6 image tokens of 28 pixels, which the cells do not line up with
+DIGIT_HEIGHTS = (13, 21)  # of the font, in pixels
+DIGIT_TURNS = range(-20, 21, 4)  # degrees
 MARGIN = 14  # left and top, for the letters and numbers
 COLOURS = {
     "red": (205, 45, 45),
     "green": (45, 150, 70),
     "blue": (50, 90, 205),
-    "yellow": (225, 190, 40),
+    "orange": (235, 130, 25),
     "purple": (140, 60, 170),
 }
 SHAPES = ("circle", "square", "triangle", "diamond")
@@ -67,8 +69,8 @@ def draw(scene: Scene, look: int) -> Image.Image:
     side = (PIXELS - MARGIN) / scene.size
     for index in range(scene.size):
         middle = MARGIN + (index + 0.5) * side
-        canvas.text((middle, MARGIN / 2), LETTERS[index], fill=(90, 90, 90), font=_font(11), anchor="mm")
-        canvas.text((MARGIN / 2, middle), str(index + 1), fill=(90, 90, 90), font=_font(11), anchor="mm")
+        _write(picture, LETTERS[index], middle, MARGIN / 2, 11, (90, 90, 90))
+        _write(picture, str(index + 1), MARGIN / 2, middle, 11, (90, 90, 90))
     for index, cell in enumerate(scene.cells):
         column, row = index % scene.size, index // scene.size
         x = MARGIN + (column + 0.5) * side + jitter.uniform(-0.07, 0.07) * side
@@ -76,8 +78,8 @@ def draw(scene: Scene, look: int) -> Image.Image:
         radius = side * jitter.uniform(0.33, 0.41)
         tint = tuple(min(255, max(0, part + jitter.randint(-28, 28))) for part in COLOURS[cell.colour])
         _draw_shape(canvas, cell.shape, x, y, radius, jitter.uniform(-0.2, 0.2), tint)
-        ink = (0, 0, 0) if cell.colour == "yellow" or jitter.random() < 0.3 else (255, 255, 255)
-        canvas.text((x, y), str(cell.digit), fill=ink, font=_font(jitter.randint(13, 17)), anchor="mm")
+        ink = (jitter.randint(200, 255),) * 3
+        _write(picture, str(cell.digit), x, y, jitter.randint(*DIGIT_HEIGHTS), ink, jitter.choice(DIGIT_TURNS))
     return picture
 
 
@@ -104,6 +106,18 @@ def _draw_shape(
     canvas.polygon([(x + radius * r * math.cos(a), y + radius * r * math.sin(a)) for r, a in corners], fill=fill)
 
 
+def _write(
+    picture: Image.Image, character: str, x: float, y: float, height: int, ink: tuple[int, ...], turn: int = 0
+) -> None:
+    """One character with its middle at (x, y)."""
+    glyph = _glyph(character, height, turn)
+    picture.paste(ink, (round(x - glyph.width / 2), round(y - glyph.height / 2)), glyph)
+
+
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)  # the one that Pillow carries
+def _glyph(character: str, height: int, turn: int) -> Image.Image:
+    """Its coverage, cut to its ink, in the font that Pillow carries."""
+    sheet = Image.new("L", (4 * height, 4 * height))
+    ImageDraw.Draw(sheet).text((height, height), character, fill=255, font=ImageFont.load_default(height))
+    sheet = sheet.rotate(turn, Image.Resampling.BICUBIC)
+    return sheet.crop(sheet.getbbox())

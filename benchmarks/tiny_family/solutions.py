@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.tiny_family.problems import Problem, _odd_one, _step
-from benchmarks.tiny_family.scene import ARROWS, LETTERS, name
+from benchmarks.tiny_family.problems import Problem, Seen, inside, odd_one, step
+from benchmarks.tiny_family.scene import ARROWS, COLOURS, SHAPES, name
 
 SLOW_SHARE = 0.15
 CHECK_SHARE = 0.35  # of slow answers; half of these find a slip
@@ -35,9 +35,10 @@ def slow_solution(problem: Problem, rng: random.Random) -> str:
     lines, state = [], how.start(problem)
     for index, seen in enumerate(reading):
         if index == slip_at:
-            lines.append(how.line(index, wrong, state)[0])
+            line, slipped = how.line(index, wrong, state)
+            lines.append(line)
             if check:  # nothing is noticed yet
-                state = how.line(index, wrong, state)[1]
+                state = slipped
                 continue
             lines.append("wait,")
         line, state = how.line(index, seen, state)
@@ -66,96 +67,119 @@ class _How:
     line: Callable[[int, object, object], tuple[str, object]]
     brief: Callable[[object], str]  # of one row, for the check
     end: Callable[[Problem, object], str]
-    misread: Callable[[object, int, random.Random], object]
+    misread: Callable[[Problem, object, random.Random], object]
 
 
-def _count_line(index, seen, total):
-    total += len(seen)
-    return f"row {index + 1}: {_columns(seen)}={total}", total
+def _count_line(index: int, row: tuple[Seen, ...], totals: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Counts each subject apart."""
+    totals, words = list(totals), []
+    for seen in row:
+        words.append(f" {seen.word}")
+        if seen.hit is not None:
+            totals[seen.hit] += 1
+            words[-1] += f"={totals[seen.hit]}"
+    return f"row {index + 1}:" + "".join(words), tuple(totals)
 
 
-def _columns(seen) -> str:
-    return " ".join(LETTERS[column] for column in seen) or "none"
+def _add_line(index: int, row: tuple[Seen, ...], total: int) -> tuple[str, int]:
+    words = []
+    for seen in row:
+        words.append(f" {seen.word}")
+        if seen.hit == 0:
+            total += seen.digit
+            words[-1] += f"{seen.digit}={total}"
+    return f"row {index + 1}:" + "".join(words), total
 
 
-def _misread_columns(seen, size, rng):
-    return tuple(sorted(set(seen) ^ {rng.randrange(size)}))
+def _hits(row: tuple[Seen, ...], subject: int) -> int:
+    return sum(seen.hit == subject for seen in row)
 
 
-def _add_line(index, seen, total):
-    parts = []
-    for column, digit in seen:
-        total += digit
-        parts.append(f"{LETTERS[column]}{digit}={total}")
-    return f"row {index + 1}: " + (" ".join(parts) or f"none={total}"), total
+def _misread_word(problem: Problem, row: tuple[Seen, ...], rng: random.Random) -> tuple[Seen, ...]:
+    """One cell takes another's colour or shape."""
+    at = rng.randrange(len(row))
+    part = rng.choice(row[at].word.split())
+    others = [other for other in (COLOURS if part in COLOURS else SHAPES) if other != part]
+    word = row[at].word.replace(part, rng.choice(others))
+    return _with(row, at, Seen(word, _subject_of(problem, word), row[at].digit))
 
 
-def _misread_digits(seen, size, rng):
-    if not seen:
-        return ((rng.randrange(size), rng.randrange(10)),)
-    at = rng.randrange(len(seen))
-    column, digit = seen[at]
-    return (*seen[:at], (column, (digit + rng.randint(1, 9)) % 10), *seen[at + 1 :])
+def _misread_word_or_digit(problem: Problem, row: tuple[Seen, ...], rng: random.Random) -> tuple[Seen, ...]:
+    if not _hits(row, 0):
+        return _misread_word(problem, row, rng)
+    at = rng.choice([at for at, seen in enumerate(row) if seen.hit == 0])
+    return _with(row, at, row[at]._replace(digit=_another_digit(row[at].digit, rng)))
 
 
-def _compare_line(index, seen, totals):
-    more, fewer = totals[0] + len(seen[0]), totals[1] + len(seen[1])
-    return f"row {index + 1}: {_columns(seen[0])}={more}, {_columns(seen[1])}={fewer}", (more, fewer)
+def _subject_of(problem: Problem, word: str) -> int | None:
+    words = word.split()
+    for index, subject in enumerate(problem.subject):
+        if all(part in words for part in subject if part):
+            return index
+    return None
 
 
-def _misread_pair(seen, size, rng):
-    which = rng.randrange(2)
-    return tuple(_misread_columns(one, size, rng) if index == which else one for index, one in enumerate(seen))
+def _with(row: tuple, at: int, one: object) -> tuple:
+    return (*row[:at], one, *row[at + 1 :])
 
 
-def _path_line(index, seen, place):
-    return f"{name(*place)} {seen}", _step(place, seen)
+def _another_digit(digit: int, rng: random.Random) -> int:
+    return (digit + rng.randint(1, 9)) % 10
 
 
-def _odd_line(index, seen, totals):
-    total, parts = seen[0], [str(seen[0])]
-    for digit in seen[1:]:
+def _path_line(index: int, arrow: str, place: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+    return f"{name(*place)} {arrow}", step(place, arrow)
+
+
+def _misread_arrow(problem: Problem, arrow: str, rng: random.Random) -> str:
+    return rng.choice([other for other in ARROWS if other != arrow])
+
+
+def _odd_line(index: int, row: tuple[int, ...], totals: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    total, parts = row[0], [str(row[0])]
+    for digit in row[1:]:
         total += digit
         parts.append(f"+{digit}={total}")
     return f"row {index + 1}: " + "".join(parts), (*totals, total)
 
 
-def _misread_row(seen, size, rng):
-    at = rng.randrange(len(seen))
-    return (*seen[:at], (seen[at] + rng.randint(1, 9)) % 10, *seen[at + 1 :])
+def _misread_digit(problem: Problem, row: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
+    at = rng.randrange(len(row))
+    return _with(row, at, _another_digit(row[at], rng))
 
 
 _HOW = {
-    "count": _How(lambda p: 0, _count_line, lambda seen: str(len(seen)), lambda p, total: f"so {total}", _misread_columns),
+    "count": _How(
+        lambda p: (0,), _count_line, lambda row: str(_hits(row, 0)), lambda p, totals: f"so {totals[0]}", _misread_word
+    ),
     "add": _How(
-        lambda p: 0, _add_line, lambda seen: str(sum(d for _, d in seen)), lambda p, total: f"so {total}", _misread_digits
+        lambda p: 0, _add_line, lambda row: str(sum(seen.digit for seen in row if seen.hit == 0)),
+        lambda p, total: f"so {total}", _misread_word_or_digit,
     ),
     "compare": _How(
-        lambda p: (0, 0), _compare_line, lambda seen: f"{len(seen[0])},{len(seen[1])}",
-        lambda p, totals: f"so {totals[0]}-{totals[1]}={totals[0] - totals[1]}", _misread_pair,
+        lambda p: (0, 0), _count_line, lambda row: f"{_hits(row, 0)},{_hits(row, 1)}",
+        lambda p, totals: f"so {totals[0]}-{totals[1]}={totals[0] - totals[1]}", _misread_word,
     ),
     "path": _How(
-        lambda p: p.subject[:2], _path_line, str, lambda p, place: f"{name(*place)} has {p.answer}",
-        lambda seen, size, rng: rng.choice([arrow for arrow in ARROWS if arrow != seen]),
+        lambda p: p.subject[:2], _path_line, str, lambda p, place: f"{name(*place)} has {p.answer}", _misread_arrow
     ),
     "odd": _How(
-        lambda p: (), _odd_line, lambda seen: str(sum(seen)), lambda p, totals: f"so {_odd_one(list(totals))}", _misread_row
+        lambda p: (), _odd_line, lambda row: str(sum(row)),
+        lambda p, totals: f"totals {' '.join(map(str, totals))}, so {odd_one(totals)}", _misread_digit,
     ),
 }  # fmt: skip
 
 
 def _slip(problem: Problem, reading: list, rng: random.Random) -> tuple[int, object]:
     """Where to slip and what is seen there instead. A slip on a path must not lead out of the grid."""
-    how, size = _HOW[problem.kind], problem.scene.size
     while True:
         at = rng.randrange(len(reading))
-        wrong = how.misread(reading[at], size, rng)
+        wrong = _HOW[problem.kind].misread(problem, reading[at], rng)
         if problem.kind != "path":
             return at, wrong
-        place = problem.subject[:2]
-        for arrow in (*reading[:at], wrong, *reading[at + 1 :]):
-            place = _step(place, arrow)
-            if not (0 <= place[0] < size and 0 <= place[1] < size):
-                break
-        else:
+        place, stays = problem.subject[:2], True
+        for arrow in _with(tuple(reading), at, wrong):
+            place = step(place, arrow)
+            stays = stays and inside(place, problem.scene.size)
+        if stays:
             return at, wrong

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+OPENERS = (
+    "", "", "", "Look at the picture. ", "Look at the grid. ", "Here is a grid. ", "Please look at the picture. ",
+    "I have a question. ", "Tell me: ",
+)  # fmt: skip
 
 # {what}, {more}, {fewer}: "red shapes", "circles", "blue diamonds"; {start}: a cell; {steps}: a number
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "count": {
         TRAIN: (
-            "How many {what} are there?", "Count the {what}.", "What is the number of {what}?",
+            "How many {what} are there?", "Count the {what}.", "What is the number of {what}?", "Give the number of {what}.",
             "How many {what} do you see in the picture?", "Tell me how many {what} the grid has.",
-            "Look at the picture. How many {what} are in it?", "Find the number of {what} in the grid.",
+            "How many {what} are in it?", "Find the number of {what} in the grid.", "How many {what} does the picture show?",
             "Count all {what} in the picture and tell me the number.", "The grid has how many {what}?",
-            "Please count the {what} that you see.",
+            "Please count the {what} that you see.", "What number of {what} is in the grid?",
+            "I want to know how many {what} there are.", "Count how many {what} are in the grid.", "The number of {what}, please.",
         ),
-        VALIDATION: ("How many {what} does the grid have?", "Look at the grid and count the {what}."),
+        VALIDATION: ("How many {what} does the grid have?", "Please tell me the number of {what}."),
         TEST: ("Tell me the number of {what} in the picture.", "How many {what} do you see in the grid?"),
     },
     "add": {
         TRAIN: (
-            "Add the digits on the {what}.", "What is the sum of the digits on the {what}?",
+            "Add the digits on the {what}.", "What is the sum of the digits on the {what}?", "Sum the digits of the {what}.",
             "What do the digits on the {what} add up to?", "Find the sum of all digits on {what}.",
             "Add up the digits of all {what} in the picture.", "Take the digits on the {what}. What is their sum?",
-            "Look at the {what}. What is the sum of their digits?", "Tell me the total of the digits on the {what}.",
+            "What is the sum of the digits that the {what} have?", "Tell me the total of the digits on the {what}.",
             "Please add all digits that you see on {what}.", "In the grid, what is the total of the digits on {what}?",
+            "I want to know the sum of the digits on the {what}.", "Give the total of the digits on all {what}.",
+            "The sum of the digits on the {what}, please.", "Add all the digits that are on {what}.",
+            "The digits on the {what} have what total?",
         ),
         VALIDATION: ("What is the total of all digits on the {what}?", "Please find the sum of the digits of the {what}."),
-        TEST: ("Tell me what the digits on the {what} add up to.", "Look at the grid and add up the digits on all {what}."),
+        TEST: ("Tell me what the digits on the {what} add up to.", "Add up the digits on all {what} in the grid."),
     },
     "compare": {
         TRAIN: (
             "How many more {more} than {fewer} are there?", "There are more {more} than {fewer}. How many more?",
-            "What is the number of {more} minus the number of {fewer}?", "Count the {more} and the {fewer}. How many more {more} are there?",
+            "What is the number of {more} minus the number of {fewer}?", "I see more {more} than {fewer}. How many more?",
+            "Count the {more} and the {fewer}. How many more {more} are there?",
             "How many more {more} than {fewer} do you see in the picture?", "By how many do the {more} outnumber the {fewer}?",
             "Take the number of {fewer} from the number of {more}.", "Tell me how many more {more} than {fewer} the grid has.",
-            "What is the difference between the number of {more} and of {fewer}?", "Look at the {more} and the {fewer}. How many more {more}?",
+            "What is the difference between the number of {more} and of {fewer}?", "Compare the {more} and the {fewer}. How many more {more}?",
+            "Give the number of {more} minus the number of {fewer}.", "I want to know how many more {more} than {fewer} there are.",
+            "Find the difference between the number of {more} and the number of {fewer}.",
         ),
         VALIDATION: ("The grid has how many more {more} than {fewer}?", "Find how many more {more} than {fewer} there are."),
         TEST: ("How many more {more} are in the picture than {fewer}?", "Count how many more {more} than {fewer} you see."),
@@ -49,6 +64,8 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "Which digit do you reach from {start} after {steps} steps along the arrows?",
             "If you start at {start} and take {steps} steps along the arrows, which digit do you reach?",
             "Take {steps} steps from {start}, each as the arrow points. Tell me the digit there.",
+            "Walk from {start} as the arrows point, {steps} steps. Give the digit at the end.",
+            "I start at {start} and go {steps} steps along the arrows. What digit do I see?",
         ),
         VALIDATION: (
             "Begin at {start} and take {steps} steps along the arrows. Which digit is there?",
@@ -68,7 +85,9 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "All rows but one have the same total. Tell me the total that is different.",
             "Which total of a row is different from the total of all other rows?",
             "The sums of the rows are the same, but one is different. What is the different sum?",
-            "Look at the sum of each row. One row is the odd one out. What is its sum?",
+            "One row is the odd one out by its sum. What is its sum?",
+            "Sum each row. Give the sum that is not like the others.",
+            "I want to know the total of the row that is not like the other rows.",
         ),
         VALIDATION: (
             "One row is the odd one out: its digits have another sum. What is its sum?",
@@ -81,18 +100,19 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "read_cell": {
         TRAIN: (
-            "What is at {start}?", "Read cell {start}.", "What do you see at {start}?", "Tell me what is in cell {start}.",
-            "Look at {start}. What is there?",
+            "What is at {start}?", "Read cell {start}.", "What do you see at {start}?", "What is there in {start}?",
+            "Tell me what is in cell {start}.",
         ),
-        VALIDATION: ("What is in cell {start}?",),
-        TEST: ("Tell me what you see at {start}.",),
     },
     "read_row": {
         TRAIN: (
-            "Read row {steps}.", "What is in row {steps}?", "What do you see in row {steps}?", "Describe row {steps} of the grid.",
-            "Look at row {steps}. What is there?",
+            "Read row {steps}.", "What is in row {steps}?", "What do you see in row {steps}?", "What is there in row {steps}?",
+            "Describe row {steps} of the grid.",
         ),
-        VALIDATION: ("Tell me what is in row {steps}.",),
-        TEST: ("Please read row {steps} of the picture.",),
     },
 }  # fmt: skip
+
+
+def word(kind: str, split: str, rng: random.Random, words: Mapping[str, object]) -> str:
+    """A question of a kind, in one of the split's wordings; what it opens with is any split's."""
+    return rng.choice(OPENERS) + rng.choice(WORDINGS[kind][split]).format(**words)

@@ -1,0 +1,85 @@
+"""From answers to numbers with intervals. An answer is a row: problem, epoch, kind, level, right, tokens, ..."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+Z = 1.959964  # of 95 %
+BOOTSTRAP_DRAWS = 2000
+MANNERS = ("thinks", "verifies", "backtracks")
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    if not count:
+        return 0.0, 1.0
+    share, z2 = right / count, Z * Z
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def pass_at(k: int, count: int, right: int) -> float:
+    """Chance that one of k of these answers, drawn without putting back, is right (inspect's `pass_at`)."""
+    return 1.0 - math.comb(count - right, k) / math.comb(count, k)
+
+
+def bootstrap(values: list[float], seed: int = 1) -> tuple[float, float]:
+    """The 95 % interval of the mean of one value a problem, by drawing problems again."""
+    drawn = np.random.default_rng(seed).choice(np.asarray(values), (BOOTSTRAP_DRAWS, len(values)))
+    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def share_right(rows: list[Row]) -> dict[str, Any]:
+    """Accuracy with its interval: Wilson's for one answer a problem; answers to one problem are not independent."""
+    problems = _by(rows, "problem")
+    accuracy = _mean(row["right"] for row in rows)
+    if len(problems) == len(rows):
+        interval = wilson(sum(row["right"] for row in rows), len(rows))
+    else:
+        interval = bootstrap([_mean(row["right"] for row in group) for group in problems.values()])
+    return {"n": len(problems), "accuracy": round(accuracy, 4), "interval": _rounded(interval)}
+
+
+def summarize(rows: list[Row], ks: Iterable[int] = ()) -> dict[str, Any]:
+    """Everything that a setting's line says of its answers."""
+    summary = {
+        **share_right(rows),
+        "answers": len(rows),
+        "kinds": {kind: share_right(group) for kind, group in _by(rows, "kind").items()},
+        "levels": {str(level): share_right(group) for level, group in _by(rows, "level").items()},
+        **{manner: round(_mean(row[manner] for row in rows), 4) for manner in MANNERS},
+        "cut_off": round(_mean(row["cut_off"] for row in rows), 4),
+        "tokens": round(_mean(row["tokens"] for row in rows), 2),
+    }
+    problems = _by(rows, "problem").values()
+    answers = min(map(len, problems))
+    for k in (k for k in ks if k <= answers):
+        values = [pass_at(k, len(group), sum(row["right"] for row in group)) for group in problems]
+        record = {"value": round(_mean(values), 4), "interval": _rounded(bootstrap(values))}
+        summary.setdefault("pass_at", {})[str(k)] = record
+    return summary
+
+
+def _by(rows: list[Row], field: str) -> dict[Any, list[Row]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row[field]].append(row)
+    return dict(sorted(groups.items()))
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def _rounded(interval: tuple[float, float]) -> list[float]:
+    return [round(end, 4) for end in interval]

@@ -1,0 +1,119 @@
+"""A piece of a setting, evaluated in a process of its own: its log is inspect-ai's, from which it also goes on.
+
+inspect-ai takes about 15 ms of one core for a sample, so that several processes have to ask one server.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+from inspect_ai import eval_set
+from inspect_ai.event import ModelEvent
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import EvalLog, read_eval_log_sample, read_eval_log_sample_summaries
+from inspect_ai.model import get_model
+
+from benchmarks.tiny_family.inspect_task import tiny_family
+from benchmarks.tiny_family.measures import Row
+from benchmarks.tiny_family.settings import SETTINGS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Problems `start` to `stop` of a split, `epochs` answers to each, under a setting."""
+
+    setting: str
+    split: str
+    start: int
+    stop: int
+    epochs: int
+
+    @property
+    def samples(self) -> int:
+        return (self.stop - self.start) * self.epochs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pieces are evaluated."""
+
+    url: str
+    logs: Path
+    connections: int
+    deadline: float  # in seconds since the epoch
+
+
+_answered: Synchronized | None = None  # samples, over all processes
+
+
+def prepare(answered: Synchronized) -> None:
+    """Runs first in a process: share the count of samples, and stop as if by Ctrl-C when the alarm of a piece rings."""
+    global _answered
+    _answered = answered
+    sys.stdout = Path(os.devnull).open("w")  # where inspect-ai lists its hooks, once a process
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+@hooks(name="count_samples", description="Counts answered samples over all processes.")
+class _Count(Hooks):
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        with _answered.get_lock():
+            _answered.value += 1
+
+
+def evaluate(piece: Piece, place: Place) -> list[Row] | None:
+    """The answers of a piece; None if the deadline came first, and then what was answered is kept in its log.
+
+    Raises:
+        RuntimeError: the evaluation failed, or the server answered with another strength than was asked for.
+    """
+    left = place.deadline - time.time()
+    if left <= 1:
+        return None
+    signal.setitimer(signal.ITIMER_REAL, left)
+    try:
+        _, logs = eval_set(
+            tiny_family(**asdict(piece)),
+            log_dir=str(place.logs / f"{piece.setting}-{piece.start:05}"),
+            model=get_model("openai-api/sglang/default", base_url=f"{place.url}/v1", api_key="none"),
+            max_connections=place.connections, max_samples=place.connections, retry_attempts=0, retry_immediate=False,
+            display="none", log_realtime=False, log_images=False, log_model_api=True,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if not logs:  # interrupted
+        return None
+    (log,) = logs
+    if log.status != "success":
+        raise RuntimeError(f"{piece}: {log.status}, {log.error and log.error.message}")
+    _check_strength(piece, log)
+    return _rows(log)
+
+
+def _check_strength(piece: Piece, log: EvalLog) -> None:
+    """What made the answer, as SGLang's `meta_info` has it in the logged response, is what the setting says."""
+    setting = SETTINGS[piece.setting]
+    if setting.server != "guided":
+        return
+    sample = read_eval_log_sample(log.location, id=piece.start, epoch=1)
+    event = next(event for event in sample.events if isinstance(event, ModelEvent))
+    made = event.call.response["choices"][0]["meta_info"]
+    if (made["proxy_alpha"], made["proxy_amateur_alpha"]) != setting.strength:
+        raise RuntimeError(f"{piece}: asked for strength {setting.strength}, answered with {made}")
+
+
+def _rows(log: EvalLog) -> list[Row]:
+    rows = []
+    for sample in read_eval_log_sample_summaries(log.location):
+        (score,) = sample.scores.values()
+        row = {"problem": sample.id, "epoch": sample.epoch, **sample.metadata, "right": int(score.value)}
+        rows.append(row | score.metadata)
+    return sorted(rows, key=lambda row: (row["problem"], row["epoch"]))

@@ -1,0 +1,102 @@
+"""A server for an evaluation: started with another interpreter than the client's, ended with everything it spawned."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+START_WITHIN_S = 600
+# On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
+GPU_FLAGS = "--dtype float16 --attention-backend triton --mm-attention-backend sdpa --sampling-backend pytorch"
+CPU_FLAGS = "--dtype float32 --max-total-tokens 16384"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How servers are started here."""
+
+    family: Path  # holds base, expert and amateur
+    python: str  # with SGLang and the plugin
+    environment: dict[str, str]  # beside this process's own
+    flags: list[str]  # beside the device's
+    logs: Path  # folder of the servers' logs
+
+    def run_module(self, module: str) -> str:
+        """What a module prints under the server's interpreter."""
+        done = subprocess.run(
+            [self.python, "-m", module], env=self._environment(), stdout=subprocess.PIPE, text=True, check=True
+        )  # fmt: skip
+        return done.stdout
+
+    @contextlib.contextmanager
+    def serving(self, server: str) -> Iterator[str]:
+        """Serve the guided triple, or the role's model alone, until the block ends. Yields the URL.
+
+        Raises:
+            RuntimeError: it ended before it was ready; the message holds the end of its log.
+        """
+        port, log = _free_port(), self.logs / f"server-{server}.log"
+        command = [
+            self.python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *self._models(server),
+            *(GPU_FLAGS if shutil.which("nvidia-smi") else CPU_FLAGS).split(), *self.flags,
+            "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(_free_port()), "--random-seed", "1",
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment(), process_group=0
+            )
+        try:
+            _wait_until_ready(process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            # The group is the server and its children. It is no session of its own, which would outlive this one's.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _models(self, server: str) -> list[str]:
+        if server != "guided":
+            return ["--model-path", str(self.family / server)]
+        expert, amateur = self.family / "expert", self.family / "amateur"
+        paths = ["--proxy-expert-path", str(expert), "--proxy-amateur-path", str(amateur)]
+        return ["--model-path", str(self.family / "base"), *paths]
+
+    def _environment(self) -> dict[str, str]:
+        # The client's packages are not the server's.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return inherited | self.environment
+
+
+def conditions(launch: Launch) -> dict:
+    """Of the machine and the server, as `benchmarks.conditions` has them; asked for before a server takes the GPU."""
+    return json.loads(launch.run_module("benchmarks.conditions").splitlines()[-1])
+
+
+def _free_port() -> int:
+    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _wait_until_ready(process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_WITHIN_S
+    while process.poll() is None and time.monotonic() < deadline:
+        # The log line, not /health: the server answers /health before its warm-up request is done.
+        if "The server is fired up" in log.read_text(errors="replace"):
+            return
+        time.sleep(0.5)
+    end = log.read_text(errors="replace")[-3000:]
+    raise RuntimeError(f"server not ready, exit code {process.poll()}; the end of {log}:\n{end}")

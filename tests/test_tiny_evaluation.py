@@ -1,0 +1,107 @@
+"""What an evaluation makes of answers: intervals, pass@k, files that go on, tables. No inspect-ai, no server."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from benchmarks.tiny_family.measures import bootstrap, pass_at, summarize, wilson
+from benchmarks.tiny_family.report import markdown, plot
+from benchmarks.tiny_family.results import Results, read_lines
+from benchmarks.tiny_family.settings import SETTINGS, choose
+
+RUN = {"split": "test", "count": 4, "weights": {"base": "0123"}}
+CONDITIONS = {name: "?" for name in ("device", "torch", "sglang", "inspect_ai", "commit", "date")}
+
+
+def rows(right: list[list[int]]) -> list[dict]:
+    """Answers to as many problems as lists, each with as many epochs as entries."""
+    manner = {"thinks": True, "verifies": False, "backtracks": False, "cut_off": False}
+    return [
+        {"problem": problem, "epoch": epoch, "kind": "odd" if problem % 2 else "add", "level": 1, "right": one,
+         "tokens": 10 + epoch, **manner}
+        for problem, answers in enumerate(right)
+        for epoch, one in enumerate(answers, 1)
+    ]  # fmt: skip
+
+
+def test_wilson_is_the_published_interval():
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+@pytest.mark.parametrize("count, right, k", [(4, 1, 2), (5, 3, 2), (4, 0, 4), (4, 4, 1)])
+def test_pass_at_counts_draws_that_hold_a_right_answer(count, right, k):
+    draws = list(itertools.combinations([1] * right + [0] * (count - right), k))
+    assert pass_at(k, count, right) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_bootstrap_draws_problems():
+    low, high = bootstrap([0.0, 1.0] * 200)
+    assert 0.44 < low < 0.5 < high < 0.56
+    assert bootstrap([1.0] * 5) == (1.0, 1.0)
+
+
+def test_answers_to_one_problem_are_not_independent():
+    clustered = summarize(rows([[1] * 16] * 20 + [[0] * 16] * 20), (1, 16))
+    low, high = clustered["interval"]
+    assert clustered["accuracy"] == 0.5
+    assert high - low > 0.25  # Wilson's of 640 answers is 0.08 wide
+    assert clustered["pass_at"]["1"]["value"] == clustered["pass_at"]["16"]["value"] == 0.5
+
+
+def test_a_folder_goes_on_with_what_is_missing(tmp_path):
+    results = Results(tmp_path, RUN)
+    results.write(SETTINGS["base"], summarize(rows([[1], [0], [1], [0]])), rows([[1], [0], [1], [0]]))
+    with results.lines.open("a") as lines:
+        lines.write('{"setting": "expert", "n"')  # the process was killed
+    with results.samples.open("a") as samples:
+        samples.write('{"setting": "expert", "right": 1}\n')
+    again = Results(tmp_path, RUN)
+    assert again.finished() == {"base"}
+    again.write(SETTINGS["expert"], summarize(rows([[1]])), rows([[1]]))
+    assert Results(tmp_path, RUN).finished() == {"base", "expert"}
+    assert [line["right"] for line in read_lines(results.samples) if line["setting"] == "base"] == [1, 0, 1, 0]
+    assert len(read_lines(results.samples)) == 5
+
+
+def test_a_folder_holds_one_run(tmp_path):
+    Results(tmp_path, RUN)
+    with pytest.raises(ValueError, match="another run"):
+        Results(tmp_path, {**RUN, "count": 5})
+
+
+def test_strengths_of_the_settings():
+    assert SETTINGS["base"].extra_body()["custom_params"] == {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}
+    assert SETTINGS["guided-0.5"].strength == (0.5, 0.5)
+    assert SETTINGS["no-amateur-0.5"].strength == (0.5, 0.0)
+    assert "custom_params" not in SETTINGS["expert"].extra_body()
+    assert not any(setting.sampled for setting in choose(None, sampled=False))
+    with pytest.raises(ValueError, match="no setting nonsense"):
+        choose(["nonsense"], sampled=False)
+
+
+@pytest.fixture
+def lines(tmp_path):
+    results = Results(tmp_path, RUN)
+    results.conditions = CONDITIONS
+    for name in ("guided-0.5", "base", "no-amateur-0.5", "expert"):
+        results.write(SETTINGS[name], summarize(rows([[1], [0], [1], [1]])), [])
+    results.write(SETTINGS["guided-0.5-sampled"], summarize(rows([[1, 0], [0, 0]]), (1, 2, 4)), [])
+    return read_lines(results.lines)
+
+
+def test_the_table_shows_what_is_there(lines):
+    table = markdown(lines)
+    assert "| base | 75.0 [30.1, 95.4] | 100.0 | 50.0 | 100.0 | 0.0 | 0.0 | 11.0 |" in table
+    assert table.index("| base |") < table.index("| guided-0.5 | 75.0") < table.index("| no-amateur-0.5 |")
+    assert "pass@2" in table and "pass@4" not in table
+
+
+def test_the_plot_is_drawn(lines, tmp_path):
+    pytest.importorskip("matplotlib", reason="of the evaluation's environment")
+    plot(lines, tmp_path / "report.png")
+    assert (tmp_path / "report.png").stat().st_size > 10_000
