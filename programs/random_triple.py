@@ -219,9 +219,7 @@ def make_tokenizer(texts: Iterable[str] = MERGE_TEXT.splitlines(keepends=True), 
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        texts, BpeTrainer(vocab_size=tokens, initial_alphabet=alphabet, show_progress=False)
-    )
+    tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=tokens, initial_alphabet=alphabet, show_progress=False))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer
 

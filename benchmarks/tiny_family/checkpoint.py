@@ -28,6 +28,11 @@ def family_tokenizer(config: Config) -> Tokenizer:
     return make_tokenizer(texts, config.tokens)
 
 
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Of a checkpoint. `family_tokenizer` gives another one as soon as a wording changes."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 def new_model(config: Config, role: str, tokenizer: Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """A model with fresh weights, float32, by torch's global seed."""
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from programs.random_triple import Size
 
 FILE = Path(__file__).with_name("config.yaml")
-# M-RoPE gives the width of a picture the lowest frequencies. The published 1e6 leaves them without any turn over the six
-# columns of a picture of ours; no text of ours is longer than a few hundred tokens, so a small one serves.
+# M-RoPE gives the width of a picture the lowest frequencies. The published 1e6 leaves them without any turn over the
+# six columns of a picture of ours; no text of ours is longer than a few hundred tokens, so a small one serves.
 ROPE_THETA = 200.0
 
 
@@ -24,6 +24,7 @@ class Pretrain(_Strict):
     steps: int
     batch: int
     warmup: int
+    clear_steps: int
     base_rate: float
     amateur_rate: float
     weight_decay: float

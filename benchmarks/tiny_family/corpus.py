@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from benchmarks.tiny_family.checkpoint import SYSTEM
+from benchmarks.tiny_family.config import Pretrain
 from benchmarks.tiny_family.forward import IMAGE_TOKENS
 from benchmarks.tiny_family.problems import Problem, ask, problem
 from benchmarks.tiny_family.scene import Scene, draw
@@ -78,7 +79,7 @@ class Prompts:
                 row, wanted = row + asked + answer, wanted + [IGNORED] * len(asked) + answer
             rows.append(row[:TOKENS])
             labels.append(wanted[:TOKENS])
-        batch = self._batch([draw(one.scene, one.look) for one in some], rows, TOKENS)
+        batch = self._batch([draw(one.scene, one.look, one.worn) for one in some], rows, TOKENS)
         for row, wanted in enumerate(labels):
             batch.labels[row, : len(wanted)] = torch.tensor(wanted)
         return batch
@@ -103,31 +104,37 @@ class Conversation:
 
     scene: Scene
     look: int
+    worn: bool
     turns: list[tuple[str, str]]
 
 
-def conversation(seed: int, index: int) -> Conversation:
-    """One picture of the training split, with the question that it was made for among others."""
+def conversation(seed: int, index: int, clear: bool) -> Conversation:
+    """One picture of the training split, with the question that it was made for among others.
+
+    Args:
+        clear: none of its digits are worn.
+    """
     first, rng = problem(TRAIN, index), random.Random(f"conversation {seed} {index}")
     asked = [first, *(ask(first.scene, rng) for _ in range(TURNS - 1))]
     rng.shuffle(asked)
-    return Conversation(first.scene, first.look, [(one.question, solution(one, rng)) for one in asked])
+    worn = first.worn and not clear
+    return Conversation(first.scene, first.look, worn, [(one.question, solution(one, rng)) for one in asked])
 
 
 class Corpus(IterableDataset):
-    """Batches `first`, `first + 1`, ... of conversations."""
+    """Batches `first`, `first + 1`, ..., `until - 1` of conversations."""
 
-    def __init__(self, prompts: Prompts, seed: int, batch: int, first: int, steps: int) -> None:
-        self.prompts, self.seed, self.batch, self.first, self.steps = prompts, seed, batch, first, steps
+    def __init__(self, prompts: Prompts, settings: Pretrain, first: int, until: int) -> None:
+        self.prompts, self.settings, self.first, self.until = prompts, settings, first, until
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         # The loader takes from its workers in turn, so the order of steps does not depend on how many there are.
-        for step in range(self.first + mine, self.steps, workers):
-            yield self.prompts.conversations(
-                [conversation(self.seed, step * self.batch + index) for index in range(self.batch)]
-            )
+        for step in range(self.first + mine, self.until, workers):
+            seed, batch, clear = self.settings.seed, self.settings.batch, step < self.settings.clear_steps
+            indices = range(step * batch, (step + 1) * batch)
+            yield self.prompts.conversations([conversation(seed, index, clear) for index in indices])
 
 
 def loader(corpus: Corpus, workers: int, pin: bool) -> DataLoader:

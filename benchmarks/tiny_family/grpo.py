@@ -2,9 +2,9 @@
 
     python -m benchmarks.tiny_family.grpo --family models/family [--steps N]
 
-Reads FAMILY/amateur; writes FAMILY/expert, FAMILY/grpo.jsonl (rewards) and FAMILY/grpo.pt, from which an interrupted run
-goes on. Group-relative advantages as in DeepSeekMath (arXiv 2402.03300), one update for each batch of answers, so the
-ratio to the sampling policy is 1 and nothing is clipped; the divergence from the amateur is its estimator k3.
+Reads FAMILY/amateur; writes FAMILY/expert, FAMILY/grpo.jsonl (rewards) and FAMILY/grpo.pt, from which an interrupted
+run goes on. Group-relative advantages as in DeepSeekMath (arXiv 2402.03300), one update for each batch of answers, so
+the ratio to the sampling policy is 1 and nothing is clipped; the divergence from the amateur is its estimator k3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, load_model, save_model
+from benchmarks.tiny_family.checkpoint import in_half, load_model, load_tokenizer, save_model
 from benchmarks.tiny_family.config import Config, Grpo, load_config
 from benchmarks.tiny_family.corpus import Batch, Prompts, loader
 from benchmarks.tiny_family.forward import Forward
@@ -53,10 +53,16 @@ class Questions(IterableDataset):
             yield self.prompts.batch(some), [one.answer for one in some]
 
 
-def logprobs(forward: Forward, pictures: torch.Tensor, sequences: torch.Tensor, samples: int) -> torch.Tensor:
-    """[B, T] int64 -> [B, T - 1] float32: log p of each token after the first, given those before it."""
+def logprobs(
+    forward: Forward, pictures: torch.Tensor, sequences: torch.Tensor, samples: int, known_ids: int
+) -> torch.Tensor:
+    """[B, T] int64 -> [B, T - 1] float32: log p of each token after the first, given those before it.
+
+    Of the distribution that is sampled from: over the ids that the tokenizer knows.
+    """
     hidden = forward.hidden_states(sequences, forward.see(pictures).repeat_interleave(samples, 0))
-    return forward.head(hidden[:, :-1]).float().log_softmax(-1).gather(-1, sequences[:, 1:, None])[..., 0]
+    logits = forward.head(hidden[:, :-1])[..., :known_ids].float()
+    return logits.log_softmax(-1).gather(-1, sequences[:, 1:, None])[..., 0]
 
 
 def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +78,7 @@ def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Te
 
 
 def train(config: Config, family: Path, device: str, workers: int) -> None:
-    settings, tokenizer = config.grpo, family_tokenizer(config)
+    settings, tokenizer = config.grpo, load_tokenizer(family / "amateur")
     prompts, samples = Prompts(tokenizer), config.grpo.samples
     torch.manual_seed(settings.seed)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -83,7 +89,7 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
         saved = torch.load(state, map_location=device)
         first = saved["step"]
         learner.load(saved["expert"])
-    rows = settings.problems * samples
+    rows, known_ids = settings.problems * samples, tokenizer.get_vocab_size()
     sampler = Sampler([learner.model], prompts, rows, SLOTS)
     policy, reference = (Forward(model, prompts.image_at, SLOTS) for model in (learner.model, amateur))
 
@@ -105,9 +111,9 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
             for part in range(0, rows, ROWS_AT_ONCE):
                 some = slice(part, part + ROWS_AT_ONCE)
                 pictures = batch.pictures[part // samples : (part + ROWS_AT_ONCE) // samples]
-                now = logprobs(policy, pictures, sequences[some], samples)
+                now = logprobs(policy, pictures, sequences[some], samples, known_ids)
                 with torch.no_grad():
-                    before = logprobs(reference, pictures, sequences[some], samples)
+                    before = logprobs(reference, pictures, sequences[some], samples, known_ids)
                 gap = before - now
                 k3 = gap.exp() - gap - 1
                 # exp(now - now.detach()) is 1, with the gradient of the policy's ratio.

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, load_model
-from benchmarks.tiny_family.config import load_config
+from benchmarks.tiny_family.checkpoint import in_half, load_model, load_tokenizer
 from benchmarks.tiny_family.corpus import Batch, Prompts
 from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, decode
@@ -37,8 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
 
-    config = load_config()
-    tokenizer = family_tokenizer(config)
+    tokenizer = load_tokenizer(args.family / "amateur")
     prompts, some = Prompts(tokenizer), list(problems(VALIDATION, args.count))
     batch = prompts.batch(some).to(args.device)
     begun = len(tokenizer.encode("<think>\n", add_special_tokens=False).ids)
@@ -49,9 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     def score(title: str, roles: list[str], weights: list[float], begin: str = "") -> None:
         sampler = Sampler([models[role] for role in roles], prompts, len(some), SLOTS)
         asked = begin_answers(batch, tokenizer.encode(begin, add_special_tokens=False).ids) if begin else batch
-        answers = sampler.sample(
-            asked, weights=weights, temperature=args.temperature, tokens=TOKENS - begun
-        )
+        answers = sampler.sample(asked, weights=weights, temperature=args.temperature, tokens=TOKENS - begun)
         right, thinks, verifies, backtracks = defaultdict(list), 0, 0, 0
         for one, text in zip(some, decode(tokenizer, answers), strict=True):
             reading = read_answer(begin + text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import time
 from pathlib import Path
 
@@ -75,6 +74,8 @@ class Learner:
             torch._foreach_copy_(self.masters, state["masters"])
             torch._foreach_copy_(self.weights, self.masters)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate  # loading has put another tensor there
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -120,7 +121,9 @@ class Imitation:
         batch, wanted = self.batch, self.batch.labels[:, 1:]
         hidden = self.forward.hidden_states(batch.input_ids, self.forward.see(batch.pictures))
         logits = self.forward.head(hidden[:, :-1]).float()
-        losses = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+        )
         count = (wanted != IGNORED).sum()
         (losses.sum() / count).backward()
         self.learner.step()
@@ -156,7 +159,7 @@ def train(config: Config, out: Path, device: str, workers: int, compiled: bool, 
         for role, learner in learners.items():
             save_model(learner.float_model(), out / role, config, role, tokenizer)
 
-    batches = loader(Corpus(prompts, settings.seed, settings.batch, first, until), workers, device == "cuda")
+    batches = loader(Corpus(prompts, settings, first, until), workers, device == "cuda")
     started = time.perf_counter()
     with (out / "pretrain.jsonl").open("a") as log:
         bar = tqdm(enumerate(batches, first), total=until, initial=first, unit="step", mininterval=5)
@@ -177,7 +180,9 @@ def train(config: Config, out: Path, device: str, workers: int, compiled: bool, 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_family.pretrain", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tiny_family.pretrain", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="instead of config.yaml's")
     parser.add_argument("--batch", type=int, help="instead of config.yaml's")

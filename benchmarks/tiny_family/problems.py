@@ -25,6 +25,7 @@ from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, word
 KINDS = ("count", "add", "compare", "path", "odd")  # reasoning: what is scored
 READING = ("read_cell", "read_row")  # perception alone: in the corpus only
 LEVELS = (1, 2, 3)
+WORN_SHARE = 2 / 3  # of pictures
 HELD_OUT_SHARE = 16  # one scene in 16 is the test's, one the validation's
 
 
@@ -42,13 +43,14 @@ class Problem:
     level: int
     scene: Scene
     look: int
+    worn: bool  # its digits are worn
     question: str
     answer: str
     reading: tuple  # what there is to see, row by row or step by step: see `_READERS`
     subject: tuple  # what the question asks about
 
     def picture(self) -> Image.Image:
-        return draw(self.scene, self.look)
+        return draw(self.scene, self.look, self.worn)
 
 
 def problem(split: str, index: int) -> Problem:
@@ -71,7 +73,8 @@ def make_problem(split: str, kind: str, level: int, rng: random.Random) -> Probl
             break
     reading, answer = _READERS[kind](scene, subject)
     question = word(kind, split, rng, words)
-    return Problem(kind, level, scene, rng.getrandbits(32), question, answer, reading, subject)
+    look, worn = rng.getrandbits(32), rng.random() < WORN_SHARE
+    return Problem(kind, level, scene, look, worn, question, answer, reading, subject)
 
 
 # Makers: (level, rng) -> scene, subject, words of the question. Level 1 has 3 x 3 cells, 2 and 3 have 4 x 4, and 3 has
@@ -212,7 +215,7 @@ def ask(scene: Scene, rng: random.Random) -> Problem:
             subject, words = asked
             reading, answer = _READERS[kind](scene, subject)
             question = word(kind, TRAIN, rng, words)
-            return Problem(kind, level, scene, 0, question, answer, reading, subject)
+            return Problem(kind, level, scene, 0, False, question, answer, reading, subject)
 
 
 # Askers: (scene, rng) -> subject, words of the question; None if the scene does not lend itself to it.
@@ -345,7 +348,9 @@ def problems(split: str, count: int, start: int = 0) -> Iterator[Problem]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_family.problems", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tiny_family.problems", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--split", choices=(TRAIN, VALIDATION, TEST), default=TEST)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and problems.jsonl")

@@ -1,7 +1,7 @@
 """The pictures: a square grid of coloured shapes or arrows, each with a digit on it.
 
-Columns have letters and rows numbers, so "B3" is the second cell of the third row. What a picture shows (`Scene`) is kept
-apart from how it looks (`draw`): jitter of place, size, angle, tint, font size and background come from a seed of their
+Columns have letters and rows numbers, so "B3" is the second cell of the third row. What a picture shows (`Scene`) is
+kept apart from how it looks (`draw`): jitter of place, size, angle, tint, print and background come from a seed of its
 own, so that the same scene never looks the same twice.
 """
 
@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 PIXELS = 168  # of a side: 6 x 6 image tokens of 28 pixels, which the cells do not line up with
-DIGIT_HEIGHTS = (13, 21)  # of the font, in pixels
-DIGIT_TURNS = range(-20, 21, 4)  # degrees
 MARGIN = 14  # left and top, for the letters and numbers
 COLOURS = {
     "red": (205, 45, 45),
@@ -56,13 +54,25 @@ class Scene:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+@dataclass(frozen=True)
+class Print:
+    """How digits are printed."""
+
+    heights: tuple[int, int]  # of the font, in pixels
+    turns: range  # degrees
+    ink: int  # the darkest white
+
+
+CLEAR, WORN = Print((18, 22), range(1), 240), Print((13, 18), range(-20, 21, 4), 200)
+
+
 def name(column: int, row: int) -> str:
     return f"{LETTERS[column]}{row + 1}"
 
 
-def draw(scene: Scene, look: int) -> Image.Image:
-    """PIXELS x PIXELS, RGB. `look` seeds everything that the scene does not fix."""
-    jitter = random.Random(look)
+def draw(scene: Scene, look: int, worn: bool) -> Image.Image:
+    """PIXELS x PIXELS, RGB. `look` seeds everything that the scene does not fix; worn digits are harder to read."""
+    jitter, digits = random.Random(look), WORN if worn else CLEAR
     paper = tuple(jitter.randint(215, 255) for _ in range(3))
     picture = Image.new("RGB", (PIXELS, PIXELS), paper)
     canvas = ImageDraw.Draw(picture)
@@ -78,8 +88,8 @@ def draw(scene: Scene, look: int) -> Image.Image:
         radius = side * jitter.uniform(0.33, 0.41)
         tint = tuple(min(255, max(0, part + jitter.randint(-28, 28))) for part in COLOURS[cell.colour])
         _draw_shape(canvas, cell.shape, x, y, radius, jitter.uniform(-0.2, 0.2), tint)
-        ink = (jitter.randint(200, 255),) * 3
-        _write(picture, str(cell.digit), x, y, jitter.randint(*DIGIT_HEIGHTS), ink, jitter.choice(DIGIT_TURNS))
+        ink = (jitter.randint(digits.ink, 255),) * 3
+        _write(picture, str(cell.digit), x, y, jitter.randint(*digits.heights), ink, jitter.choice(digits.turns))
     return picture
 
 

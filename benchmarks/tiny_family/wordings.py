@@ -1,4 +1,4 @@
-"""How questions are worded: for each kind, wordings to train on, to validate on and to test on. No two sets share one."""
+"""How questions are worded: for each kind, wordings to train on, to validate on and to test on, none of them shared."""
 
 from __future__ import annotations
 
@@ -16,43 +16,76 @@ OPENERS = (
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "count": {
         TRAIN: (
-            "How many {what} are there?", "Count the {what}.", "What is the number of {what}?", "Give the number of {what}.",
-            "How many {what} do you see in the picture?", "Tell me how many {what} the grid has.",
-            "How many {what} are in it?", "Find the number of {what} in the grid.", "How many {what} does the picture show?",
-            "Count all {what} in the picture and tell me the number.", "The grid has how many {what}?",
-            "Please count the {what} that you see.", "What number of {what} is in the grid?",
-            "I want to know how many {what} there are.", "Count how many {what} are in the grid.", "The number of {what}, please.",
+            "How many {what} are there?",
+            "Count the {what}.",
+            "What is the number of {what}?",
+            "Give the number of {what}.",
+            "How many {what} do you see in the picture?",
+            "Tell me how many {what} the grid has.",
+            "How many {what} are in it?",
+            "Find the number of {what} in the grid.",
+            "How many {what} does the picture show?",
+            "Count all {what} in the picture and tell me the number.",
+            "The grid has how many {what}?",
+            "Please count the {what} that you see.",
+            "What number of {what} is in the grid?",
+            "I want to know how many {what} there are.",
+            "Count how many {what} are in the grid.",
+            "The number of {what}, please.",
         ),
         VALIDATION: ("How many {what} does the grid have?", "Please tell me the number of {what}."),
         TEST: ("Tell me the number of {what} in the picture.", "How many {what} do you see in the grid?"),
     },
     "add": {
         TRAIN: (
-            "Add the digits on the {what}.", "What is the sum of the digits on the {what}?", "Sum the digits of the {what}.",
-            "What do the digits on the {what} add up to?", "Find the sum of all digits on {what}.",
-            "Add up the digits of all {what} in the picture.", "Take the digits on the {what}. What is their sum?",
-            "What is the sum of the digits that the {what} have?", "Tell me the total of the digits on the {what}.",
-            "Please add all digits that you see on {what}.", "In the grid, what is the total of the digits on {what}?",
-            "I want to know the sum of the digits on the {what}.", "Give the total of the digits on all {what}.",
-            "The sum of the digits on the {what}, please.", "Add all the digits that are on {what}.",
+            "Add the digits on the {what}.",
+            "What is the sum of the digits on the {what}?",
+            "Sum the digits of the {what}.",
+            "What do the digits on the {what} add up to?",
+            "Find the sum of all digits on {what}.",
+            "Add up the digits of all {what} in the picture.",
+            "Take the digits on the {what}. What is their sum?",
+            "What is the sum of the digits that the {what} have?",
+            "Tell me the total of the digits on the {what}.",
+            "Please add all digits that you see on {what}.",
+            "In the grid, what is the total of the digits on {what}?",
+            "I want to know the sum of the digits on the {what}.",
+            "Give the total of the digits on all {what}.",
+            "The sum of the digits on the {what}, please.",
+            "Add all the digits that are on {what}.",
             "The digits on the {what} have what total?",
         ),
-        VALIDATION: ("What is the total of all digits on the {what}?", "Please find the sum of the digits of the {what}."),
+        VALIDATION: (
+            "What is the total of all digits on the {what}?",
+            "Please find the sum of the digits of the {what}.",
+        ),
         TEST: ("Tell me what the digits on the {what} add up to.", "Add up the digits on all {what} in the grid."),
     },
     "compare": {
         TRAIN: (
-            "How many more {more} than {fewer} are there?", "There are more {more} than {fewer}. How many more?",
-            "What is the number of {more} minus the number of {fewer}?", "I see more {more} than {fewer}. How many more?",
+            "How many more {more} than {fewer} are there?",
+            "There are more {more} than {fewer}. How many more?",
+            "What is the number of {more} minus the number of {fewer}?",
+            "I see more {more} than {fewer}. How many more?",
             "Count the {more} and the {fewer}. How many more {more} are there?",
-            "How many more {more} than {fewer} do you see in the picture?", "By how many do the {more} outnumber the {fewer}?",
-            "Take the number of {fewer} from the number of {more}.", "Tell me how many more {more} than {fewer} the grid has.",
-            "What is the difference between the number of {more} and of {fewer}?", "Compare the {more} and the {fewer}. How many more {more}?",
-            "Give the number of {more} minus the number of {fewer}.", "I want to know how many more {more} than {fewer} there are.",
+            "How many more {more} than {fewer} do you see in the picture?",
+            "By how many do the {more} outnumber the {fewer}?",
+            "Take the number of {fewer} from the number of {more}.",
+            "Tell me how many more {more} than {fewer} the grid has.",
+            "What is the difference between the number of {more} and of {fewer}?",
+            "Compare the {more} and the {fewer}. How many more {more}?",
+            "Give the number of {more} minus the number of {fewer}.",
+            "I want to know how many more {more} than {fewer} there are.",
             "Find the difference between the number of {more} and the number of {fewer}.",
         ),
-        VALIDATION: ("The grid has how many more {more} than {fewer}?", "Find how many more {more} than {fewer} there are."),
-        TEST: ("How many more {more} are in the picture than {fewer}?", "Count how many more {more} than {fewer} you see."),
+        VALIDATION: (
+            "The grid has how many more {more} than {fewer}?",
+            "Find how many more {more} than {fewer} there are.",
+        ),
+        TEST: (
+            "How many more {more} are in the picture than {fewer}?",
+            "Count how many more {more} than {fewer} you see.",
+        ),
     },
     "path": {
         TRAIN: (
@@ -100,17 +133,23 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "read_cell": {
         TRAIN: (
-            "What is at {start}?", "Read cell {start}.", "What do you see at {start}?", "What is there in {start}?",
+            "What is at {start}?",
+            "Read cell {start}.",
+            "What do you see at {start}?",
+            "What is there in {start}?",
             "Tell me what is in cell {start}.",
         ),
     },
     "read_row": {
         TRAIN: (
-            "Read row {steps}.", "What is in row {steps}?", "What do you see in row {steps}?", "What is there in row {steps}?",
+            "Read row {steps}.",
+            "What is in row {steps}?",
+            "What do you see in row {steps}?",
+            "What is there in row {steps}?",
             "Describe row {steps} of the grid.",
         ),
     },
-}  # fmt: skip
+}
 
 
 def word(kind: str, split: str, rng: random.Random, words: Mapping[str, object]) -> str:
