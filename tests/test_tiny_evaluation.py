@@ -102,6 +102,5 @@ def test_the_table_shows_what_is_there(lines):
 
 
 def test_the_plot_is_drawn(lines, tmp_path):
-    pytest.importorskip("matplotlib", reason="of the evaluation's environment")
     plot(lines, tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 10_000

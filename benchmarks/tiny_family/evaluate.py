@@ -67,6 +67,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pass-at", action="store_true", help="also the settings with sampled answers")
     parser.add_argument("--epochs", type=int, default=16, help="sampled answers to a problem (%(default)s)")
     parser.add_argument("--connections", type=int, default=64, help="requests at once, over all jobs (%(default)s)")
+    parser.add_argument(
+        "--servers", type=int, default=1, help="copies of each server: one reads about 150 pictures a second (%(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes that ask (%(default)s)")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end after so many")
     parser.add_argument("--logs", type=Path, help="folder for inspect-ai's logs, 2 kB an answer (OUT/logs)")
@@ -91,10 +94,10 @@ def run_settings(
     answered, total = context.Value("q", 0), sum(piece.samples for piece in pieces)
     if time.time() >= deadline:
         return
-    print(f"Starting the {server} server: {', '.join(setting.name for setting in settings)}", flush=True)
-    with launch.serving(server) as url, futures.ProcessPoolExecutor(jobs, context, prepare, (answered,)) as pool:
-        place = Place(url, args.logs, max(1, args.connections // jobs), deadline)
-        pending = {pool.submit(evaluate, piece, place): piece for piece in pieces}
+    print(f"Serving {server}, {args.servers} times: {', '.join(setting.name for setting in settings)}", flush=True)
+    with launch.serving(server, args.servers) as urls, futures.ProcessPoolExecutor(jobs, context, prepare, (answered,)) as pool:
+        place = Place(urls, args.logs, max(1, args.connections // jobs), deadline)
+        pending = {pool.submit(evaluate, piece, number, place): piece for number, piece in enumerate(pieces)}
         rows: dict[str, list[list[Row] | None]] = {setting.name: [] for setting in settings}
         with tqdm(total=total, unit="answer", desc=server, mininterval=2) as bar:
             try:

@@ -43,7 +43,7 @@ class Piece:
 class Place:
     """Where pieces are evaluated."""
 
-    url: str
+    urls: list[str]  # of copies of one server
     logs: Path
     connections: int
     deadline: float  # in seconds since the epoch
@@ -67,12 +67,13 @@ class _Count(Hooks):
             _answered.value += 1
 
 
-def evaluate(piece: Piece, place: Place) -> list[Row] | None:
-    """The answers of a piece; None if the deadline came first, and then what was answered is kept in its log.
+def evaluate(piece: Piece, number: int, place: Place) -> list[Row] | None:
+    """The answers of piece `number` of a run; None if the deadline came first, and then what was answered is kept in its log.
 
     Raises:
         RuntimeError: the evaluation failed, or the server answered with another strength than was asked for.
     """
+    url = place.urls[number % len(place.urls)]
     left = place.deadline - time.time()
     if left <= 1:
         return None
@@ -81,7 +82,7 @@ def evaluate(piece: Piece, place: Place) -> list[Row] | None:
         _, logs = eval_set(
             tiny_family(**asdict(piece)),
             log_dir=str(place.logs / f"{piece.setting}-{piece.start:05}"),
-            model=get_model("openai-api/sglang/default", base_url=f"{place.url}/v1", api_key="none"),
+            model=get_model("openai-api/sglang/default", base_url=f"{url}/v1", api_key="none"),
             max_connections=place.connections, max_samples=place.connections, retry_attempts=0, retry_immediate=False,
             display="none", log_realtime=False, log_images=False, log_model_api=True,
         )  # fmt: skip

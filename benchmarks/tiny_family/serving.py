@@ -17,7 +17,11 @@ from pathlib import Path
 
 START_WITHIN_S = 600
 # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
-GPU_FLAGS = "--dtype float16 --attention-backend triton --mm-attention-backend sdpa --sampling-backend pytorch"
+# Small pools, so that several servers fit on one device.
+GPU_FLAGS = (
+    "--dtype float16 --attention-backend triton --mm-attention-backend sdpa --sampling-backend pytorch "
+    "--max-total-tokens 131072 --cuda-graph-max-bs-decode 128"
+)
 CPU_FLAGS = "--dtype float32 --max-total-tokens 16384"
 
 
@@ -39,13 +43,21 @@ class Launch:
         return done.stdout
 
     @contextlib.contextmanager
-    def serving(self, server: str) -> Iterator[str]:
-        """Serve the guided triple, or the role's model alone, until the block ends. Yields the URL.
+    def serving(self, server: str, copies: int) -> Iterator[list[str]]:
+        """Serve the guided triple, or the role's model alone, `copies` times, until the block ends. Yields the URLs.
 
         Raises:
-            RuntimeError: it ended before it was ready; the message holds the end of its log.
+            RuntimeError: one ended before it was ready; the message holds the end of its log.
         """
-        port, log = _free_port(), self.logs / f"server-{server}.log"
+        with contextlib.ExitStack() as stack:
+            started = [stack.enter_context(self._started(server, copy)) for copy in range(copies)]
+            for process, log, _ in started:
+                _wait_until_ready(process, log)
+            yield [url for _, _, url in started]
+
+    @contextlib.contextmanager
+    def _started(self, server: str, copy: int) -> Iterator[tuple[subprocess.Popen, Path, str]]:
+        port, log = _free_port(), self.logs / f"server-{server}-{copy}.log"
         command = [
             self.python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *self._models(server),
             *(GPU_FLAGS if shutil.which("nvidia-smi") else CPU_FLAGS).split(), *self.flags,
@@ -56,8 +68,7 @@ class Launch:
                 command, stdout=output, stderr=subprocess.STDOUT, env=self._environment(), process_group=0
             )
         try:
-            _wait_until_ready(process, log)
-            yield f"http://127.0.0.1:{port}"
+            yield process, log, f"http://127.0.0.1:{port}"
         finally:
             # The group is the server and its children. It is no session of its own, which would outlive this one's.
             with contextlib.suppress(ProcessLookupError):
