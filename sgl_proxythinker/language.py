@@ -1,0 +1,64 @@
+"""`proxy_gen`: `sgl.gen` with a strength of guidance, for SGLang programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sgl_proxythinker.strength import ALPHA, read_strength
+from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglExpr, SglSelect, gen
+
+
+def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, **options: Any) -> SglExpr:
+    """Generate, guided with strength `alpha`, inside an `@sgl.function` that runs on a `ProxyBackend`.
+
+    Args:
+        name: the variable that the text is stored in.
+        alpha: weight of `expert - amateur`; 0 is the base model alone. None: the backend's default, else the server's.
+        args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
+
+    Raises:
+        RequestError: alpha is no finite number in [-10, 10].
+    """
+    expression = gen(name, *args, **options)
+    if alpha is None:
+        return expression
+    params = {ALPHA: alpha}
+    read_strength(params, 0.0)
+    if isinstance(expression, SglSelect):
+        expression.choices_method = GuidedChoices(expression.choices_method, params)
+    else:
+        sampling_params = expression.sampling_params
+        # Of the fields of a call, SGLang's interpreter hands on those that it knows, and looks into none but this one's
+        # values not at all: other backends refuse a dtype that they don't know, and so never ignore a strength.
+        sampling_params.dtype = GuidedType(sampling_params.dtype, params)
+    return expression
+
+
+@dataclass(frozen=True)
+class GuidedType:
+    """The `dtype` of a call and what it says of guidance."""
+
+    dtype: Any
+    params: dict[str, float]
+
+    def __str__(self) -> str:
+        return "proxy_gen with an alpha needs sgl_proxythinker.ProxyBackend; this backend can't guide"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class GuidedChoices(ChoicesSamplingMethod):
+    """How to choose and what the call says of guidance."""
+
+    method: ChoicesSamplingMethod
+    params: dict[str, float]
+
+    def __call__(self, **scores: Any) -> Any:
+        """Called by backends that don't know it, with the scores of an unguided model.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("proxy_gen with an alpha needs sgl_proxythinker.ProxyBackend; this backend can't guide")

@@ -1,0 +1,23 @@
+"""SGLang names of its front end; importing them imports no server."""
+
+from sglang.lang.api import gen
+from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint, compute_normalized_prompt_logprobs
+from sglang.lang.chat_template import ChatTemplate
+from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
+from sglang.lang.interpreter import StreamExecutor
+from sglang.lang.ir import SglExpr, SglSamplingParams, SglSelect
+from sglang.utils import http_request
+
+__all__ = [
+    "ChatTemplate",
+    "ChoicesDecision",
+    "ChoicesSamplingMethod",
+    "RuntimeEndpoint",
+    "SglExpr",
+    "SglSamplingParams",
+    "SglSelect",
+    "StreamExecutor",
+    "compute_normalized_prompt_logprobs",
+    "gen",
+    "http_request",
+]
