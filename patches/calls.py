@@ -363,4 +363,16 @@ CALLS: tuple[Upstream, ...] = (
         "d6b89133c138",
         "requests of the backend go through it",
     ),
+    _call(
+        "sglang.lang.backend.base_backend:BaseBackend",
+        "class()",
+        "f4606274ddf9",
+        "the backends of programs derive from it",
+    ),
+    _call(
+        "sglang.srt.entrypoints.engine:Engine.async_generate",
+        "(self, prompt=None, sampling_params=None, input_ids=None, image_data=None, audio_data=None, video_data=None, mm_hashes=None, return_logprob=False, logprob_start_len=None, top_logprobs_num=None, token_ids_logprob=None, lora_path=None, custom_logit_processor=None, require_reasoning=False, return_hidden_states=False, return_routed_experts=False, routed_experts_start_len=0, stream=False, bootstrap_host=None, bootstrap_port=None, bootstrap_room=None, routed_dp_rank=None, disagg_prefill_dp_rank=None, data_parallel_rank=None, external_trace_header=None, rid=None, session_params=None, priority=None, session_id=None)",
+        "25a7f9e6ace9",
+        "programs ask the engine by it",
+    ),
 )

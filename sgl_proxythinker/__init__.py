@@ -7,12 +7,13 @@ from sgl_proxythinker.config import ProxyConfig, ProxyOptions
 
 if TYPE_CHECKING:
     from sgl_proxythinker.backend import ProxyBackend
+    from sgl_proxythinker.engine_backend import EngineBackend
     from sgl_proxythinker.language import proxy_gen
     from sgl_proxythinker.offline import Engine
 
-__all__ = ["Engine", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
+__all__ = ["Engine", "EngineBackend", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
 
-_HOMES = {"Engine": "offline", "ProxyBackend": "backend", "proxy_gen": "language"}
+_HOMES = {"Engine": "offline", "EngineBackend": "engine_backend", "ProxyBackend": "backend", "proxy_gen": "language"}
 
 
 def __getattr__(name: str) -> Any:

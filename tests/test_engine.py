@@ -89,3 +89,62 @@ def test_what_knows_one_model_is_refused(engine):
 
 def test_the_engine_says_what_it_runs(engine, triple):
     assert engine.get_server_info()["proxy"]["amateur"] == str(triple.amateur)
+
+
+# Programs
+
+
+@pytest.fixture
+def backend(engine):
+    from sgl_proxythinker import EngineBackend
+
+    with EngineBackend(engine) as backend:
+        yield backend
+
+
+def test_programs_run_on_the_engine(engine, triple):
+    """What they generate is what the engine gives by itself, with pictures in turns, choices and streams."""
+    import sglang as sgl
+
+    from sgl_proxythinker import EngineBackend, proxy_gen
+
+    @sgl.function
+    def program(s, first, second):
+        s += sgl.user(sgl.image(first) + "What is it?")
+        s += sgl.assistant(proxy_gen("thought", alpha=1.0, max_tokens=12, temperature=0))
+        s += sgl.user(sgl.image(second) + "And now?")
+        s += sgl.assistant(sgl.gen("plain", max_tokens=8, temperature=0))
+
+    pictures = picture(1), picture(2, 112, 56)
+    with EngineBackend(engine, default_alpha=0) as backend:
+        state = program.run(*pictures, backend=backend)
+        assert state.error() is None
+        strengths = [state.get_meta_info(name)["proxy_alpha"] for name in ("thought", "plain")]
+        streamed = program.run(*pictures, backend=backend, stream=True)
+        assert "".join(streamed.text_iter("thought")) == state["thought"]
+        text, thought, plain = state.text(), state["thought"], state["plain"]
+    assert strengths == [1.0, 0.0]
+    start = text[: text.index(thought)]
+    assert engine.generate(start, params(1.0), image_data=[pictures[0]])["text"] == thought
+    before = text[: text.rindex(plain)]
+    assert engine.generate(before, params(0, max_new_tokens=8), image_data=list(pictures))["text"] == plain
+
+
+def test_choices_are_scored_on_the_engine(backend, triple):
+    import sglang as sgl
+
+    from sgl_proxythinker import proxy_gen
+
+    @sgl.function
+    def choose(s, alpha):
+        s += "The answer is"
+        s += proxy_gen("choice", alpha=alpha, choices=[" right", " 42"])
+
+    scores = [choose.run(alpha, backend=backend).get_meta_info("choice")["input_token_logprobs"] for alpha in (0, 2.0)]
+    base = Reference(triple.base, triple.base, triple.base)
+    ids = base.tokenizer("The answer is")["input_ids"]
+    tokens = base.tokenizer("The answer is right")["input_ids"][len(ids) :]
+    rows = base.fused_logits("The answer is", None, tokens[:-1], alpha=0.0).log_softmax(-1)
+    wanted = [rows[at, token].item() for at, token in enumerate(tokens)]
+    for scored in scores:  # equal proxies: the base's, at any alpha
+        assert [logprob for logprob, _, _ in scored[0]] == pytest.approx(wanted, abs=2e-2)

@@ -1,6 +1,7 @@
 """SGLang names of its front end; importing them imports no server."""
 
 from sglang.lang.api import gen
+from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint, compute_normalized_prompt_logprobs
 from sglang.lang.chat_template import ChatTemplate
 from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
@@ -9,6 +10,7 @@ from sglang.lang.ir import SglExpr, SglSamplingParams, SglSelect
 from sglang.utils import http_request
 
 __all__ = [
+    "BaseBackend",
     "ChatTemplate",
     "ChoicesDecision",
     "ChoicesSamplingMethod",
