@@ -298,12 +298,6 @@ CALLS: tuple[Upstream, ...] = (
         "a server's refusal becomes an error by it",
     ),
     _call(
-        "sglang.lang.backend.runtime_endpoint:compute_normalized_prompt_logprobs",
-        "(input_logprobs)",
-        "0c92a400f908",
-        "choices are compared by it",
-    ),
-    _call(
         "sglang.lang.chat_template:ChatTemplate",
         "class()",
         "6a811d91520e",

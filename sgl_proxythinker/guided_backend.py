@@ -19,7 +19,6 @@ from sgl_proxythinker.upstream.language import (
     ChoicesSamplingMethod,
     SglSamplingParams,
     StreamExecutor,
-    compute_normalized_prompt_logprobs,
 )
 
 SCORED_AT_ONCE = 32  # requests
@@ -88,7 +87,7 @@ class GuidedBackend(BaseBackend):
         are those of text and choice together, from the first one that any choice changes.
 
         Raises:
-            RequestError: a temperature: choices are scored, not sampled.
+            RequestError: a temperature (choices are scored, not sampled), or a choice without a token.
         """
         _watch_variables(s)
         if temperature > 1e-5:
@@ -98,6 +97,8 @@ class GuidedBackend(BaseBackend):
             choices_method, params = choices_method.method, choices_method.params
         prompt, *whole = self.tokenize([s.text_, *(s.text_ + choice for choice in choices)])
         start = min(len(os.path.commonprefix([prompt, ids])) for ids in whole)
+        if silent := [choice for choice, ids in zip(choices, whole, strict=True) if len(ids) == start]:
+            raise RequestError(f"choice {silent[0]!r} adds no token to the text, so there is nothing to score")
         scored = self._score(s, whole, start, params)
         unconditional = None
         if choices_method.requires_unconditional_logprobs:
@@ -105,7 +106,7 @@ class GuidedBackend(BaseBackend):
             unconditional = [[[None, ids[start], None], *rest] for ids, rest in zip(whole, alone, strict=True)]
         return choices_method(
             choices=choices,
-            normalized_prompt_logprobs=[compute_normalized_prompt_logprobs(tokens) for tokens in scored],
+            normalized_prompt_logprobs=[sum(token[0] for token in tokens) / len(tokens) for tokens in scored],
             input_token_logprobs=scored,
             output_token_logprobs=[[] for _ in choices],
             unconditional_token_logprobs=unconditional,
@@ -144,10 +145,7 @@ class GuidedBackend(BaseBackend):
 
     def _check_round_trip(self, prompts: list[list[int]]) -> None:
         """Beside pictures SGLang reads ids as text again; what it reads must be what was meant."""
-        if (
-            self.tokenize(self._post("/detokenize", {"tokens": prompts, "skip_special_tokens": False})["text"])
-            != prompts
-        ):
+        if self.tokenize(self.detokenize(prompts)) != prompts:
             raise RuntimeError(
                 "these choices break in the middle of a character or word that the tokenizer would join, and can't be "
                 "scored beside a picture: let choices begin with a space or on a new line"

@@ -29,8 +29,8 @@ def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, *
         expression.choices_method = GuidedChoices(expression.choices_method, params)
     else:
         sampling_params = expression.sampling_params
-        # Of the fields of a call, SGLang's interpreter hands on those that it knows, and looks into none but this one's
-        # values not at all: other backends refuse a dtype that they don't know, and so never ignore a strength.
+        # SGLang's interpreter hands on only the fields that it knows. It never looks into this one, and backends refuse
+        # a dtype that they don't know, so none of them ignores a strength.
         sampling_params.dtype = GuidedType(sampling_params.dtype, params)
     return expression
 

@@ -137,14 +137,16 @@ def test_choices_are_scored_on_the_engine(backend, triple):
 
     @sgl.function
     def choose(s, alpha):
+        s += sgl.image(picture(3))
         s += "The answer is"
         s += proxy_gen("choice", alpha=alpha, choices=[" right", " 42"])
 
     scores = [choose.run(alpha, backend=backend).get_meta_info("choice")["input_token_logprobs"] for alpha in (0, 2.0)]
     base = Reference(triple.base, triple.base, triple.base)
-    ids = base.tokenizer("The answer is")["input_ids"]
-    tokens = base.tokenizer("The answer is right")["input_ids"][len(ids) :]
-    rows = base.fused_logits("The answer is", None, tokens[:-1], alpha=0.0).log_softmax(-1)
+    prompt = PLACE + "The answer is"
+    ids = base.tokenizer(prompt)["input_ids"]
+    tokens = base.tokenizer(prompt + " right")["input_ids"][len(ids) :]
+    rows = base.fused_logits(prompt, [picture(3)], tokens[:-1], alpha=0.0).log_softmax(-1)
     wanted = [rows[at, token].item() for at, token in enumerate(tokens)]
     for scored in scores:  # equal proxies: the base's, at any alpha
-        assert [logprob for logprob, _, _ in scored[0]] == pytest.approx(wanted, abs=2e-2)
+        assert [logprob for logprob, *_ in scored[0]] == pytest.approx(wanted, abs=2e-2)

@@ -246,12 +246,19 @@ def test_another_backend_never_ignores_a_strength(guided):
         proxy_gen("answer", alpha=1.0, choices=["a", "b"]).choices_method(choices=["a", "b"])
 
 
-def test_choices_are_not_sampled(backend):
+@pytest.mark.parametrize(
+    "choices, options, sentence",
+    [
+        ([" a", " b"], {"temperature": 1.0}, "choices are scored, not sampled"),
+        ([" a", ""], {}, "choice '' adds no token"),
+    ],
+)
+def test_choices_that_can_not_be_scored_are_refused(backend, choices, options, sentence):
     @sgl.function
     def choose(s):
         s += "The answer is"
-        s += proxy_gen("choice", alpha=1.0, choices=[" a", " b"], temperature=1.0)
+        s += proxy_gen("choice", alpha=1.0, choices=choices, **options)
 
     state = choose.run(backend=backend)
     state.sync()
-    assert "choices are scored, not sampled" in str(state.error())
+    assert sentence in str(state.error())

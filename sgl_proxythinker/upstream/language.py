@@ -2,7 +2,7 @@
 
 from sglang.lang.api import gen
 from sglang.lang.backend.base_backend import BaseBackend
-from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint, compute_normalized_prompt_logprobs
+from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import ChatTemplate
 from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
@@ -19,7 +19,6 @@ __all__ = [
     "SglSamplingParams",
     "SglSelect",
     "StreamExecutor",
-    "compute_normalized_prompt_logprobs",
     "gen",
     "http_request",
 ]
