@@ -61,6 +61,8 @@ class GuidedBackend(BaseBackend):
 
     def generate_stream(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> Iterator[tuple[str, dict]]:
         _watch_variables(s)
+        if sampling_params.n > 1:  # their pieces come mixed, and SGLang's backend would join them to one text
+            raise RequestError(f"n is {sampling_params.n}, but a stream has one answer: fork the program instead")
         yield from super().generate_stream(s, self._guided(sampling_params))
 
     def _guided(self, sampling_params: SglSamplingParams) -> SglSamplingParams:

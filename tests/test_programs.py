@@ -80,6 +80,17 @@ def test_a_stream_has_the_same_text_and_strength(guided, backend):
     assert state.get_meta_info("strong")["proxy_alpha"] == 3.0
 
 
+def test_a_stream_of_several_answers_is_refused(backend):
+    @sgl.function
+    def several(s):
+        s += "Count "
+        s += proxy_gen("answer", alpha=1.0, n=2, max_tokens=4)
+
+    state = several.run(backend=backend, stream=True)
+    state.sync()
+    assert "n is 2, but a stream has one answer" in str(state.error())
+
+
 def test_arguments_of_gen_are_those_of_proxy_gen(guided, backend):
     @sgl.function
     def constrained(s):

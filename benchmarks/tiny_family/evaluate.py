@@ -68,7 +68,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=16, help="sampled answers to a problem (%(default)s)")
     parser.add_argument("--connections", type=int, default=64, help="requests at once, over all jobs (%(default)s)")
     parser.add_argument(
-        "--servers", type=int, default=1, help="copies of each server: one reads about 150 pictures a second (%(default)s)"
+        "--servers",
+        type=int,
+        default=1,
+        help="copies of each server: one reads about 150 pictures a second (%(default)s)",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that ask (%(default)s)")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="end after so many")
@@ -95,7 +98,10 @@ def run_settings(
     if time.time() >= deadline:
         return
     print(f"Serving {server}, {args.servers} times: {', '.join(setting.name for setting in settings)}", flush=True)
-    with launch.serving(server, args.servers) as urls, futures.ProcessPoolExecutor(jobs, context, prepare, (answered,)) as pool:
+    with (
+        launch.serving(server, args.servers) as urls,
+        futures.ProcessPoolExecutor(jobs, context, prepare, (answered,)) as pool,
+    ):
         place = Place(urls, args.logs, max(1, args.connections // jobs), deadline)
         pending = {pool.submit(evaluate, piece, number, place): piece for number, piece in enumerate(pieces)}
         rows: dict[str, list[list[Row] | None]] = {setting.name: [] for setting in settings}

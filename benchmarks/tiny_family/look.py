@@ -20,10 +20,10 @@ from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, decode
 from benchmarks.tiny_family.problems import problems
 from benchmarks.tiny_family.rollout import Sampler
+from benchmarks.tiny_family.settings import ANSWER_TOKENS
 from benchmarks.tiny_family.wordings import VALIDATION
 
 ROLES = ("base", "expert", "amateur")
-TOKENS = 160
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     def score(title: str, roles: list[str], weights: list[float], begin: str = "") -> None:
         sampler = Sampler([models[role] for role in roles], prompts, len(some), SLOTS)
         asked = begin_answers(batch, tokenizer.encode(begin, add_special_tokens=False).ids) if begin else batch
-        answers = sampler.sample(asked, weights=weights, temperature=args.temperature, tokens=TOKENS - begun)
+        answers = sampler.sample(asked, weights=weights, temperature=args.temperature, tokens=ANSWER_TOKENS - begun)
         right, thinks, verifies, backtracks = defaultdict(list), 0, 0, 0
         for one, text in zip(some, decode(tokenizer, answers), strict=True):
             reading = read_answer(begin + text)

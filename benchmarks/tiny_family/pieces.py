@@ -68,7 +68,7 @@ class _Count(Hooks):
 
 
 def evaluate(piece: Piece, number: int, place: Place) -> list[Row] | None:
-    """The answers of piece `number` of a run; None if the deadline came first, and then what was answered is kept in its log.
+    """The answers of piece `number` of a run; None if the deadline came first: its log keeps what was answered.
 
     Raises:
         RuntimeError: the evaluation failed, or the server answered with another strength than was asked for.

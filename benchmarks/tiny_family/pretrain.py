@@ -89,7 +89,7 @@ class Imitation:
 
     def __init__(self, learner: Learner, image_at: int) -> None:
         self.learner, self.forward = learner, Forward(learner.model, image_at, TOKENS)
-        self.loss = torch.zeros(2, device=learner.rate.device)  # of short answers and of long ones, summed
+        self.loss = torch.zeros(2, device=learner.rate.device)  # of a token, summed over steps; and their number
         self.graph, self.batch = None, None
 
     def step(self, batch: Batch) -> None:
@@ -125,9 +125,10 @@ class Imitation:
             logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
         )
         count = (wanted != IGNORED).sum()
-        (losses.sum() / count).backward()
+        loss = losses.sum() / count
+        loss.backward()
         self.learner.step()
-        self.loss += torch.stack((losses.detach().sum() / count, count / count))
+        self.loss += torch.stack((loss.detach(), torch.ones_like(loss)))
 
 
 def train(config: Config, out: Path, device: str, workers: int, compiled: bool, until: int) -> None:
