@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -19,7 +20,8 @@ from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, logprobs, sequences_of
 from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem, problem, problems, split_of
 from benchmarks.tiny_family.rollout import Sampler
-from benchmarks.tiny_family.scene import ARROWS, CLEAR, WORN, draw, name
+from benchmarks.tiny_family.scene import ARROWS, CLEAR, WORN, Cell, Scene, draw, name
+from benchmarks.tiny_family.sight import IGNORED, PARTS, labels
 from benchmarks.tiny_family.solutions import SLOW_SHARE, slow_solution, solution
 from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, WORDINGS
 
@@ -66,7 +68,7 @@ def test_a_split_holds_its_own_scenes_only(split):
     """Also those of the questions that are asked beside the first one: a picture has one scene."""
     assert all(split_of(one.scene) == split for one in some_problems(split, 5))
     if split == TRAIN:
-        assert all(split_of(corpus.conversation(1, index, clear=False).scene) == TRAIN for index in range(50))
+        assert all(split_of(corpus.conversation(1, index).scene) == TRAIN for index in range(50))
 
 
 def test_a_problem_follows_from_its_split_and_number():
@@ -157,12 +159,12 @@ def test_most_answers_are_direct():
 
 def test_only_answers_are_learned(tokenizer):
     prompts = corpus.Prompts(tokenizer)
-    one = corpus.conversation(1, 3, clear=True)
+    one = corpus.conversation(1, 3)
     batch = prompts.conversations([one])
-    learned = batch.labels[0][batch.labels[0] != corpus.IGNORED].tolist()
+    learned = batch.labels[0][batch.labels[0] != IGNORED].tolist()
     answers = [token for _, answer in one.turns for token in prompts.answer(answer)]
     assert learned == answers[: len(learned)] and learned
-    assert torch.equal(batch.input_ids[0][batch.labels[0] != corpus.IGNORED], torch.tensor(learned))
+    assert torch.equal(batch.input_ids[0][batch.labels[0] != IGNORED], torch.tensor(learned))
 
 
 # Training
@@ -189,6 +191,23 @@ def test_equal_pictures_are_read_as_transformers_reads_them(checkpoint, tokenize
         torch.testing.assert_close(logits[row, : len(wanted)], wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_each_cell_is_taught_in_the_token_that_holds_its_middle():
+    """A picture of one colour but for one cell: that cell's label stands where the picture differs."""
+    for size in (3, 4):
+        for index in range(size * size):
+            cells = [Cell("red", "square", 1)] * size**2
+            plain = np.asarray(draw(Scene(size, tuple(cells)), 5, False), dtype=int)
+            cells[index] = Cell("blue", "square", 1)
+            scene = Scene(size, tuple(cells))
+            differs = np.abs(np.asarray(draw(scene, 5, False), dtype=int) - plain).sum(-1) > 0
+            middle = [round(float(axis.mean())) for axis in differs.nonzero()]
+            of_tokens = labels(scene)
+            assert sum(one[0] != IGNORED for one in of_tokens) == size * size
+            (blue,) = (at for at, one in enumerate(of_tokens) if one[0] == PARTS[0].index("blue"))
+            row, column = divmod(blue, 6)
+            assert abs(28 * row + 14 - middle[0]) < 20 and abs(28 * column + 14 - middle[1]) < 20
+
+
 def test_sampled_tokens_are_those_of_the_whole_pass(checkpoint, tokenizer):
     """The decoder with its own cache against one pass over prompt and answer; and log p of what GRPO learns from."""
     model, prompts = load_model(checkpoint).eval(), corpus.Prompts(tokenizer)
@@ -210,12 +229,11 @@ def test_sampled_tokens_are_those_of_the_whole_pass(checkpoint, tokenizer):
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     config = load_config(pretrain={"batch": 2, "steps": 3})
-    pretrain.train(config, _folder(tmp_path / "whole"), "cpu", workers=0, compiled=False, until=3)
-    for until in (1, 3):
-        pretrain.train(config, _folder(tmp_path / "parts"), "cpu", workers=0, compiled=False, until=until)
-    for role in ("base", "amateur"):
-        whole, parts = (load_model(tmp_path / run / role).state_dict() for run in ("whole", "parts"))
-        assert all(torch.equal(whole[key], parts[key]) for key in whole), role
+    for run, stops in (("whole", (3,)), ("parts", (1, 3))):
+        for until in stops:
+            pretrain.train(config, "amateur", _folder(tmp_path / run), "cpu", workers=0, compiled=False, until=until)
+    whole, parts = (load_model(tmp_path / run / "amateur").state_dict() for run in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
 def _folder(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -17,6 +18,7 @@ from programs.random_triple import SPECIAL_TOKENS, make_tokenizer, model_config,
 
 DTYPE = "float16"  # more digits than bfloat16, and no weight of ours comes near its range
 PUBLISHED_NAMES = (("model.language_model.", "model."), ("model.visual.", "visual."))
+Module = TypeVar("Module", bound=torch.nn.Module)
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -63,7 +65,7 @@ def save_model(
     write_checkpoint(folder, config.size(role), config.head_rows, weights, tokenizer, DTYPE)
 
 
-def in_half(model: Qwen2_5_VLForConditionalGeneration, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+def in_half(model: Module, dtype: torch.dtype) -> Module:
     """The same model with its weights in `dtype`; the frequencies of its rotary embeddings stay float32."""
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)

@@ -24,9 +24,8 @@ class Pretrain(_Strict):
     steps: int
     batch: int
     warmup: int
-    clear_steps: int
-    base_rate: float
-    amateur_rate: float
+    sight: float
+    rate: dict[str, float]
     weight_decay: float
 
 

@@ -17,11 +17,11 @@ from benchmarks.tiny_family.config import Pretrain
 from benchmarks.tiny_family.forward import IMAGE_TOKENS
 from benchmarks.tiny_family.problems import Problem, ask, problem
 from benchmarks.tiny_family.scene import Scene, draw
+from benchmarks.tiny_family.sight import IGNORED, labels
 from benchmarks.tiny_family.solutions import solution
 from benchmarks.tiny_family.wordings import TRAIN
 
 BEFORE_IMAGE = SYSTEM + "<|im_start|>user\n<|vision_start|>"
-IGNORED = -100
 ASKED = "<|im_end|>\n<|im_start|>assistant\n"
 TOKENS = 256  # of a conversation
 TURNS = 6  # questions of a conversation; those that don't fit are cut off
@@ -35,6 +35,7 @@ class Batch:
     input_ids: torch.Tensor  # [B, T] int64
     labels: torch.Tensor  # [B, T] int64: the answer's tokens and the end of turn, the rest IGNORED
     lengths: torch.Tensor  # [B] int64, of prompts without answers
+    cells: torch.Tensor  # [B, IMAGE_TOKENS, 3] int64: what the picture shows, see `sight.labels`
 
     def to(self, device: str) -> Batch:
         return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
@@ -66,11 +67,12 @@ class Prompts:
 
     def batch(self, some: Sequence[Problem]) -> Batch:
         """Prompts without answers."""
-        return self._batch([one.picture() for one in some], [self.prompt(one.question) for one in some])
+        pictures, scenes = [one.picture() for one in some], [one.scene for one in some]
+        return self._batch(pictures, scenes, [self.prompt(one.question) for one in some])
 
     def conversations(self, some: Sequence[Conversation]) -> Batch:
         """Pictures with questions and answers, cut to TOKENS; the answers are to be learned."""
-        rows, labels = [], []
+        rows, all_wanted = [], []
         for one in some:
             row, wanted = self.before + self.image, [IGNORED] * (len(self.before) + IMAGE_TOKENS)
             for index, (question, text) in enumerate(one.turns):
@@ -78,20 +80,23 @@ class Prompts:
                 asked, answer = self._encode(start + question + ASKED), self.answer(text)
                 row, wanted = row + asked + answer, wanted + [IGNORED] * len(asked) + answer
             rows.append(row[:TOKENS])
-            labels.append(wanted[:TOKENS])
-        batch = self._batch([draw(one.scene, one.look, one.worn) for one in some], rows, TOKENS)
-        for row, wanted in enumerate(labels):
+            all_wanted.append(wanted[:TOKENS])
+        pictures, scenes = [draw(one.scene, one.look, one.worn) for one in some], [one.scene for one in some]
+        batch = self._batch(pictures, scenes, rows, TOKENS)
+        for row, wanted in enumerate(all_wanted):
             batch.labels[row, : len(wanted)] = torch.tensor(wanted)
         return batch
 
-    def _batch(self, pictures: list[Image.Image], rows: list[list[int]], length: int | None = None) -> Batch:
+    def _batch(
+        self, pictures: list[Image.Image], scenes: list[Scene], rows: list[list[int]], length: int | None = None
+    ) -> Batch:
         lengths = torch.tensor([len(row) for row in rows])
         ids = torch.full((len(rows), length or int(lengths.max())), self.pad)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
         return Batch(
             torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])),
-            ids, torch.full_like(ids, IGNORED), lengths,
+            ids, torch.full_like(ids, IGNORED), lengths, torch.tensor([labels(scene) for scene in scenes]),
         )  # fmt: skip
 
     def _encode(self, text: str) -> list[int]:
@@ -108,17 +113,12 @@ class Conversation:
     turns: list[tuple[str, str]]
 
 
-def conversation(seed: int, index: int, clear: bool) -> Conversation:
-    """One picture of the training split, with the question that it was made for among others.
-
-    Args:
-        clear: none of its digits are worn.
-    """
+def conversation(seed: int, index: int) -> Conversation:
+    """One picture of the training split, with the question that it was made for among others."""
     first, rng = problem(TRAIN, index), random.Random(f"conversation {seed} {index}")
     asked = [first, *(ask(first.scene, rng) for _ in range(TURNS - 1))]
     rng.shuffle(asked)
-    worn = first.worn and not clear
-    return Conversation(first.scene, first.look, worn, [(one.question, solution(one, rng)) for one in asked])
+    return Conversation(first.scene, first.look, first.worn, [(one.question, solution(one, rng)) for one in asked])
 
 
 class Corpus(IterableDataset):
@@ -132,9 +132,9 @@ class Corpus(IterableDataset):
         mine, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         # The loader takes from its workers in turn, so the order of steps does not depend on how many there are.
         for step in range(self.first + mine, self.until, workers):
-            seed, batch, clear = self.settings.seed, self.settings.batch, step < self.settings.clear_steps
+            batch = self.settings.batch
             indices = range(step * batch, (step + 1) * batch)
-            yield self.prompts.conversations([conversation(seed, index, clear) for index in indices])
+            yield self.prompts.conversations([conversation(self.settings.seed, index) for index in indices])
 
 
 def loader(corpus: Corpus, workers: int, pin: bool) -> DataLoader:

@@ -1,8 +1,8 @@
-"""Pre-train amateur and base by imitation, side by side on the same batches.
+"""Pre-train a model by imitation. Base and amateur see the same batches, which follow from the seed.
 
-    python -m benchmarks.tiny_family.pretrain --out models/family [--steps N] [--workers 14]
+    python -m benchmarks.tiny_family.pretrain base --out models/family [--steps N] [--workers 15]
 
-Writes OUT/base, OUT/amateur, OUT/pretrain.jsonl (losses) and OUT/pretrain.pt, from which an interrupted run goes on.
+Writes OUT/ROLE, OUT/pretrain-ROLE.jsonl (losses) and OUT/pretrain-ROLE.pt, from which an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -14,28 +14,43 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, new_model, save_model
 from benchmarks.tiny_family.config import Config, load_config
-from benchmarks.tiny_family.corpus import IGNORED, TOKENS, Batch, Corpus, Prompts, loader
+from benchmarks.tiny_family.corpus import TOKENS, Batch, Corpus, Prompts, loader
 from benchmarks.tiny_family.forward import Forward
+from benchmarks.tiny_family.sight import IGNORED, PARTS, Sight
 
+ROLES = ("base", "amateur")
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 DECAYED = 0.25  # of the steps
+MEANS = ("loss", "colours", "shapes", "digits")
 
 
 class Learner:
-    """A model in `dtype`, its weights in float32, and their optimizer."""
+    """A model in `dtype`, its weights in float32, and their optimizer.
+
+    Args:
+        beside: a module that is trained with the model and is no part of it.
+    """
 
     def __init__(
-        self, model: Qwen2_5_VLForConditionalGeneration, dtype: torch.dtype, rate: float, weight_decay: float = 0.0
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        dtype: torch.dtype,
+        rate: float,
+        weight_decay: float = 0.0,
+        beside: nn.Module | None = None,
     ) -> None:
-        self.masters = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
-        self.model = in_half(model, dtype).train()
-        self.weights = list(self.model.parameters())
+        self.model = model.train()
+        self.weights = [*model.parameters(), *(beside.parameters() if beside else ())]
+        self.masters = [weight.detach().clone().requires_grad_() for weight in self.weights]
+        for module in (model, beside) if beside else (model,):
+            in_half(module, dtype)
         for master, weight in zip(self.masters, self.weights, strict=True):
             master.grad, weight.grad = torch.zeros_like(master), torch.zeros_like(weight)
         decayed = [master for master in self.masters if master.ndim > 1]
@@ -62,7 +77,8 @@ class Learner:
     def float_model(self) -> Qwen2_5_VLForConditionalGeneration:
         """A copy of the model with the float32 weights."""
         model = copy.deepcopy(self.model)
-        for weight, master in zip(model.parameters(), self.masters, strict=True):
+        # What was trained beside the model comes after it.
+        for weight, master in zip(model.parameters(), self.masters, strict=False):
             weight.data = master.detach().clone()
         return model
 
@@ -85,15 +101,21 @@ def rate_factor(step: int, steps: int, warmup: int) -> float:
 
 
 class Imitation:
-    """Steps of one learner on batches of one shape; on a GPU a step is one captured graph."""
+    """Steps of one learner on batches of one shape; on a GPU a step is one captured graph.
 
-    def __init__(self, learner: Learner, image_at: int) -> None:
+    Args:
+        sight: what it is trained beside, and the weight of its loss.
+    """
+
+    def __init__(self, learner: Learner, sight: Sight, sight_weight: float, image_at: int) -> None:
         self.learner, self.forward = learner, Forward(learner.model, image_at, TOKENS)
-        self.loss = torch.zeros(2, device=learner.rate.device)  # of a token, summed over steps; and their number
+        self.sight, self.sight_weight = sight, sight_weight
+        # Summed over steps: 1, the loss of a token, and the shares of cells whose parts are read right.
+        self.sums = torch.zeros(2 + len(PARTS), device=learner.rate.device)
         self.graph, self.batch = None, None
 
     def step(self, batch: Batch) -> None:
-        """Learn from one batch, and add to `loss`."""
+        """Learn from one batch, and add to `sums`."""
         if not batch.pictures.is_cuda:
             self.batch = batch
             self._step()
@@ -119,71 +141,74 @@ class Imitation:
 
     def _step(self) -> None:
         batch, wanted = self.batch, self.batch.labels[:, 1:]
-        hidden = self.forward.hidden_states(batch.input_ids, self.forward.see(batch.pictures))
+        seen = self.forward.see(batch.pictures)
+        sight_loss, read = self.sight.loss(seen, batch.cells)
+        hidden = self.forward.hidden_states(batch.input_ids, seen)
         logits = self.forward.head(hidden[:, :-1]).float()
         losses = functional.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
         )
         count = (wanted != IGNORED).sum()
         loss = losses.sum() / count
-        loss.backward()
+        (loss + self.sight_weight * sight_loss).backward()
         self.learner.step()
-        self.loss += torch.stack((loss.detach(), torch.ones_like(loss)))
+        self.sums += torch.cat((torch.ones_like(loss)[None], loss.detach()[None], read))
+
+    def take_means(self) -> dict[str, float]:
+        """Of the steps since the last call."""
+        steps, *sums = self.sums.tolist()
+        self.sums.zero_()
+        return {name: round(total / steps, 4) for name, total in zip(MEANS, sums, strict=True)}
 
 
-def train(config: Config, out: Path, device: str, workers: int, compiled: bool, until: int) -> None:
+def train(config: Config, role: str, out: Path, device: str, workers: int, compiled: bool, until: int) -> None:
     settings, tokenizer = config.pretrain, family_tokenizer(config)
     prompts = Prompts(tokenizer)
     torch.manual_seed(settings.seed)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    learners = {
-        role: Learner(new_model(config, role, tokenizer).to(device), dtype, rate, settings.weight_decay)
-        for role, rate in (("base", settings.base_rate), ("amateur", settings.amateur_rate))
-    }
+    model = new_model(config, role, tokenizer).to(device)
+    sight = Sight(config.size(role).hidden).to(device)
+    learner = Learner(model, dtype, settings.rate[role], settings.weight_decay, beside=sight)
     if compiled:
-        for learner in learners.values():
-            for layer in (*learner.model.model.language_model.layers, *learner.model.model.visual.blocks):
-                layer.mlp.compile()
-                for name in ("norm1", "norm2", "input_layernorm", "post_attention_layernorm"):
-                    if hasattr(layer, name):
-                        getattr(layer, name).compile()
-    imitations = {role: Imitation(learner, prompts.image_at) for role, learner in learners.items()}
-    state, first = out / "pretrain.pt", 0
+        compile_small_parts(model)
+    imitation = Imitation(learner, sight, settings.sight, prompts.image_at)
+    state, first = out / f"pretrain-{role}.pt", 0
     if state.exists():
         saved = torch.load(state, map_location=device)
         first = saved["step"]
-        for role, learner in learners.items():
-            learner.load(saved[role])
-
-    def save(step: int) -> None:
-        torch.save({"step": step, **{role: learner.state() for role, learner in learners.items()}}, state)
-        for role, learner in learners.items():
-            save_model(learner.float_model(), out / role, config, role, tokenizer)
+        learner.load(saved["learner"])
 
     batches = loader(Corpus(prompts, settings, first, until), workers, device == "cuda")
     started = time.perf_counter()
-    with (out / "pretrain.jsonl").open("a") as log:
+    with (out / f"pretrain-{role}.jsonl").open("a") as log:
         bar = tqdm(enumerate(batches, first), total=until, initial=first, unit="step", mininterval=5)
         for step, batch in bar:
-            batch = batch.to(device)
-            for role, imitation in imitations.items():
-                learners[role].set_rate(rate_factor(step, settings.steps, settings.warmup))
-                imitation.step(batch)
+            learner.set_rate(rate_factor(step, settings.steps, settings.warmup))
+            imitation.step(batch.to(device))
             if (step + 1) % LOG_EVERY == 0:
-                row = {role: round(float(one.loss[0] / one.loss[1]), 4) for role, one in imitations.items()}
-                for one in imitations.values():
-                    one.loss.zero_()
+                row = imitation.take_means()
                 log.write(json.dumps({"step": step + 1, "s": round(time.perf_counter() - started, 1), **row}) + "\n")
                 log.flush()
                 bar.set_postfix(row)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
-                save(step + 1)
+                torch.save({"step": step + 1, "learner": learner.state()}, state)
+                save_model(learner.float_model(), out / role, config, role, tokenizer)
+
+
+def compile_small_parts(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """The norms and MLPs, whose many small kernels take most of a step."""
+    for layer in (*model.model.language_model.layers, *model.model.visual.blocks):
+        layer.mlp.compile()
+        for name in ("norm1", "norm2", "input_layernorm", "post_attention_layernorm"):
+            if hasattr(layer, name):
+                getattr(layer, name).compile()
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tiny_family.pretrain", description=__doc__.splitlines()[0]
     )
+    parser.add_argument("role", choices=ROLES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="instead of config.yaml's")
     parser.add_argument("--batch", type=int, help="instead of config.yaml's")
@@ -195,7 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
     changes = {name: value for name in ("steps", "batch") if (value := getattr(args, name)) is not None}
     args.out.mkdir(parents=True, exist_ok=True)
     config = load_config(pretrain=changes)
-    train(config, args.out, args.device, args.workers, args.compile, args.until or config.pretrain.steps)
+    until = args.until or config.pretrain.steps
+    train(config, args.role, args.out, args.device, args.workers, args.compile, until)
 
 
 if __name__ == "__main__":

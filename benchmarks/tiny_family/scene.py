@@ -70,6 +70,11 @@ def name(column: int, row: int) -> str:
     return f"{LETTERS[column]}{row + 1}"
 
 
+def middle(index: int, size: int) -> float:
+    """Of a row or column, in pixels from the edge of the picture; cells are drawn a little off it."""
+    return MARGIN + (index + 0.5) * (PIXELS - MARGIN) / size
+
+
 def draw(scene: Scene, look: int, worn: bool) -> Image.Image:
     """PIXELS x PIXELS, RGB. `look` seeds everything that the scene does not fix; worn digits are harder to read."""
     jitter, digits = random.Random(look), WORN if worn else CLEAR
@@ -78,13 +83,12 @@ def draw(scene: Scene, look: int, worn: bool) -> Image.Image:
     canvas = ImageDraw.Draw(picture)
     side = (PIXELS - MARGIN) / scene.size
     for index in range(scene.size):
-        middle = MARGIN + (index + 0.5) * side
-        _write(picture, LETTERS[index], middle, MARGIN / 2, 11, (90, 90, 90))
-        _write(picture, str(index + 1), MARGIN / 2, middle, 11, (90, 90, 90))
+        _write(picture, LETTERS[index], middle(index, scene.size), MARGIN / 2, 11, (90, 90, 90))
+        _write(picture, str(index + 1), MARGIN / 2, middle(index, scene.size), 11, (90, 90, 90))
     for index, cell in enumerate(scene.cells):
         column, row = index % scene.size, index // scene.size
-        x = MARGIN + (column + 0.5) * side + jitter.uniform(-0.07, 0.07) * side
-        y = MARGIN + (row + 0.5) * side + jitter.uniform(-0.07, 0.07) * side
+        x = middle(column, scene.size) + jitter.uniform(-0.07, 0.07) * side
+        y = middle(row, scene.size) + jitter.uniform(-0.07, 0.07) * side
         radius = side * jitter.uniform(0.33, 0.41)
         tint = tuple(min(255, max(0, part + jitter.randint(-28, 28))) for part in COLOURS[cell.colour])
         _draw_shape(canvas, cell.shape, x, y, radius, jitter.uniform(-0.2, 0.2), tint)
