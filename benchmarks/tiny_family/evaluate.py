@@ -29,7 +29,7 @@ from benchmarks.tiny_family.serving import Launch, conditions
 from benchmarks.tiny_family.settings import PASS_AT, QUICK, SETTINGS, Setting, choose
 from benchmarks.tiny_family.wordings import TEST, VALIDATION
 
-PIECE_SAMPLES = 4000  # about a minute of one process
+PIECE_SAMPLES = 1000  # about 15 s of one process
 QUICK_COUNT = 200
 UNFINISHED = 3  # exit code
 

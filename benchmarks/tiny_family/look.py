@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ def begin_answers(batch: Batch, tokens: list[int]) -> Batch:
     ids = torch.cat((batch.input_ids, batch.input_ids.new_zeros(len(batch.input_ids), len(tokens))), 1)
     places = batch.lengths[:, None] + torch.arange(len(tokens), device=ids.device)
     ids = ids.scatter(1, places, torch.tensor(tokens, device=ids.device).expand(len(ids), -1))
-    return Batch(batch.pictures, ids, batch.labels, batch.lengths + len(tokens))
+    return replace(batch, input_ids=ids, lengths=batch.lengths + len(tokens))
 
 
 if __name__ == "__main__":

@@ -57,15 +57,16 @@ class Launch:
 
     @contextlib.contextmanager
     def _started(self, server: str, copy: int) -> Iterator[tuple[subprocess.Popen, Path, str]]:
-        port, log = _free_port(), self.logs / f"server-{server}-{copy}.log"
+        port, log, gpus = _free_port(), self.logs / f"server-{server}-{copy}.log", _gpus()
+        spread = {"CUDA_VISIBLE_DEVICES": str(copy % gpus)} if gpus > 1 else {}
         command = [
             self.python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *self._models(server),
-            *(GPU_FLAGS if shutil.which("nvidia-smi") else CPU_FLAGS).split(), *self.flags,
+            *(GPU_FLAGS if gpus else CPU_FLAGS).split(), *self.flags,
             "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(_free_port()), "--random-seed", "1",
         ]  # fmt: skip
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment(), process_group=0
+                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment() | spread, process_group=0
             )
         try:
             yield process, log, f"http://127.0.0.1:{port}"
@@ -91,6 +92,12 @@ class Launch:
 def conditions(launch: Launch) -> dict:
     """Of the machine and the server, as `benchmarks.conditions` has them; asked for before a server takes the GPU."""
     return json.loads(launch.run_module("benchmarks.conditions").splitlines()[-1])
+
+
+def _gpus() -> int:
+    if not shutil.which("nvidia-smi"):
+        return 0
+    return len(subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines())
 
 
 def _free_port() -> int:
