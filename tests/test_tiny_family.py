@@ -231,9 +231,10 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     config = load_config(pretrain={"batch": 2, "steps": 3})
     for run, stops in (("whole", (3,)), ("parts", (1, 3))):
         for until in stops:
-            pretrain.train(config, "amateur", _folder(tmp_path / run), "cpu", workers=0, compiled=False, until=until)
-    whole, parts = (load_model(tmp_path / run / "amateur").state_dict() for run in ("whole", "parts"))
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+            pretrain.train(config, _folder(tmp_path / run), ["cpu"], workers=0, compiled=False, until=until)
+    for role in pretrain.ROLES:
+        whole, parts = (load_model(tmp_path / run / role).state_dict() for run in ("whole", "parts"))
+        assert all(torch.equal(whole[key], parts[key]) for key in whole), role
 
 
 def _folder(path):

@@ -1,19 +1,22 @@
-"""Pre-train a model by imitation. Base and amateur see the same batches, which follow from the seed.
+"""Pre-train base and amateur by imitation, side by side on the same batches.
 
-    python -m benchmarks.tiny_family.pretrain base --out models/family [--steps N] [--workers 15]
+    python -m benchmarks.tiny_family.pretrain --out models/family [--devices cuda:0 cuda:1] [--workers 15]
 
-Writes OUT/ROLE, OUT/pretrain-ROLE.jsonl (losses) and OUT/pretrain-ROLE.pt, from which an interrupted run goes on.
+Writes OUT/base, OUT/amateur, OUT/pretrain.jsonl (losses) and OUT/pretrain.pt, from which an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -101,27 +104,36 @@ def rate_factor(step: int, steps: int, warmup: int) -> float:
 
 
 class Imitation:
-    """Steps of one learner on batches of one shape; on a GPU a step is one captured graph.
+    """A model that learns from batches of one shape; on a GPU a step is one captured graph."""
 
-    Args:
-        sight: what it is trained beside, and the weight of its loss.
-    """
-
-    def __init__(self, learner: Learner, sight: Sight, sight_weight: float, image_at: int) -> None:
-        self.learner, self.forward = learner, Forward(learner.model, image_at, TOKENS)
-        self.sight, self.sight_weight = sight, sight_weight
+    def __init__(self, config: Config, role: str, tokenizer: Tokenizer, device: str, compiled: bool) -> None:
+        settings, self.device = config.pretrain, torch.device(device)
+        torch.manual_seed(settings.seed)
+        model = new_model(config, role, tokenizer).to(device)
+        self.sight, self.sight_weight = Sight(config.size(role).hidden).to(device), settings.sight
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.learner = Learner(model, dtype, settings.rate[role], settings.weight_decay, beside=self.sight)
+        if compiled:
+            compile_small_parts(model)
+        self.forward = Forward(model, Prompts(tokenizer).image_at, TOKENS)
         # Summed over steps: 1, the loss of a token, and the shares of cells whose parts are read right.
-        self.sums = torch.zeros(2 + len(PARTS), device=learner.rate.device)
+        self.sums = torch.zeros(2 + len(PARTS), device=device)
         self.graph, self.batch = None, None
 
-    def step(self, batch: Batch) -> None:
-        """Learn from one batch, and add to `sums`."""
-        if not batch.pictures.is_cuda:
+    def step(self, batch: Batch, rate_factor: float) -> None:
+        """Learn from one batch, and add to `sums`. On a GPU it returns before that is done."""
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                self._launch(batch, rate_factor)
+        else:
+            self.learner.set_rate(rate_factor)
             self.batch = batch
             self._step()
-            return
+
+    def _launch(self, batch: Batch, rate_factor: float) -> None:
+        self.learner.set_rate(rate_factor)
         if self.graph is None:
-            self.batch = Batch(**{name: tensor.clone() for name, tensor in vars(batch).items()})
+            self.batch = batch.to(self.device)
             self._capture()
             return
         for static, new in zip(vars(self.batch).values(), vars(batch).values(), strict=True):
@@ -136,7 +148,7 @@ class Imitation:
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=side):  # by default it captures on a stream of the first device
             self._step()
 
     def _step(self) -> None:
@@ -161,38 +173,35 @@ class Imitation:
         return {name: round(total / steps, 4) for name, total in zip(MEANS, sums, strict=True)}
 
 
-def train(config: Config, role: str, out: Path, device: str, workers: int, compiled: bool, until: int) -> None:
+def train(config: Config, out: Path, devices: Sequence[str], workers: int, compiled: bool, until: int) -> None:
     settings, tokenizer = config.pretrain, family_tokenizer(config)
-    prompts = Prompts(tokenizer)
-    torch.manual_seed(settings.seed)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = new_model(config, role, tokenizer).to(device)
-    sight = Sight(config.size(role).hidden).to(device)
-    learner = Learner(model, dtype, settings.rate[role], settings.weight_decay, beside=sight)
-    if compiled:
-        compile_small_parts(model)
-    imitation = Imitation(learner, sight, settings.sight, prompts.image_at)
-    state, first = out / f"pretrain-{role}.pt", 0
+    imitations = {
+        role: Imitation(config, role, tokenizer, device, compiled)
+        for role, device in zip(ROLES, itertools.cycle(devices), strict=False)
+    }
+    state, first = out / "pretrain.pt", 0
     if state.exists():
-        saved = torch.load(state, map_location=device)
+        saved = torch.load(state, map_location="cpu")
         first = saved["step"]
-        learner.load(saved["learner"])
+        for role, imitation in imitations.items():
+            imitation.learner.load(saved[role])
 
-    batches = loader(Corpus(prompts, settings, first, until), workers, device == "cuda")
+    batches = loader(Corpus(Prompts(tokenizer), settings, first, until), workers, pin=devices[0] != "cpu")
     started = time.perf_counter()
-    with (out / f"pretrain-{role}.jsonl").open("a") as log:
+    with (out / "pretrain.jsonl").open("a") as log:
         bar = tqdm(enumerate(batches, first), total=until, initial=first, unit="step", mininterval=5)
         for step, batch in bar:
-            learner.set_rate(rate_factor(step, settings.steps, settings.warmup))
-            imitation.step(batch.to(device))
+            for imitation in imitations.values():
+                imitation.step(batch, rate_factor(step, settings.steps, settings.warmup))
             if (step + 1) % LOG_EVERY == 0:
-                row = imitation.take_means()
+                row = {role: imitation.take_means() for role, imitation in imitations.items()}
                 log.write(json.dumps({"step": step + 1, "s": round(time.perf_counter() - started, 1), **row}) + "\n")
                 log.flush()
-                bar.set_postfix(row)
+                bar.set_postfix({role: means["loss"] for role, means in row.items()})
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
-                torch.save({"step": step + 1, "learner": learner.state()}, state)
-                save_model(learner.float_model(), out / role, config, role, tokenizer)
+                torch.save({"step": step + 1, **{role: one.learner.state() for role, one in imitations.items()}}, state)
+                for role, imitation in imitations.items():
+                    save_model(imitation.learner.float_model(), out / role, config, role, tokenizer)
 
 
 def compile_small_parts(model: Qwen2_5_VLForConditionalGeneration) -> None:
@@ -208,12 +217,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tiny_family.pretrain", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("role", choices=ROLES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="instead of config.yaml's")
     parser.add_argument("--batch", type=int, help="instead of config.yaml's")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--devices", nargs="+", default=["cuda" if torch.cuda.is_available() else "cpu"], help="of base and amateur"
+    )
     parser.add_argument("--compile", action="store_true", help="fuse the small kernels: slower to start")
     parser.add_argument("--until", type=int, help="stop at this step, to go on later")
     args = parser.parse_args(arguments)
@@ -221,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     config = load_config(pretrain=changes)
     until = args.until or config.pretrain.steps
-    train(config, args.role, args.out, args.device, args.workers, args.compile, until)
+    train(config, args.out, args.devices, args.workers, args.compile, until)
 
 
 if __name__ == "__main__":

@@ -210,8 +210,8 @@ def ask(scene: Scene, rng: random.Random) -> Problem:
     """One more training question about a scene that was made for another."""
     level = 1 if scene.size == 3 else 2
     while True:
-        kind = rng.choices(("read_row", "read_cell", "count", "add", "compare", "path"), (40, 15, 15, 15, 15, 15))[0]
-        if asked := _ASKERS[kind](scene, rng):
+        kind = rng.choices(tuple(_ASKERS), tuple(weight for _, weight in _ASKERS.values()))[0]
+        if asked := _ASKERS[kind][0](scene, rng):
             subject, words = asked
             reading, answer = _READERS[kind](scene, subject)
             question = word(kind, TRAIN, rng, words)
@@ -244,6 +244,11 @@ def _ask_path(scene: Scene, rng: random.Random) -> tuple[tuple, dict] | None:
         return None
     steps = rng.randint(2, min(6, len(places) - 1))
     return (*start, steps), {"start": name(*start), "steps": steps}
+
+
+def _ask_odd(scene: Scene, rng: random.Random) -> tuple[tuple, dict] | None:
+    totals = [sum(cell.digit for cell in scene.row(row)) for row in range(scene.size)]
+    return ((), {}) if len(set(totals)) == 2 and min(map(totals.count, totals)) == 1 else None
 
 
 def _ask_cell(scene: Scene, rng: random.Random) -> tuple[tuple, dict]:
@@ -311,6 +316,11 @@ def _read_odd(scene: Scene, subject: tuple) -> tuple[tuple, str]:
     return rows, str(odd_one([sum(row) for row in rows]))
 
 
+def usual_one(totals: Sequence[int]) -> int:
+    """The total that comes most often."""
+    return max(totals, key=totals.count)
+
+
 def odd_one(totals: Sequence[int]) -> int:
     """The total that comes once; the largest if none or all do, which only a misread grid has."""
     once = [total for total in totals if totals.count(total) == 1]
@@ -333,9 +343,9 @@ _MAKERS = {
     "count": _make_count, "add": _make_add, "compare": _make_compare, "path": _make_path, "odd": _make_odd,
     "read_cell": _make_reading(_ask_cell), "read_row": _make_reading(_ask_row),
 }  # fmt: skip
-_ASKERS = {
-    "count": _ask_subject, "add": _ask_subject, "compare": _ask_compare, "path": _ask_path,
-    "read_cell": _ask_cell, "read_row": _ask_row,
+_ASKERS = {  # and how often each is asked; most scenes lend themselves to some of them only
+    "count": (_ask_subject, 15), "add": (_ask_subject, 15), "compare": (_ask_compare, 15), "path": (_ask_path, 15),
+    "odd": (_ask_odd, 30), "read_cell": (_ask_cell, 15), "read_row": (_ask_row, 40),
 }  # fmt: skip
 _READERS = {
     "count": _read_count, "add": _read_add, "compare": _read_compare, "path": _read_path, "odd": _read_odd,

@@ -63,7 +63,7 @@ class Print:
     ink: int  # the darkest white
 
 
-CLEAR, WORN = Print((18, 22), range(1), 240), Print((13, 18), range(-20, 21, 4), 200)
+CLEAR, WORN = Print((18, 22), range(1), 240), Print((10, 16), range(-28, 29, 4), 175)
 
 
 def name(column: int, row: int) -> str:

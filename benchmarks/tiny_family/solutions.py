@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.tiny_family.problems import Problem, Seen, inside, odd_one, step
+from benchmarks.tiny_family.problems import Problem, Seen, inside, odd_one, step, usual_one
 from benchmarks.tiny_family.scene import ARROWS, COLOURS, SHAPES, name
 
 SLOW_SHARE = 0.15
@@ -165,7 +165,8 @@ _HOW = {
     ),
     "odd": _How(
         lambda p: (), _odd_line, lambda row: str(sum(row)),
-        lambda p, totals: f"totals {' '.join(map(str, totals))}, so {odd_one(totals)}", _misread_digit,
+        lambda p, totals: f"totals {' '.join(map(str, totals))}, usual {usual_one(totals)}, so {odd_one(totals)}",
+        _misread_digit,
     ),
 }  # fmt: skip
 
