@@ -42,8 +42,9 @@ function pullSentence(pull) {
 function showTip(token) {
   hideTip();
   const told = token.dataset;
+  const said = readable(token.textContent);
   document.getElementById("tip-base").textContent = token.classList.contains("flipped")
-    ? `The base would have said ${readable(told.baseText)}.` : "The base would have said the same.";
+    ? `Instead of ${said} the base would have said ${readable(told.baseText)}.` : `The base would have said ${said} too.`;
   document.getElementById("tip-pull").textContent = pullSentence(Number(told.pull));
   for (const name of ["base", "expert", "amateur", "guided"]) {
     tip.querySelector(`[data-number=${name}]`).textContent = chance(told[name]);

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import io
 import math
+import warnings
 from pathlib import Path
 
 import sglang as sgl
@@ -56,7 +57,10 @@ def explain(
     """
     alphas = sorted(set(alphas))
     shared = {"pictures": pictures, "question": question, "max_tokens": max_tokens}
-    states = one_answer.run_batch([{**shared, "alpha": alpha} for alpha in alphas], backend=backend)
+    with warnings.catch_warnings():
+        # With a traceback of what the state then says in a sentence.
+        warnings.filterwarnings("ignore", message="Error in stream_executor")
+        states = one_answer.run_batch([{**shared, "alpha": alpha} for alpha in alphas], backend=backend)
     answers = []
     for alpha, state in zip(alphas, states, strict=True):
         state["answer"]  # of a request that failed it says why
@@ -92,7 +96,7 @@ def page(explanation: Explanation) -> str:
     return environment.get_template("explain.html").render(
         explanation=explanation,
         answers=[(answer, draw(answer, lowest)) for answer in explanation.answers],
-        bottom_odds=f"{math.exp(-lowest):,.0f}",
+        bottom_odds=f"{float(f'{math.exp(-lowest):.2g}'):,.0f}",
         shade_factors=SHADE_FACTORS,
         style=Markup(style),
         script=Markup(script),

@@ -11,8 +11,8 @@ from programs.token_texts import Decode, token_texts, visible
 
 # From which factor on guidance changed a token's probability enough to be shaded, and the darker shades.
 SHADE_FACTORS = (1.1, 1.5, 3.0, 10.0)
-# Where the chart ends: a probability of 1 in 160,000, less than that of a token drawn blindly.
-LOWEST_LOGPROB = -12.0
+# Where the chart ends: a probability of 1 in 8,100, below which nobody would have said it.
+LOWEST_LOGPROB = -9.0
 
 
 class Token(BaseModel):
@@ -35,9 +35,10 @@ class Token(BaseModel):
         return self.fused_logprob - self.base_logprob
 
     @property
-    def factor(self) -> float:
-        """How many times as likely guidance made this token as the base alone had it."""
-        return math.exp(self.pull)
+    def times(self) -> str:
+        """How many times as likely guidance made this token as the base alone had it, as in "×1.5"."""
+        factor = math.exp(self.pull)
+        return "× over 10,000" if factor > 10_000 else f"×{factor:,.{0 if factor >= 10 else 1}f}"
 
     @property
     def space(self) -> str:
