@@ -1,11 +1,11 @@
-"""What `explain` shows: answers of one question at several alphas, token by token, and the numbers of their chart."""
+"""What `explain` shows: the answers to one question at several alphas, token by token."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from programs.token_texts import Decode, token_texts, visible
 
@@ -29,6 +29,7 @@ class Token(BaseModel):
     fused_logprob: float
     js_nats: float | None  # how far expert and amateur disagree here, from 0 to log 2
 
+    @computed_field
     @property
     def pull(self) -> float:
         """By how many nats guidance raised (or, below 0, lowered) this token's log probability."""
@@ -37,8 +38,10 @@ class Token(BaseModel):
     @property
     def times(self) -> str:
         """How many times as likely guidance made this token as the base alone had it, as in "×1.5"."""
+        if self.pull > math.log(10_000):  # in words, before exp() of a large pull overflows
+            return "over ×10,000"
         factor = math.exp(self.pull)
-        return "× over 10,000" if factor > 10_000 else f"×{factor:,.{0 if factor >= 10 else 1}f}"
+        return f"×{factor:,.{0 if factor >= 10 else 1}f}"
 
     @property
     def space(self) -> str:
@@ -59,6 +62,13 @@ class Token(BaseModel):
         return label(self.base_text)
 
     @property
+    def spoken(self) -> str | None:
+        """What a screen reader says in place of its text; None where the text does."""
+        if self.flipped:
+            return f"{_spoken(self.text)}, flipped; the base would have said {_spoken(self.base_text)}"
+        return None if self.text.strip() else _spoken(self.text)
+
+    @property
     def shade(self) -> str:
         """The class of the shade: "up1" to "up4", "down1" to "down4", or "" for a token that was left alone."""
         level = sum(abs(self.pull) >= math.log(factor) for factor in SHADE_FACTORS)
@@ -73,6 +83,7 @@ class Answer(BaseModel):
     alpha: float
     tokens: list[Token]
 
+    @computed_field
     @property
     def flips(self) -> int:
         return sum(token.flipped for token in self.tokens)
@@ -105,6 +116,10 @@ class Explanation(BaseModel):
 def label(text: str) -> str:
     """A token's text without the blanks around it, or a sign for text that can't be seen."""
     return text.strip() or ("↵" if "\n" in text else "␣" if text else "⋯")
+
+
+def _spoken(text: str) -> str:
+    return text.strip() or {"↵": "line end", "␣": "space", "⋯": "part of a character"}[label(text)]
 
 
 def answer_from_trace(alpha: float, trace: dict[str, list[Any]], decode: Decode) -> Answer:

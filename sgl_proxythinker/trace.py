@@ -9,13 +9,13 @@ step waits for the device, and a step in which no row asks does none of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from sgl_proxythinker.host_copy import HostCopy
-from sgl_proxythinker.strength import TRACE
+from sgl_proxythinker.strength import TRACE, asks_for_trace
 
 FIELDS = (
     "token_id",
@@ -30,6 +30,11 @@ FIELDS = (
 
 _ATTRIBUTE = "proxy_trace"
 _ROWS_AT_ONCE = 16  # of [rows, vocab] temporaries: 10 MB each with a vocabulary of 152,000
+
+
+def rows_that_ask(custom_params: Sequence[Mapping[str, Any] | None]) -> list[int]:
+    """The rows of a batch whose requests want a trace, from the `custom_params` of each row's request."""
+    return [row for row, params in enumerate(custom_params) if asks_for_trace(params)]
 
 
 class Evidence(NamedTuple):

@@ -21,8 +21,8 @@ from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
 from sgl_proxythinker.memory import KVBudget, plan_table
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.runners import ProxyModel, base_share, kv_bytes_per_token, sized_like, weight_bytes
-from sgl_proxythinker.strength import Strength, asks_for_trace, read_strength
-from sgl_proxythinker.trace import attach_evidence, trace_tokens
+from sgl_proxythinker.strength import Strength, read_strength
+from sgl_proxythinker.trace import attach_evidence, rows_that_ask, trace_tokens
 from sgl_proxythinker.upstream.runtime import ForwardBatch, TpModelWorker
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class ProxyWorker(TpModelWorker):
         asked = [req.sampling_params.custom_params for req in batch.reqs]
         strengths = [read_strength(params, self.config.alpha) for params in asked]
         # Answers are sent by the first rank alone.
-        traced = [row for row, params in enumerate(asked) if asks_for_trace(params)] if self.ps.tp_rank == 0 else []
+        traced = rows_that_ask(asked) if self.ps.tp_rank == 0 else []
         with self._strengths.step(strengths, traced):
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
         if traced:

@@ -83,6 +83,11 @@ def test_the_shade_is_the_factor_between_guided_and_base(pull, shade):
     assert token(fused_logprob=-1.0 + pull).shade == shade
 
 
+@pytest.mark.parametrize(("pull", "times"), [(0.0, "×1.0"), (3.0, "×20"), (9.0, "×8,103"), (900.0, "over ×10,000")])
+def test_the_factor_is_told_in_few_digits(pull, times):
+    assert token(fused_logprob=0.0, base_logprob=-pull).times == times
+
+
 def test_numbers_that_are_missing_and_answers_without_a_token_make_a_page():
     answers = [Answer(alpha=0.0, tokens=[]), Answer(alpha=1.0, tokens=[token(), token(js_nats=0.1), token(text="")])]
     about = {"question": "?", "pictures": [], "base": "b", "expert": "e", "amateur": "a"}

@@ -197,6 +197,9 @@ def test_it_says_what_it_is_to_those_who_do_not_see_it(opened):
     for selector, role in (("#alpha", "slider"), (".tokens", "group"), (".plot svg", "image"), (".token", "button")):
         element = opened.find_element(By.CSS_SELECTOR, f".answer:not([hidden]) {selector}, {selector}[type=range]")
         assert (element.aria_role, bool(element.accessible_name)) == (role, True), selector
+    tokens = opened.find_elements(By.CSS_SELECTOR, ".answer:not([hidden]) .tokens .token")
+    names = [token.accessible_name for token in tokens]
+    assert all(names) and {"line end", "part of a character", "me", "🙂"} <= set(names)
     pictures = opened.find_elements(By.CSS_SELECTOR, ".pictures img")
     assert [picture.accessible_name for picture in pictures] == ["Picture 1 of 1 that the question is about"]
     assert opened.js("document.documentElement.lang") == "en"

@@ -9,6 +9,8 @@ from transformers import AutoTokenizer
 
 from programs.token_texts import token_texts, visible
 
+pytestmark = pytest.mark.xdist_group("guided")  # its triple is there
+
 TEXTS = ["Hello you", "é", "漢字 und 🙂🙃!", "a\n\nb", "naïve café", "\u200d", "👨‍👩‍👧 family", ""]
 
 

@@ -11,7 +11,15 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from servers import ON_GPU
-from sgl_proxythinker.trace import FIELDS, as_lists, attach_evidence, jensen_shannon, publish_trace, trace_tokens
+from sgl_proxythinker.trace import (
+    FIELDS,
+    as_lists,
+    attach_evidence,
+    jensen_shannon,
+    publish_trace,
+    rows_that_ask,
+    trace_tokens,
+)
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 V = 50  # ids that the tokenizer knows
@@ -99,6 +107,27 @@ def test_ids_of_a_large_vocabulary_are_exact():
     [entry] = output.customized_info["proxy_trace"]
     assert (entry[0], entry[FIELDS.index("base_top1_id")]) == (width - 1, width - 2)
     assert output.customized_info["theirs"] == [1], "what others send along stays"
+
+
+def test_only_rows_that_ask_are_computed():
+    asked = [None, {"proxy_trace": True}, {"proxy_alpha": 1.0}, {"proxy_trace": False}, {}, {"proxy_trace": True}]
+    assert rows_that_ask(asked) == [1, 5]
+
+
+def test_a_step_in_which_nobody_asks_has_no_rows_to_compute():
+    """The worker's own question of whether to do anything at all."""
+    from sgl_proxythinker import cpu
+
+    if cpu.is_needed(None):
+        cpu.install()
+    from sgl_proxythinker.strength import Strength
+    from sgl_proxythinker.worker import StrengthTensors
+
+    tensors, strengths = StrengthTensors(DEVICE), [Strength(0.5, 0.5)] * 3
+    for traced, wanted in (([], None), ([0, 2], [0, 2]), ([1], [1]), ([], None)):
+        with tensors.step(strengths, traced):
+            rows = tensors.get().traced
+            assert (rows if rows is None else rows.tolist()) == wanted
 
 
 def test_a_step_in_which_nobody_asks_is_left_alone():
