@@ -99,12 +99,6 @@ function hideSoon() {
   leaving = setTimeout(explainFocused, 150);
 }
 
-function moveTo(token) {
-  const answer = token.closest(".answer");
-  for (const other of tokensOf(answer)) other.tabIndex = other === token ? 0 : -1;
-  token.focus();
-}
-
 /** The token on the line above (-1) or below (1) that is nearest to the middle of this one. */
 function onNextLine(all, from, direction) {
   const middle = (token) => { const r = token.getClientRects()[0]; return { x: (r.left + r.right) / 2, y: (r.top + r.bottom) / 2 }; };
@@ -130,7 +124,7 @@ function onKey(event) {
   if (to === undefined) return;
   event.preventDefault();
   const index = Math.min(Math.max(typeof to === "function" ? to() : to, 0), all.length - 1);
-  if (index === at) explain(token); else moveTo(all[index]);
+  if (index === at) explain(token); else all[index].focus();
 }
 
 function stepToFlipped(answer, direction) {
@@ -141,7 +135,7 @@ function stepToFlipped(answer, direction) {
   const next = direction > 0
     ? flipped.find((index) => index > from || (index === from && !visited)) ?? flipped[0]
     : flipped.findLast((index) => index < from) ?? flipped[flipped.length - 1];
-  moveTo(all[next]);
+  all[next].focus();
 }
 
 for (const answer of answers) {
@@ -187,4 +181,4 @@ if (slider) {
   document.getElementById("strength").hidden = false;
   slider.addEventListener("input", () => showAnswer(Number(slider.value)));
 }
-showAnswer(answers.length - 1);
+showAnswer(slider ? Number(slider.value) : 0);

@@ -1,9 +1,10 @@
 """Too little KV room for the load: requests are retracted, and nobody's tokens change.
 
-The same server carries unequal models (a wider base, heads of different widths), and an expert with one damaged
-embedding: only requests that read the damaged token are harmed.
+The same server carries unequal models (a wider base, heads of different widths), an expert with one damaged embedding
+(only requests that read the damaged token are harmed), and streams whose chunks hold only what is new.
 """
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -44,7 +45,7 @@ def reference(triple):
 def small(triple, tmp_path_factory):
     flags = (
         "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
-        "--schedule-conservativeness", "0.05", "--enable-metrics", *DEVICE,
+        "--schedule-conservativeness", "0.05", "--enable-metrics", "--incremental-streaming-output", *DEVICE,
     )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
@@ -78,6 +79,25 @@ def _long_answer(server, case: Case, trace: bool) -> dict:
     custom_params = {"proxy_alpha": case.alpha, "proxy_trace": trace}
     params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": custom_params}
     return server.generate(text=case.text, sampling_params=params)
+
+
+def test_a_chunk_of_what_is_new_carries_its_trace(small, reference):
+    def stream(wish: bool) -> list[dict]:
+        params = {"temperature": 0, "max_new_tokens": 24, "ignore_eos": True}
+        params["custom_params"] = {"proxy_alpha": 1.5, "proxy_trace": wish}
+        response = small.post("/generate", {"text": "Tell", "stream": True, "sampling_params": params}, stream=True)
+        events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: {")]
+        return [json.loads(event) for event in events]
+
+    with ThreadPoolExecutor(4) as pool:
+        shown, hidden, *_ = pool.map(stream, [True, False, True, False])
+    assert all("proxy_trace" not in chunk["meta_info"] for chunk in hidden)
+    traces = [chunk["meta_info"]["proxy_trace"] for chunk in shown]
+    assert len(traces) > 1
+    assert [trace["token_id"] for trace in traces] == [chunk["output_ids"] for chunk in shown]
+    whole = {name: [value for trace in traces for value in trace[name]] for name in traces[0]}
+    assert len(whole["token_id"]) == 24
+    assert_is_the_oracles(whole, reference, "Tell", [], 1.5)
 
 
 def ask_damaged(server, alpha, **options):
