@@ -172,11 +172,12 @@ tip.addEventListener("pointerleave", hideSoon);
 document.addEventListener("keydown", onKey);
 document.addEventListener("pointermove", (event) => {
   const at = `${event.screenX} ${event.screenY}`;
-  pointer = { at, moved: at !== pointer.at };
+  pointer = { at, moved: pointer.at !== "" && at !== pointer.at };
 }, { capture: true });
 document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".tokens, .plot, #tip")) hideTip(); });
-addEventListener("scroll", () => { if (shown) explainFocused(); }, { passive: true });
-addEventListener("resize", hideTip);
+for (const change of ["scroll", "resize"]) {
+  addEventListener(change, () => { if (shown) explainFocused(); }, { passive: true });
+}
 if (slider) {
   document.getElementById("strength").hidden = false;
   slider.addEventListener("input", () => showAnswer(Number(slider.value)));

@@ -137,6 +137,13 @@ def test_touch_and_mouse_explain_too(opened):
     assert opened.js("document.querySelector('.answer:not([hidden]) .cursor').hidden") is False
 
 
+@pytest.mark.parametrize("change", ["scroll", "resize"])
+def test_what_is_explained_stays_when_the_window_changes(opened, change):
+    press(opened, Keys.TAB, Keys.TAB)
+    opened.execute_script(f"window.dispatchEvent(new Event('{change}'))")
+    assert "Instead of “Let”" in tip(opened)
+
+
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 def test_nothing_runs_over_the_edge(opened, size):
     """Neither the page nor, anywhere in the answer, the explanation."""
