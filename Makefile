@@ -1,6 +1,6 @@
 # Two commands do everything, from nothing but a python3 with venv:
 #   make demo    a guided server answers a question about a picture
-#   make test    all tests
+#   make test    all tests; installs chromium with apt-get if there is none
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m programs.demo
 
 test: $(VENV)/installed
+	.ci/install_browser
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/installed

@@ -256,6 +256,36 @@ CALLS: tuple[Upstream, ...] = (
         "its cached answer is forgotten when the CPU support is installed",
     ),
     _call(
+        "sglang.srt.managers.utils:GenerationBatchResult",
+        "class()",
+        "3bd2383ca669",
+        "a trace takes the tokens from it, once `delay_sample_func` has run where there is one",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler:Scheduler.launch_batch_sample_if_needed",
+        "(self, batch_result, cur_batch)",
+        "c8764ebf01eb",
+        "it calls `delay_sample_func`, before the next forward and on the same stream",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler_components.batch_result_processor:SchedulerBatchResultProcessor._maybe_collect_customized_info",
+        "(self, i, req, logits_output)",
+        "d9bf9ac14d21",
+        "it takes a row's trace to its request when it takes the token",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler_components.output_streamer:_GenerationStreamAccumulator.accept",
+        "(self, *, req)",
+        "f618b277a2fe",
+        "it sends a request's trace along with the same tokens",
+    ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:TokenizerManager._handle_batch_output",
+        "(self, recv_obj)",
+        "4adfb1cf333c",
+        "it collects a request's trace with the same tokens, for `annotate` to find in `meta_info`",
+    ),
+    _call(
         "sglang.lang.api:gen",
         "(name=None, max_tokens=None, min_tokens=None, n=None, stop=None, stop_token_ids=None, stop_regex=None, temperature=None, top_p=None, top_k=None, min_p=None, frequency_penalty=None, presence_penalty=None, ignore_eos=None, return_logprob=None, logprob_start_len=None, top_logprobs_num=None, return_text_in_logprobs=None, dtype=None, choices=None, choices_method=None, regex=None, json_schema=None)",
         "179988e294f1",

@@ -1,8 +1,10 @@
-"""Say in every response's `meta_info` which strength made it.
+"""Say in every response's `meta_info` which strength made it; give a trace to requests that ask, and to no other.
 
 Stock: yields the outputs of one request.
-Ours:  the same outputs, with `proxy_alpha` and `proxy_amateur_alpha` in their `meta_info`.
-Why a hook: `customized_info`, upstream's place for such things, is a list with an element per token.
+Ours:  the same outputs, with `proxy_alpha` and `proxy_amateur_alpha` in their `meta_info`, and `proxy_trace` as one
+       object of lists.
+Why a hook: `customized_info`, upstream's place for such things, is a list with an element per token, and every
+request of a batch gets it.
 """
 
 from sgl_proxythinker.front import annotate

@@ -46,33 +46,47 @@ START_WITHIN_S = 900
 
 def main() -> None:
     args = parse_arguments()
-    with tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch:
-        folder = Path(scratch)
-        tiny = args.base is None
-        if tiny:
-            console.print("Making a tiny random triple. [bold]Its words are noise[/bold]; the machinery is real.")
-            triple = make_triple(folder / "triple")
-            args.base, args.expert, args.amateur = triple.base, triple.expert, triple.amateur
-        image = args.image or draw_picture(folder / "picture.png")
-        with serving(args, tiny, folder / "server.log") as url:
-            console.print(f"Asking about [bold]{image}[/bold]: {args.question}")
-            compare(url, image, args.question, args.alpha)
-        console.print("Server ended.")
+    with tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch, guided_server(args) as url:
+        image = args.image or draw_picture(Path(scratch) / "picture.png")
+        console.print(f"Asking about [bold]{image}[/bold]: {args.question}")
+        compare(url, image, args.question, args.alpha)
+    console.print("Server ended.")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", help="the large untuned model; with --expert and --amateur")
-    parser.add_argument("--expert", help="the small RL-tuned model")
-    parser.add_argument("--amateur", help="the small model before RL")
+    add_models(parser)
     parser.add_argument("--image", type=Path, help="a picture of yours")
     parser.add_argument("--question", default="How many shapes are in the picture, and which is the largest?")
     parser.add_argument("--alpha", type=float, default=0.5)
     args = parser.parse_args()
+    check_models(parser, args)
+    return args
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", help="the large untuned model; with --expert and --amateur")
+    parser.add_argument("--expert", help="the small RL-tuned model")
+    parser.add_argument("--amateur", help="the small model before RL")
+
+
+def check_models(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     models = (args.base, args.expert, args.amateur)
     if any(models) and not all(models):
         parser.error("give all of --base, --expert and --amateur, or none of them")
-    return args
+
+
+@contextlib.contextmanager
+def guided_server(args: argparse.Namespace) -> Iterator[str]:
+    """The address of a server of --base, --expert and --amateur, or of a tiny random triple; ended with the block."""
+    with tempfile.TemporaryDirectory(prefix="proxythinker-server-") as scratch:
+        folder, tiny = Path(scratch), args.base is None
+        if tiny:
+            console.print("Making a tiny random triple. [bold]Its words are noise[/bold]; the machinery is real.")
+            triple = make_triple(folder / "triple")
+            args.base, args.expert, args.amateur = triple.base, triple.expert, triple.amateur
+        with serving(args, tiny, folder / "server.log") as url:
+            yield url
 
 
 def draw_picture(path: Path) -> Path:

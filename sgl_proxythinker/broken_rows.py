@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+
+from sgl_proxythinker.host_copy import HostCopy
 
 logger = logging.getLogger(__name__)
 
@@ -18,18 +20,6 @@ MESSAGE = (
 )
 
 
-class Verdict(NamedTuple):
-    """Which rows of a step were sound, on its way to the host."""
-
-    sound: torch.Tensor  # [B] bool on the host; filled once `copied` has happened
-    copied: torch.cuda.Event | None  # None: it was on the host from the start
-
-    def read(self) -> list[bool]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.sound.tolist()
-
-
 def attach_verdict(logits_output: Any, sound: torch.Tensor) -> None:
     """Start the verdict's way to the host, without waiting for it.
 
@@ -37,15 +27,7 @@ def attach_verdict(logits_output: Any, sound: torch.Tensor) -> None:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the verdict to `abort_broken_rows`.
         sound: [B] bool on the model's device, True where the fused row was finite.
     """
-    copied = None
-    if sound.is_cuda:
-        # Pinned, or the copy would make the host wait here. An event of its own: SGLang's `copy_done` exists under
-        # overlap scheduling only.
-        on_host = torch.empty(sound.shape, dtype=torch.bool, pin_memory=True)
-        sound = on_host.copy_(sound, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-    setattr(logits_output, _ATTRIBUTE, Verdict(sound, copied))
+    setattr(logits_output, _ATTRIBUTE, HostCopy.start(sound))
 
 
 def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
@@ -56,7 +38,7 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
         result: the step's result; its copies to the host may still be under way.
         report: log and count them; every rank aborts the same requests, one of them reports.
     """
-    verdict: Verdict | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
+    verdict: HostCopy | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
     if verdict is None or all(rows := verdict.read()):
         return
     from sglang.srt.managers.schedule_batch import FINISH_ABORT

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.strength import ALPHA, Strength, read_strength
+from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, read_strength
+from sgl_proxythinker.trace import as_lists
 
 # On the request object; SGLang copies it, attributes included, for every sample of `n` > 1.
-_ATTRIBUTE = "proxy_strength"
+_ATTRIBUTE = "proxy_admitted"
+
+
+class Admitted(NamedTuple):
+    """What a request asked of guidance, for its answer."""
+
+    strength: Strength
+    trace: bool
 
 
 def admit_inputs(obj: Any, known_ids: int) -> None:
@@ -39,10 +47,10 @@ def admit_inputs(obj: Any, known_ids: int) -> None:
 
 
 def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
-    """Refuse a strength that is no number, or no strength of this server; else write it into `custom_params`.
+    """Refuse a strength or a trace that this server can't give; else write the strength into `custom_params`.
 
     Args:
-        obj: SGLang's `GenerateReqInput` for one request; it remembers the strength for its responses.
+        obj: SGLang's `GenerateReqInput` for one request; it remembers what was asked for its responses.
         tokenized: what will be sent to the scheduler; its sampling parameters are completed.
         config: the server's proxies, or None for a server that serves the base alone.
 
@@ -51,24 +59,44 @@ def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None
     """
     sampling_params = tokenized.sampling_params
     strength = read_strength(sampling_params.custom_params, 0.0 if config is None else config.alpha)
+    trace = asks_for_trace(sampling_params.custom_params)
     if config is None:
         if not strength.is_base_alone:
             raise RequestError(
                 f"this server runs the base model alone and can't guide it ({ALPHA} is {strength.expert:g}). Start "
                 "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
             )
+        if trace:
+            raise RequestError(
+                f"this server runs the base model alone, so there is no expert whose influence {TRACE} could show. "
+                "Start it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+            )
     else:
         if not strength.is_base_alone:
             _refuse_input_logprobs(tokenized)
         sampling_params.custom_params = {**(sampling_params.custom_params or {}), **strength.as_params()}
-    setattr(obj, _ATTRIBUTE, strength)
+    setattr(obj, _ATTRIBUTE, Admitted(strength, trace))
 
 
 def annotate(obj: Any, output: dict[str, Any]) -> dict[str, Any]:
-    """Add the request's strength to an output's `meta_info`; outputs of servers that aren't ours stay as they are."""
-    strength: Strength | None = getattr(obj, _ATTRIBUTE, None)
-    if strength is not None and "meta_info" in output:
-        output["meta_info"].update(strength.as_params())
+    """Say in an output's `meta_info` how it was guided; outputs of servers that aren't ours stay as they are.
+
+    Raises:
+        RuntimeError: the request's trace is not that of its tokens.
+    """
+    admitted: Admitted | None = getattr(obj, _ATTRIBUTE, None)
+    if admitted is None or "meta_info" not in output:
+        return output
+    meta = output["meta_info"]
+    meta.update(admitted.strength.as_params())
+    # SGLang gives it to every request that shared a step with one that asked.
+    entries = meta.pop(TRACE, [])
+    if admitted.trace:
+        meta[TRACE] = as_lists(entries)
+        # Of an aborted request SGLang may send other tokens than it has computed.
+        aborted = (meta.get("finish_reason") or {}).get("type") == "abort"
+        if not aborted and meta[TRACE]["token_id"] != output["output_ids"]:
+            raise RuntimeError(f"request {obj.rid}: its {TRACE} is not that of its tokens, so it is not sent")
     return output
 
 

@@ -66,11 +66,11 @@ class GuidedBackend(BaseBackend):
         yield from super().generate_stream(s, self._guided(sampling_params))
 
     def _guided(self, sampling_params: SglSamplingParams) -> SglSamplingParams:
-        """The same parameters, with the strength that is in force."""
+        """The same parameters, with the strength that is in force, and the trace that the call asks for."""
         fields = {field.name: getattr(sampling_params, field.name) for field in dataclasses.fields(SglSamplingParams)}
         params, dtype = self.default_params, fields["dtype"]
         if isinstance(dtype, GuidedType):
-            fields["dtype"], params = dtype.dtype, dtype.params
+            fields["dtype"], params = dtype.dtype, {**(params or {}), **dtype.params}
         return _GuidedParams(**fields, custom_params=params)
 
     def _add_images(self, s: StreamExecutor, data: dict) -> None:
@@ -156,9 +156,9 @@ class GuidedBackend(BaseBackend):
 
 @dataclasses.dataclass
 class _GuidedParams(SglSamplingParams):
-    """Sampling parameters that carry a strength to the server."""
+    """Sampling parameters that carry a strength to the server, and whether a trace is wanted."""
 
-    custom_params: dict[str, float] | None = None
+    custom_params: dict[str, Any] | None = None
 
     def to_srt_kwargs(self) -> dict[str, Any]:
         guidance = {} if self.custom_params is None else {"custom_params": self.custom_params}

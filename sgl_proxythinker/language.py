@@ -1,31 +1,39 @@
-"""`proxy_gen`: `sgl.gen` with a strength of guidance, for SGLang programs."""
+"""`proxy_gen`: `sgl.gen` with a strength of guidance, and with evidence of it, for SGLang programs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from sgl_proxythinker.strength import ALPHA, read_strength
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.strength import ALPHA, TRACE, asks_for_trace, read_strength
 from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglExpr, SglSelect, gen
 
+_NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
 
-def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, **options: Any) -> SglExpr:
+
+def proxy_gen(
+    name: str | None = None, *args: Any, alpha: float | None = None, trace: bool = False, **options: Any
+) -> SglExpr:
     """Generate, guided with strength `alpha`, inside an `@sgl.function` that runs on a `ProxyBackend`.
 
     Args:
         name: the variable that the text is stored in.
         alpha: weight of `expert - amateur`; 0 is the base model alone. None: the backend's default, else the server's.
+        trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: alpha is no finite number in [-10, 10].
+        RequestError: alpha is no finite number in [-10, 10], trace is no bool, or a trace of choices.
     """
     expression = gen(name, *args, **options)
-    if alpha is None:
-        return expression
-    params = {ALPHA: alpha}
+    params = ({} if alpha is None else {ALPHA: alpha}) | ({TRACE: True} if asks_for_trace({TRACE: trace}) else {})
     read_strength(params, 0.0)
+    if not params:
+        return expression
     if isinstance(expression, SglSelect):
+        if trace:
+            raise RequestError("choices are scored, not generated, so they have no trace: leave trace or choices out")
         expression.choices_method = GuidedChoices(expression.choices_method, params)
     else:
         sampling_params = expression.sampling_params
@@ -40,10 +48,10 @@ class GuidedType:
     """The `dtype` of a call and what it says of guidance."""
 
     dtype: Any
-    params: dict[str, float]
+    params: dict[str, Any]
 
     def __str__(self) -> str:
-        return "proxy_gen with an alpha needs sgl_proxythinker.ProxyBackend; this backend can't guide"
+        return _NEEDS
 
     __repr__ = __str__
 
@@ -53,7 +61,7 @@ class GuidedChoices(ChoicesSamplingMethod):
     """How to choose and what the call says of guidance."""
 
     method: ChoicesSamplingMethod
-    params: dict[str, float]
+    params: dict[str, Any]
 
     def __call__(self, **scores: Any) -> Any:
         """Called by backends that don't know it, with the scores of an unguided model.
@@ -61,4 +69,4 @@ class GuidedChoices(ChoicesSamplingMethod):
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("proxy_gen with an alpha needs sgl_proxythinker.ProxyBackend; this backend can't guide")
+        raise RuntimeError(_NEEDS)

@@ -1,4 +1,4 @@
-"""From a request's `custom_params` to the two weights of the fused distribution."""
+"""From a request's `custom_params` to the two weights of the fused distribution, and whether it asks for evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ MAX_ALPHA = 10.0
 
 ALPHA = "proxy_alpha"
 AMATEUR_ALPHA = "proxy_amateur_alpha"
+TRACE = "proxy_trace"
 PREFIX = "proxy_"
+KNOWN_KEYS = (ALPHA, AMATEUR_ALPHA, TRACE)
 
 
 class Strength(NamedTuple):
@@ -48,10 +50,25 @@ def read_strength(custom_params: Any, default_alpha: float) -> Strength:
             f'custom_params is {_shown(custom_params)}, not an object. Send {{"custom_params": {{"{ALPHA}": 0.5}}}}.'
         )
     for key in custom_params:
-        if isinstance(key, str) and key.startswith(PREFIX) and key not in (ALPHA, AMATEUR_ALPHA):
-            raise RequestError(f"custom_params has an unknown key {key!r}: known are {ALPHA!r} and {AMATEUR_ALPHA!r}.")
+        if isinstance(key, str) and key.startswith(PREFIX) and key not in KNOWN_KEYS:
+            raise RequestError(f"custom_params has an unknown key {key!r}: known are {', '.join(KNOWN_KEYS)}.")
     alpha = _number(custom_params, ALPHA, default_alpha)
     return Strength(alpha, _number(custom_params, AMATEUR_ALPHA, alpha))
+
+
+def asks_for_trace(custom_params: Mapping[str, Any] | None) -> bool:
+    """Whether the request wants `meta_info["proxy_trace"]`.
+
+    Args:
+        custom_params: as `read_strength` admitted them.
+
+    Raises:
+        RequestError: its value is neither true nor false.
+    """
+    value = None if custom_params is None else custom_params.get(TRACE)
+    if value is not None and not isinstance(value, bool):
+        raise RequestError(f"{TRACE} is {_shown(value)}: send true for evidence with every token, or leave it out.")
+    return value is True
 
 
 def _number(custom_params: Mapping[str, Any], key: str, default: float) -> float:

@@ -22,6 +22,7 @@ from sgl_proxythinker.memory import KVBudget, plan_table
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.runners import ProxyModel, base_share, kv_bytes_per_token, sized_like, weight_bytes
 from sgl_proxythinker.strength import Strength, read_strength
+from sgl_proxythinker.trace import attach_evidence, rows_that_ask, trace_tokens
 from sgl_proxythinker.upstream.runtime import ForwardBatch, TpModelWorker
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,15 @@ class ProxyWorker(TpModelWorker):
         """One step of all three models and one sample of the fused row, per request of `batch`."""
         if batch is None:
             raise RuntimeError("a forward without its ScheduleBatch carries no request's strength")
-        strengths = [read_strength(req.sampling_params.custom_params, self.config.alpha) for req in batch.reqs]
-        with self._strengths.step(strengths):
-            return super().forward_batch_generation(batch, forward_batch, **kwargs)
+        asked = [req.sampling_params.custom_params for req in batch.reqs]
+        strengths = [read_strength(params, self.config.alpha) for params in asked]
+        # Answers are sent by the first rank alone.
+        traced = rows_that_ask(asked) if self.ps.tp_rank == 0 else []
+        with self._strengths.step(strengths, traced):
+            result = super().forward_batch_generation(batch, forward_batch, **kwargs)
+        if traced:
+            trace_tokens(result)
+        return result
 
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> Any:
         """The base's forward, with the fused logits in place of the base's own.
@@ -99,6 +106,9 @@ class ProxyWorker(TpModelWorker):
             one_alpha=strengths.one_alpha, all_guided=strengths.all_guided,
         )  # fmt: skip
         attach_verdict(logits_output, neutralize_broken_rows_(fused, self.vocab_size))
+        if strengths.traced is not None:
+            base = logits_output.next_token_logits
+            attach_evidence(logits_output, base, expert, amateur, fused, strengths.traced, self.vocab_size)
         logits_output.next_token_logits = fused
         return output
 
@@ -110,6 +120,7 @@ class StepStrengths(NamedTuple):
     amateur: torch.Tensor  # [B] float32
     one_alpha: bool  # in every row both weights are equal
     all_guided: bool  # in no row both weights are 0
+    traced: torch.Tensor | None  # [R] int64 rows whose request asks for a trace; None: no row does
 
 
 class StrengthTensors:
@@ -117,25 +128,29 @@ class StrengthTensors:
 
     def __init__(self, device: str):
         self._device = device
-        self._rows: list[Strength] | None = None
+        self._asked: tuple[list[Strength], list[int]] | None = None
         self._step: StepStrengths | None = None
         self._in_step = False
 
     @contextmanager
-    def step(self, rows: list[Strength]) -> Iterator[None]:
-        """While it is open, `get` gives the weights of `rows`, in the batch's order."""
-        if rows != self._rows:
-            pin = torch.device(self._device).type == "cuda"
-            weights = torch.tensor(rows, dtype=torch.float32, pin_memory=pin)
-            expert, amateur = weights.to(self._device, non_blocking=True).T.contiguous()
-            one_alpha = all(row.expert == row.amateur for row in rows)
-            all_guided = not any(row.is_base_alone for row in rows)
-            self._rows, self._step = rows, StepStrengths(expert, amateur, one_alpha, all_guided)
+    def step(self, strengths: list[Strength], traced: list[int]) -> Iterator[None]:
+        """While it is open, `get` gives the weights of `strengths`, in the batch's order, and the `traced` rows."""
+        if (strengths, traced) != self._asked:
+            expert, amateur = self._on_device(strengths, torch.float32).T.contiguous()
+            one_alpha = all(row.expert == row.amateur for row in strengths)
+            all_guided = not any(row.is_base_alone for row in strengths)
+            rows = self._on_device(traced, torch.int64) if traced else None
+            self._asked = strengths, traced
+            self._step = StepStrengths(expert, amateur, one_alpha, all_guided, rows)
         self._in_step = True
         try:
             yield
         finally:
             self._in_step = False
+
+    def _on_device(self, values: list, dtype: torch.dtype) -> torch.Tensor:
+        pin = torch.device(self._device).type == "cuda"
+        return torch.tensor(values, dtype=dtype, pin_memory=pin).to(self._device, non_blocking=True)
 
     def get(self) -> StepStrengths:
         if not self._in_step:

@@ -60,6 +60,19 @@ def test_async_generate_is_the_same_engine(engine):
     assert answer["output_ids"] == engine.generate("Hi", params(1.0))["output_ids"]
 
 
+def test_equal_proxies_leave_no_trace(engine):
+    asked = params(4.0, custom_params={"proxy_alpha": 4.0, "proxy_trace": True})
+    both = engine.generate(["Hi", "Go"], [asked, params(4.0)])
+    assert "proxy_trace" not in both[1]["meta_info"]
+    trace = both[0]["meta_info"]["proxy_trace"]
+    assert trace["token_id"] == trace["base_top1_id"] == both[0]["output_ids"]
+    assert trace["expert_logprob"] == trace["amateur_logprob"]
+    assert trace["fused_logprob"] == trace["base_logprob"]
+    assert trace["js_nats"] == pytest.approx([0] * 12, abs=1e-6) and not any(trace["flipped"])
+    with pytest.raises(ValueError, match="proxy_trace is 1"):
+        engine.generate("Hi", params(1.0, custom_params={"proxy_trace": 1}))
+
+
 def test_a_bad_alpha_is_a_value_error(engine):
     with pytest.raises(ValueError, match="proxy_alpha is 'x'"):
         engine.generate("Hi", params("x"))
@@ -111,7 +124,7 @@ def test_programs_run_on_the_engine(engine, triple):
     @sgl.function
     def program(s, first, second):
         s += sgl.user(sgl.image(first) + "What is it?")
-        s += sgl.assistant(proxy_gen("thought", alpha=1.0, max_tokens=12, temperature=0))
+        s += sgl.assistant(proxy_gen("thought", alpha=1.0, trace=True, max_tokens=12, temperature=0))
         s += sgl.user(sgl.image(second) + "And now?")
         s += sgl.assistant(sgl.gen("plain", max_tokens=8, temperature=0))
 
@@ -120,8 +133,12 @@ def test_programs_run_on_the_engine(engine, triple):
         state = program.run(*pictures, backend=backend)
         assert state.error() is None
         strengths = [state.get_meta_info(name)["proxy_alpha"] for name in ("thought", "plain")]
+        trace = state.get_meta_info("thought")["proxy_trace"]
+        assert engine.tokenizer_manager.tokenizer.decode(trace["token_id"]) == state["thought"]
+        assert "proxy_trace" not in state.get_meta_info("plain")
         streamed = program.run(*pictures, backend=backend, stream=True)
         assert "".join(streamed.text_iter("thought")) == state["thought"]
+        assert streamed.get_meta_info("thought")["proxy_trace"]["token_id"] == trace["token_id"]
         text, thought, plain = state.text(), state["thought"], state["plain"]
     assert strengths == [1.0, 0.0]
     start = text[: text.index(thought)]

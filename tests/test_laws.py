@@ -30,6 +30,11 @@ def test_a_plain_server_says_so_and_refuses_to_guide(plain):
     body = {"text": "Hi", "sampling_params": {**GREEDY, "custom_params": {"proxy_alpha": 0.5}}}
     response = plain.post("/generate", body)
     assert response.status_code == 400 and "base model alone" in response.text
+    body["sampling_params"]["custom_params"] = {"proxy_trace": True}
+    response = plain.post("/generate", body)
+    assert response.status_code == 400 and "there is no expert whose influence proxy_trace could show" in response.text
+    body["sampling_params"]["custom_params"] = {"proxy_trace": False}
+    assert "proxy_trace" not in plain.generate(**body)["meta_info"]
     meta = plain.generate(text="Hi", sampling_params=GREEDY)["meta_info"]
     assert (meta["proxy_alpha"], meta["proxy_amateur_alpha"]) == (0.0, 0.0)
 

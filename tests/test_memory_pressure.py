@@ -1,19 +1,21 @@
 """Too little KV room for the load: requests are retracted, and nobody's tokens change.
 
-The same server carries unequal models (a wider base, heads of different widths), and an expert with one damaged
-embedding: only requests that read the damaged token are harmed.
+The same server carries unequal models (a wider base, heads of different widths), an expert with one damaged embedding
+(only requests that read the damaged token are harmed), and streams whose chunks hold only what is new.
 """
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from cases import LOGPROB_TOLERANCE, Case, ask_all, assert_agrees, mixed_cases, oracle_answer
 from programs.random_triple import UNEQUAL, make_triple
 from programs.reference_hf import Reference
 from servers import DEVICE, command, serving
+from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("pressure")
 
@@ -43,7 +45,7 @@ def reference(triple):
 def small(triple, tmp_path_factory):
     flags = (
         "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
-        "--schedule-conservativeness", "0.05", "--enable-metrics", *DEVICE,
+        "--schedule-conservativeness", "0.05", "--enable-metrics", "--incremental-streaming-output", *DEVICE,
     )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
@@ -60,20 +62,47 @@ def test_retracted_requests_give_the_oracles_tokens(small, reference):
     """Long answers that together need several times the room, in one burst."""
     cases = [Case(f"Say number {index}", alpha=index / 4) for index in range(16)]
     with ThreadPoolExecutor(len(cases)) as pool:
-        answers = list(pool.map(lambda case: _long_answer(small, case), cases))
+        # Every other one asks for a trace, which must lose no token where a request is retracted.
+        answers = list(pool.map(lambda case, trace: _long_answer(small, case, trace), cases, [True, False] * 8))
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
     for answer, case in zip(answers, cases, strict=True):
         oracle = reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False)
         assert answer["output_ids"] == oracle.token_ids, f"alpha {case.alpha}"
+    for answer, case in list(zip(answers, cases, strict=True))[::2]:
+        trace = answer["meta_info"]["proxy_trace"]
+        assert trace["token_id"] == answer["output_ids"]
+        assert_is_the_oracles(trace, reference, case.text, [], case.alpha)
+    assert not any("proxy_trace" in answer["meta_info"] for answer in answers[1::2])
 
 
-def _long_answer(server, case: Case) -> dict:
-    params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": {"proxy_alpha": case.alpha}}
+def _long_answer(server, case: Case, trace: bool) -> dict:
+    custom_params = {"proxy_alpha": case.alpha, "proxy_trace": trace}
+    params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": custom_params}
     return server.generate(text=case.text, sampling_params=params)
 
 
+def test_a_chunk_of_what_is_new_carries_its_trace(small, reference):
+    def stream(wish: bool) -> list[dict]:
+        params = {"temperature": 0, "max_new_tokens": 24, "ignore_eos": True}
+        params["custom_params"] = {"proxy_alpha": 1.5, "proxy_trace": wish}
+        response = small.post("/generate", {"text": "Tell", "stream": True, "sampling_params": params}, stream=True)
+        events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: {")]
+        return [json.loads(event) for event in events]
+
+    with ThreadPoolExecutor(4) as pool:
+        shown, hidden, *_ = pool.map(stream, [True, False, True, False])
+    assert all("proxy_trace" not in chunk["meta_info"] for chunk in hidden)
+    traces = [chunk["meta_info"]["proxy_trace"] for chunk in shown]
+    assert len(traces) > 1
+    assert [trace["token_id"] for trace in traces] == [chunk["output_ids"] for chunk in shown]
+    whole = {name: [value for trace in traces for value in trace[name]] for name in traces[0]}
+    assert len(whole["token_id"]) == 24
+    assert_is_the_oracles(whole, reference, "Tell", [], 1.5)
+
+
 def ask_damaged(server, alpha, **options):
-    params = {"temperature": 0, "max_new_tokens": 8, "custom_params": {"proxy_alpha": alpha}}
+    custom_params = {"proxy_alpha": alpha, "proxy_trace": True}
+    params = {"temperature": 0, "max_new_tokens": 8, "custom_params": custom_params}
     return server.post("/generate", {"text": f"Look {DAMAGED} here", "sampling_params": params, **options})
 
 
@@ -82,7 +111,7 @@ def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, referen
     counted = broken_rows(small)
     with ThreadPoolExecutor(12) as pool:
         broken = [pool.submit(ask_damaged, small, alpha) for alpha in (0.5, 1.0, -2.0)]
-        answers = list(pool.map(lambda case: _long_answer(small, case), healthy))
+        answers = list(pool.map(lambda case: _long_answer(small, case, True), healthy))
     for future in broken:
         response = future.result()
         assert response.status_code == 500 and "became NaN or infinite" in response.text
@@ -107,8 +136,12 @@ def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
     response = ask_damaged(small, 0.0)
     assert response.ok, response.text
     clean = Reference(*[reference.base.model.name_or_path] * 3)
-    prompt = f"Look {DAMAGED} here"
-    assert response.json()["output_ids"] == clean.generate(prompt, alpha=0.0, max_new_tokens=8).token_ids
+    oracle = clean.generate(f"Look {DAMAGED} here", alpha=0.0, max_new_tokens=8)
+    assert response.json()["output_ids"] == oracle.token_ids
+    trace = response.json()["meta_info"]["proxy_trace"]
+    assert trace["expert_logprob"] == trace["js_nats"] == [None] * 8, "what is no number is null, not a wrong number"
+    assert trace["base_logprob"] == pytest.approx(oracle.logprobs, abs=LOGPROB_TOLERANCE)
+    assert trace["fused_logprob"] == trace["base_logprob"] and None not in trace["amateur_logprob"]
 
 
 def test_a_broken_request_leaves_nothing_in_the_tree(small):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.strength import Strength, read_strength
+from sgl_proxythinker.strength import Strength, asks_for_trace, read_strength
 
 
 def test_absent_means_the_servers_default():
@@ -53,3 +53,13 @@ def test_other_peoples_keys_pass():
 def test_only_two_zeros_are_the_base_alone():
     assert Strength(0.0, 0.0).is_base_alone
     assert not Strength(0.0, 1.0).is_base_alone and not Strength(1.0, 0.0).is_base_alone
+
+
+def test_a_trace_is_asked_for_by_true_alone():
+    assert asks_for_trace({"proxy_trace": True})
+    for nothing in (None, {}, {"proxy_trace": None}, {"proxy_trace": False}, {"proxy_alpha": 1}):
+        assert not asks_for_trace(nothing)
+    for wrong in (1, 0, "true", [True], 1.0):
+        with pytest.raises(RequestError, match="proxy_trace is .*send true"):
+            asks_for_trace({"proxy_trace": wrong})
+    assert read_strength({"proxy_trace": True}, 0.5) == Strength(0.5, 0.5)

@@ -7,6 +7,7 @@ from cases import ask_all, assert_agrees, mixed_cases, oracle_answer
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
 from servers import COMMON, command, serving
+from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -38,4 +39,8 @@ def test_two_ranks_give_the_oracles_tokens(triple, tmp_path):
         for _ in ("cold", "warm"):
             for answer, case in zip(ask_all(server, cases), cases, strict=True):
                 assert_agrees(answer, oracle_answer(reference, case), case)
+        extra = {"custom_params": {"proxy_alpha": 1.5, "proxy_trace": True}}
+        traced = server.chat(cases[-1].messages(), None, extra_body=extra)["choices"][0]["meta_info"]["proxy_trace"]
+        assert len(traced["token_id"]) == 16, "one rank of two sends it"
+        assert_is_the_oracles(traced, reference, cases[-1].messages(), list(cases[-1].images), 1.5)
         assert server.get("/server_info").json()["proxy"]["expert"] == str(triple.expert)

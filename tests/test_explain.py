@@ -1,0 +1,96 @@
+"""`programs.explain` against a real server: what it asks, what it tells, and what it says when it can't."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from programs.demo import free_port
+from programs.explain import main, page
+from programs.explanation import Answer, Explanation, Token, answer_from_trace
+from servers import chat_messages, picture
+
+pytestmark = pytest.mark.xdist_group("guided")
+
+QUESTION = "Which is <b>larger</b>?"
+ALPHAS = [1.5, 0.0]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    files = [tmp_path / "one.png", tmp_path / "two.png"]
+    for seed, file in enumerate(files, start=81):
+        picture(seed).save(file)
+    return files
+
+
+def run(url: str, pictures, *options: str) -> None:
+    images = [part for file in pictures for part in ("--image", str(file))]
+    main(["--url", url, "--question", QUESTION, "--max-tokens", "24", *images, *options])
+
+
+def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, pictures, tmp_path, capsys):
+    run(guided.url, pictures, "--html", str(tmp_path / "out.html"), "--json", "--alphas", *map(str, ALPHAS))
+    told = json.loads(capsys.readouterr().out)
+    html = (tmp_path / "out.html").read_text(encoding="utf-8")
+    models = {"base": str(triple.base), "expert": str(triple.expert), "amateur": str(triple.amateur)}
+    assert {role: told[role] for role in models} == models
+    assert [answer["alpha"] for answer in told["answers"]] == sorted(ALPHAS)
+    messages = chat_messages(QUESTION, [picture(81), picture(82)])
+    for answer, alpha in zip(told["answers"], sorted(ALPHAS), strict=True):
+        extra = {"custom_params": {"proxy_alpha": alpha, "proxy_trace": True}}
+        choice = guided.chat(messages, None, max_tokens=24, extra_body=extra)["choices"][0]
+        wanted = answer_from_trace(alpha, choice["meta_info"]["proxy_trace"], reference.tokenizer.batch_decode)
+        assert [token["text"] for token in answer["tokens"]] == [token.text for token in wanted.tokens]
+        assert [token["base_text"] for token in answer["tokens"]] == [token.base_text for token in wanted.tokens]
+    assert html.count("data:image/webp;base64,") == 2 and "Which is &lt;b&gt;larger&lt;/b&gt;?" in html
+    assert html.count('<section class="answer"') == 2
+
+
+def test_without_json_it_says_where_the_page_is(guided, tmp_path, capsys):
+    run(guided.url, [], "--html", str(tmp_path / "out.html"), "--alphas", "2")
+    printed = capsys.readouterr().out
+    assert "alpha 2:" in printed and "of 24 tokens are not the base's first" in printed and "out.html" in printed
+
+
+def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path, capsys):
+    html = ("--html", str(tmp_path / "out.html"))
+    with pytest.raises(SystemExit, match="no server answers at"):
+        run(f"http://127.0.0.1:{free_port()}", pictures, *html)
+    with pytest.raises(SystemExit, match="proxy_alpha is 11"):
+        run(guided.url, pictures, *html, "--alphas", "11")
+    with pytest.raises(SystemExit, match="'answer' was not generated, .*longer than"):
+        main(["--url", guided.url, "--question", "word " * 5000, *html])
+    for wrong in (["--image", "/nonexistent.png"], ["--base", "x", "--expert", "x", "--amateur", "x"], ["--base", "x"]):
+        with pytest.raises(SystemExit):
+            main(["--url", guided.url, "--question", "x", *html, *wrong])
+    printed = capsys.readouterr().err
+    assert "there is no picture /nonexistent.png" in printed and "not both" in printed and "or none of them" in printed
+    assert not (tmp_path / "out.html").exists()
+
+
+def token(**numbers) -> Token:
+    told = {"text": " x", "base_text": "y", "flipped": True, "expert_logprob": None, "amateur_logprob": None}
+    return Token(**{**told, "base_logprob": -1.0, "fused_logprob": -1.0, "js_nats": None, **numbers})
+
+
+@pytest.mark.parametrize(
+    ("pull", "shade"),
+    [(0.0, ""), (0.09, ""), (0.1, "up1"), (0.5, "up2"), (1.2, "up3"), (2.4, "up4"), (-0.1, "down1"), (-9.0, "down4")],
+)
+def test_the_shade_is_the_factor_between_guided_and_base(pull, shade):
+    assert token(fused_logprob=-1.0 + pull).shade == shade
+
+
+@pytest.mark.parametrize(("pull", "times"), [(0.0, "×1.0"), (3.0, "×20"), (9.0, "×8,103"), (900.0, "over ×10,000")])
+def test_the_factor_is_told_in_few_digits(pull, times):
+    assert token(fused_logprob=0.0, base_logprob=-pull).times == times
+
+
+def test_numbers_that_are_missing_and_answers_without_a_token_make_a_page():
+    answers = [Answer(alpha=0.0, tokens=[]), Answer(alpha=1.0, tokens=[token(), token(js_nats=0.1), token(text="")])]
+    about = {"question": "?", "pictures": [], "base": "b", "expert": "e", "amateur": "a"}
+    html = page(Explanation(answers=answers, **about))
+    assert "None" not in html and '"nan' not in html.lower()
+    assert Explanation(answers=[], **about).lowest_logprob == -1.0

@@ -1,0 +1,161 @@
+"""Laws of a trace's numbers and of their way to the host."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+
+from servers import ON_GPU
+from sgl_proxythinker.trace import (
+    FIELDS,
+    as_lists,
+    attach_evidence,
+    jensen_shannon,
+    publish_trace,
+    rows_that_ask,
+    trace_tokens,
+)
+
+DEVICE = "cuda" if ON_GPU else "cpu"
+V = 50  # ids that the tokenizer knows
+
+
+@pytest.fixture
+def logits():
+    """Base, expert, amateur and fused of 5 rows, with padding that is larger than anything else."""
+    generator = torch.Generator().manual_seed(0)
+    models = torch.randn(4, 5, V + 14, generator=generator) * 5
+    models[:, :, V:] = 100.0
+    return models.to(DEVICE)
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """On a GPU, an error where the host waits for the device."""
+    if ON_GPU:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if ON_GPU:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def step(logits, rows, tokens, delayed=False):
+    """What the worker does of a step in which `rows` ask; what SGLang would take to the requests."""
+    output = SimpleNamespace(customized_info=None)
+    result = SimpleNamespace(logits_output=output, next_token_ids=None, delay_sample_func=None)
+
+    def sample():
+        result.next_token_ids = tokens
+        return result
+
+    rows = torch.tensor(rows, device=DEVICE)
+    with no_waiting():
+        attach_evidence(output, *logits, rows, V)
+        logits.fill_(torch.nan)  # a graph's next replay, and the sampler
+        if delayed:
+            result.delay_sample_func = sample
+            trace_tokens(result)
+            assert result.delay_sample_func() is result
+        else:
+            trace_tokens(sample())
+    publish_trace(SimpleNamespace(reqs=[None] * len(tokens)), result)
+    return output.customized_info["proxy_trace"]
+
+
+@pytest.mark.parametrize("delayed", [False, True], ids=["at once", "after a grammar's mask"])
+def test_each_row_that_asks_gets_the_numbers_of_its_own_token(logits, delayed):
+    """Kills: another row's token, padding in the sum, logits read after they were overwritten."""
+    logprobs = logits[:, :, :V].double().log_softmax(-1).cpu()
+    tokens = [7, 0, 49, 3, 21]
+    entries = step(logits, [1, 4], torch.tensor(tokens, device=DEVICE), delayed)
+    assert [entry is not None for entry in entries] == [False, True, False, False, True]
+    for row in (1, 4):
+        told = dict(zip(FIELDS, entries[row], strict=True))
+        wanted = logprobs[:, row, tokens[row]].tolist()
+        names = ("base_logprob", "expert_logprob", "amateur_logprob", "fused_logprob")
+        assert [told[name] for name in names] == pytest.approx(wanted, abs=1e-5)
+        top1 = int(logprobs[0, row].argmax())
+        assert (told["token_id"], told["base_top1_id"]) == (tokens[row], top1)
+        assert told["flipped"] is (tokens[row] != top1)
+
+
+def test_a_flip_is_a_token_that_is_not_the_bases_first(logits):
+    firsts = logits[0, :, :V].argmax(-1)
+    assert [entry[FIELDS.index("flipped")] for entry in step(logits.clone(), list(range(5)), firsts)] == [False] * 5
+    others = (firsts + 1) % V
+    assert [entry[FIELDS.index("flipped")] for entry in step(logits, list(range(5)), others)] == [True] * 5
+
+
+def test_ids_of_a_large_vocabulary_are_exact():
+    """Ids travel beside floats: float32 would round them past 16.7 million, float16 past 2,048."""
+    width = 152_064
+    logits = torch.zeros(4, 1, width, device=DEVICE)
+    output = SimpleNamespace(customized_info={"theirs": [1]})
+    logits[0, 0, width - 2] = 1.0
+    attach_evidence(output, *logits, torch.tensor([0], device=DEVICE), width)
+    tokens = torch.tensor([width - 1], dtype=torch.int32, device=DEVICE)
+    result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None)
+    trace_tokens(result)
+    publish_trace(SimpleNamespace(reqs=[None]), result)
+    [entry] = output.customized_info["proxy_trace"]
+    assert (entry[0], entry[FIELDS.index("base_top1_id")]) == (width - 1, width - 2)
+    assert output.customized_info["theirs"] == [1], "what others send along stays"
+
+
+def test_only_rows_that_ask_are_computed():
+    asked = [None, {"proxy_trace": True}, {"proxy_alpha": 1.0}, {"proxy_trace": False}, {}, {"proxy_trace": True}]
+    assert rows_that_ask(asked) == [1, 5]
+
+
+def test_a_step_in_which_nobody_asks_has_no_rows_to_compute():
+    """The worker's own question of whether to do anything at all."""
+    from sgl_proxythinker import cpu
+
+    if cpu.is_needed(None):
+        cpu.install()
+    from sgl_proxythinker.strength import Strength
+    from sgl_proxythinker.worker import StrengthTensors
+
+    tensors, strengths = StrengthTensors(DEVICE), [Strength(0.5, 0.5)] * 3
+    for traced, wanted in (([], None), ([0, 2], [0, 2]), ([1], [1]), ([], None)):
+        with tensors.step(strengths, traced):
+            rows = tensors.get().traced
+            assert (rows if rows is None else rows.tolist()) == wanted
+
+
+def test_a_step_in_which_nobody_asks_is_left_alone():
+    for output in (SimpleNamespace(customized_info=None), None):
+        publish_trace(SimpleNamespace(reqs=[None]), SimpleNamespace(logits_output=output))
+        assert output is None or output.customized_info is None
+
+
+def test_the_divergence_is_scipys():
+    generator = torch.Generator().manual_seed(1)
+    one, other = torch.randn(2, 40, V, generator=generator).mul(4).double().softmax(-1)
+    wanted = [jensenshannon(p, q) ** 2 for p, q in zip(one.numpy(), other.numpy(), strict=True)]
+    told = jensen_shannon(one.float().log(), other.float().log())
+    assert told.tolist() == pytest.approx(wanted, abs=1e-6), (
+        "the square of scipy's distance, over more rows than a part"
+    )
+
+
+def test_equal_models_diverge_by_nothing_and_disjoint_ones_by_log_2():
+    logprobs = torch.randn(3, V).log_softmax(-1)
+    nothing = jensen_shannon(logprobs, logprobs)
+    assert (nothing >= 0).all() and nothing.max() < 1e-6
+    sure = torch.full((1, V), -200.0)
+    one, other = sure.clone(), sure.clone()
+    one[0, 3] = other[0, 4] = 0.0
+    assert jensen_shannon(one.log_softmax(-1), other.log_softmax(-1)).item() == pytest.approx(math.log(2))
+
+
+def test_lists_of_no_token_are_empty():
+    assert as_lists([]) == {name: [] for name in FIELDS}
+    assert as_lists([tuple(range(8)), tuple(range(8, 16))])["js_nats"] == [7, 15]

@@ -1,0 +1,38 @@
+"""What a trace must say, by the oracle's three models."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from cases import LOGPROB_TOLERANCE
+from programs.reference_hf import Prompt, Reference
+
+
+def assert_is_the_oracles(
+    trace: dict[str, list],
+    reference: Reference,
+    prompt: Prompt,
+    pictures: list[Image.Image],
+    alpha: float,
+    amateur_alpha: float | None = None,
+) -> None:
+    """Each number of a trace is that of the same tokens under the oracle's models, in float64."""
+    tokens, known = torch.tensor(trace["token_id"]), len(reference.tokenizer)
+    rows = reference.logits(prompt, pictures, trace["token_id"][:-1])
+    rows = (*rows, reference.fuse(*rows, alpha, amateur_alpha))
+    base, expert, amateur, fused = (row[:, :known].double().log_softmax(-1) for row in rows)
+    for name, logprobs in zip(("base", "expert", "amateur", "fused"), (base, expert, amateur, fused), strict=True):
+        wanted = logprobs.gather(1, tokens[:, None])[:, 0]
+        _assert_near(trace[f"{name}_logprob"], wanted, name)
+    middle = (expert.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
+    _assert_near(trace["js_nats"], sum((p.exp() * (p - middle)).sum(-1) for p in (expert, amateur)) / 2, "js_nats")
+    # On a GPU, in 16 bits, another id may be as likely within the tolerance.
+    top1 = torch.tensor(trace["base_top1_id"])
+    _assert_near(base.gather(1, top1[:, None])[:, 0].tolist(), base.max(-1).values, "base_top1_id")
+    assert trace["flipped"] == (tokens != top1).tolist()
+
+
+def _assert_near(told: list[float], wanted: torch.Tensor, name: str) -> None:
+    worst = (torch.tensor(told, dtype=torch.float64) - wanted).abs().max().item()
+    assert worst < LOGPROB_TOLERANCE, f"{name} is off by {worst:.5f} at worst"
