@@ -10,51 +10,31 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import openai
-import torch
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from programs.random_triple import make_triple
+from programs.serving import Models, random_models, serving
+from programs.terminal import printable
 
 console = Console()
-
-# What the start-up log says, in order, and what a person wants to know meanwhile.
-STAGES = (
-    ("is guided by", "checked that the three models fit"),
-    ("Init torch distributed begin", "imported SGLang in the scheduler"),
-    ("memory of rank 0", "loaded three models and planned their memory"),
-    ("Uvicorn running on", "listening"),
-    ("fired up and ready", "warmed up"),
-)
-START_WITHIN_S = 900
 
 
 def main() -> None:
     args = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch:
         folder = Path(scratch)
-        tiny = args.base is None
-        if tiny:
-            console.print("Making a tiny random triple. [bold]Its words are noise[/bold]; the machinery is real.")
-            triple = make_triple(folder / "triple")
-            args.base, args.expert, args.amateur = triple.base, triple.expert, triple.amateur
+        if args.base is None:
+            models = random_models(folder / "triple")
+        else:
+            models = Models(args.base, args.expert, args.amateur)
         image = args.image or draw_picture(folder / "picture.png")
-        with serving(args, tiny, folder / "server.log") as url:
+        with serving(models, args.alpha, folder / "server.log", console) as url:
             console.print(f"Asking about [bold]{image}[/bold]: {args.question}")
             compare(url, image, args.question, args.alpha)
         console.print("Server ended.")
@@ -85,46 +65,6 @@ def draw_picture(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def serving(args: argparse.Namespace, tiny: bool, log: Path) -> Iterator[str]:
-    """A guided server on loopback, with its start shown step by step; ended with the block."""
-    port = free_port()
-    command = [
-        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", "--host", "127.0.0.1",
-        "--port", str(port), "--model-path", str(args.base), "--proxy-expert-path", str(args.expert),
-        "--proxy-amateur-path", str(args.amateur), "--proxy-alpha", str(args.alpha),
-    ]  # fmt: skip
-    if tiny:
-        # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
-        flags = "--dtype float16 --attention-backend triton --mm-attention-backend sdpa --sampling-backend pytorch"
-        command += (flags if torch.cuda.is_available() else "--dtype float32").split()
-        command += ["--max-total-tokens", "8192"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_until_ready(server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_until_ready(server: subprocess.Popen, log: Path) -> None:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("Starting the server: importing SGLang", total=None)
-        reached, deadline = 0, time.monotonic() + START_WITHIN_S
-        while reached < len(STAGES):
-            text = log.read_text(errors="replace")
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"The server did not start. The end of its log:\n{text[-3000:]}")
-            while reached < len(STAGES) and STAGES[reached][0] in text:
-                progress.update(task, description=f"Starting the server: {STAGES[reached][1]}")
-                reached += 1
-            time.sleep(0.2)
-
-
 def compare(url: str, image: Path, question: str, alpha: float) -> None:
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
     picture = "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
@@ -137,17 +77,7 @@ def compare(url: str, image: Path, question: str, alpha: float) -> None:
         )  # fmt: skip
         seconds, tokens = time.perf_counter() - started, answer.usage.completion_tokens
         text = answer.choices[0].message.content
-        printable = "".join(character if character.isprintable() else "·" for character in text)
-        console.print(Panel(printable, title=title, subtitle=f"{seconds:.2f} s, {tokens} tokens", highlight=False))
-
-
-def free_port() -> int:
-    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        console.print(Panel(printable(text), title=title, subtitle=f"{seconds:.2f} s, {tokens} tokens"))
 
 
 if __name__ == "__main__":
