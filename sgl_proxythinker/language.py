@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgl_proxythinker.strength import ALPHA, read_strength
-from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglExpr, SglSelect, gen
+from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 
 def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, **options: Any) -> SglExpr:
@@ -21,7 +21,9 @@ def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, *
         RequestError: alpha is no finite number in [-10, 10].
     """
     expression = gen(name, *args, **options)
-    if alpha is None:
+    # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin. Nothing
+    # is generated meanwhile.
+    if alpha is None or isinstance(alpha, SglArgument):
         return expression
     params = {ALPHA: alpha}
     read_strength(params, 0.0)
