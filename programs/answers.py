@@ -47,12 +47,9 @@ def final_answer(text: str, cut_off: bool = False) -> str:
 
 
 def normal_form(answer: str) -> str:
-    """The same answer without what is no part of it: case, spaces, `$`, `**`, a full stop, the brackets of "(B)".
-
-    LaTeX keeps its case: \\Delta is not \\delta.
-    """
-    plain = " ".join(answer.replace("−", "-").split()).strip("$* ").rstrip(". ").strip("$* ")
-    return re.sub(r"^\(([a-z])\)$", r"\1", plain if "\\" in plain else plain.casefold())
+    """The same answer without what is no part of it: case, spaces, `$`, `**`, a full stop, the brackets of "(B)"."""
+    plain = " ".join(answer.casefold().replace("−", "-").split()).strip("$* ").rstrip(". ").strip("$* ")
+    return re.sub(r"^\(([a-z])\)$", r"\1", plain)
 
 
 def same_answer(one: str, other: str) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -85,6 +86,8 @@ def run_command(
         parser.error("--url names a server that runs already: leave out --base, --expert and --amateur")
     if args.needs_picture and not args.pictures:
         parser.error("give a picture with --image")
+    # SGLang's interpreter warns, with a traceback, of what it then keeps as the program's error: it is told below.
+    warnings.filterwarnings("ignore", message="Error in stream_executor")
     try:
         with _server(args) as url:
             result = work(args, _connect(url, args.api_key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,6 @@ from sglang.lang.interpreter import ProgramState, ProgramStateGroup
 from programs.answers import final_answer
 from sgl_proxythinker.guided_backend import GuidedBackend, UnknownVariable
 from sgl_proxythinker.strength import ALPHA
-
-# SGLang's interpreter warns, with a traceback, of what it keeps as the program's error; `checked` raises that one.
-warnings.filterwarnings("ignore", message="Error in stream_executor")
 
 
 class ProgramFailed(RuntimeError):
@@ -89,11 +85,14 @@ def checked(state: ProgramState) -> ProgramState:
 
 
 def fork(state: ProgramState, size: int) -> ProgramStateGroup:
-    """`state.fork`, which computes what stands there already once for all; branches of a failed program don't run.
+    """`state.fork`, with what stands there already computed once, before the branches begin.
 
     Raises:
-        ProgramFailed: the program failed before or while its prefix was computed.
+        ProgramFailed: the program failed so far. SGLang's branches would run on, without what could not be added.
     """
+    # Waited for first: SGLang (0.5.17) asks whether there is any text to compute before its thread has written it, and
+    # where there seems to be none, each branch computes all of it.
+    checked(state)
     branches = state.fork(size)
     checked(state)
     return branches

@@ -21,8 +21,8 @@ def proxy_gen(name: str | None = None, *args: Any, alpha: float | None = None, *
         RequestError: alpha is no finite number in [-10, 10].
     """
     expression = gen(name, *args, **options)
-    # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin. Nothing
-    # is generated meanwhile.
+    # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
+    # Nothing is generated meanwhile.
     if alpha is None or isinstance(alpha, SglArgument):
         return expression
     params = {ALPHA: alpha}
