@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 import tempfile
 import warnings
@@ -59,7 +60,9 @@ def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float]) -> Non
 
 
 def add_regex(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--regex", help="that each whole answer matches, as [ABCD]; leaves no room for a thought")
+    parser.add_argument(
+        "--regex", type=regex, help="that each whole answer matches, as [ABCD]; leaves no room for a thought"
+    )
 
 
 def run_command(
@@ -149,6 +152,14 @@ def strength(text: str) -> float:
         return read_strength({ALPHA: value}, 0.0).expert
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 def positive(text: str) -> int:

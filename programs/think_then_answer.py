@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Group
 
 from programs.answers import THINK_FIRST, ask
-from programs.command_line import add_alpha, add_question, make_parser, run_command
+from programs.command_line import add_alpha, add_question, make_parser, regex, run_command
 from programs.generation import Generation, ProgramFailed, Result, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_question(parser)
     add_alpha(parser)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--regex", help=f"that the whole answer matches (default: {SHORT!r})")
+    form.add_argument("--regex", type=regex, help=f"that the whole answer matches (default: {SHORT!r})")
     form.add_argument("--json-schema", type=schema, help="of the answer, as JSON")
     run_command(
         parser,

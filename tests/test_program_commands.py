@@ -71,6 +71,8 @@ def test_a_person_sees_the_question_and_what_made_the_answers(guided, files, cap
     run(program, *arguments_for(guided, files))
     output = capsys.readouterr().out
     assert "alpha" in output
+    titled = program in ("describe_then_reason", "alpha_ladder", "compare")
+    assert ("How [red] is it?" in output) == titled, "what people and models write is no markup"
     assert "nothing was claimed" in output or program == "think_then_answer", "four tokens of noise claim nothing"
 
 
@@ -134,6 +136,8 @@ def test_wrong_arguments_are_sentences(capsys, files, program):
         ("alpha_ladder", ["--plot", "ladder.gif"], "none of .png, .svg, .pdf"),
         ("think_then_answer", ["--regex", "a", "--json-schema", "{}"], "not allowed with"),
         ("think_then_answer", ["--json-schema", "{"], "no JSON"),
+        ("think_then_answer", ["--regex", "("], "'(' is no regular expression"),
+        ("majority_vote", ["--regex", "("], "'(' is no regular expression"),
         ("look_closer", [], "give a picture with --image"),
         ("describe_then_reason", [], "give a picture with --image"),
     ],
