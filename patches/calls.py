@@ -370,6 +370,12 @@ CALLS: tuple[Upstream, ...] = (
         "what `proxy_gen` returns",
     ),
     _call(
+        "sglang.lang.ir:SglArgument",
+        "class(SglExpr)",
+        "d4a4ce1f4158",
+        "stands for a program's argument while SGLang traces a batch; `proxy_gen` may get one as its alpha",
+    ),
+    _call(
         "sglang.lang.ir:SglSelect",
         "class(SglExpr)",
         "8d9a2c704894",

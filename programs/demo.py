@@ -1,167 +1,153 @@
-"""See guidance work: start a guided server, ask about a picture, and compare the base's answer with the guided one.
+"""See guidance work: a base model that answers wrongly reasons to the right answer when a small RL-tuned one guides it.
 
-    python -m programs.demo [--base B --expert E --amateur A] [--image FILE] [--question TEXT] [--alpha 0.5]
+    python -m programs.demo [--alpha 0.5] [--seconds 60]
+    python -m programs.demo --base B --expert E --amateur A --image FILE --question TEXT
 
-Without models it makes a tiny random triple: then the words are noise, and what is shown is that three models answer
-one OpenAI request, and how long that takes. On a machine without a GPU it runs on the CPU.
+Without models it serves the tiny trained family that comes with the package, shows problems that it was never trained
+on, and keeps the score of base against guided for a minute. With models of yours it asks them about a picture of yours.
+On a machine without a GPU it runs on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
+import io
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
-import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from programs.random_triple import make_triple
+from benchmarks.tiny_family.grading import is_right
+from benchmarks.tiny_family.problems import KINDS, Problem, problems
+from benchmarks.tiny_family.settings import ANSWER_TOKENS
+from benchmarks.tiny_family.wordings import TEST
+from programs.serving import Models, serving, trained_family
+from programs.terminal import printable
 
-console = Console()
+console = Console(highlight=False)
 
-# What the start-up log says, in order, and what a person wants to know meanwhile.
-STAGES = (
-    ("is guided by", "checked that the three models fit"),
-    ("Init torch distributed begin", "imported SGLang in the scheduler"),
-    ("memory of rank 0", "loaded three models and planned their memory"),
-    ("Uvicorn running on", "listening"),
-    ("fired up and ready", "warmed up"),
-)
-START_WITHIN_S = 900
+YOUR_ANSWER_TOKENS = 1024  # of models that were not trained for this project
+AT_ONCE = 16  # requests
+SHOWN = range(len(KINDS), 2 * len(KINDS))  # held-out problems of level 2, one of each kind
+SCORED = range(2 * len(KINDS), 1000)  # the other ones, as far as the time reaches
 
 
-def main() -> None:
-    args = parse_arguments()
-    with tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch, guided_server(args) as url:
-        image = args.image or draw_picture(Path(scratch) / "picture.png")
-        console.print(f"Asking about [bold]{image}[/bold]: {args.question}")
-        compare(url, image, args.question, args.alpha)
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    models = Models(args.base, args.expert, args.amateur) if args.base else trained_family()
+    with (
+        tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch,
+        serving(models, args.alpha, Path(scratch) / "server.log", console) as url,
+    ):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        if args.base:
+            console.print(f"Asking about [bold]{args.image}[/bold]: {args.question}")
+            with Image.open(args.image) as picture:
+                for alpha in (0.0, args.alpha):
+                    show(alpha, ask(client, picture, args.question, alpha, YOUR_ANSWER_TOKENS))
+        else:
+            show_problems(client, args.alpha, args.pictures)
+            keep_score(client, args.alpha, args.seconds)
     console.print("Server ended.")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_models(parser)
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m programs.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--base", help="the large untuned model; with --expert, --amateur, --image and --question")
+    parser.add_argument("--expert", help="the small RL-tuned model")
+    parser.add_argument("--amateur", help="the small model before RL")
     parser.add_argument("--image", type=Path, help="a picture of yours")
-    parser.add_argument("--question", default="How many shapes are in the picture, and which is the largest?")
-    parser.add_argument("--alpha", type=float, default=0.5)
-    args = parser.parse_args()
-    check_models(parser, args)
+    parser.add_argument("--question", help="about your picture")
+    parser.add_argument("--alpha", type=float, default=0.5, help="strength of guidance (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to keep score (%(default)s)")
+    parser.add_argument("--pictures", type=Path, default=Path("results/demo"), help="where to draw (%(default)s)")
+    args = parser.parse_args(arguments)
+    yours = (args.base, args.expert, args.amateur, args.image, args.question)
+    if any(yours) and not all(yours):
+        parser.error(
+            "give all of --base, --expert, --amateur, --image and --question, or none of them: the models that come "
+            "with the package know their own pictures only"
+        )
+    if args.image and not args.image.is_file():
+        parser.error(f"there is no picture {args.image}")
     return args
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", help="the large untuned model; with --expert and --amateur")
-    parser.add_argument("--expert", help="the small RL-tuned model")
-    parser.add_argument("--amateur", help="the small model before RL")
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    tokens: int
+    seconds: float
 
 
-def check_models(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    models = (args.base, args.expert, args.amateur)
-    if any(models) and not all(models):
-        parser.error("give all of --base, --expert and --amateur, or none of them")
+def ask(client: openai.OpenAI, picture: Image.Image, question: str, alpha: float, tokens: int) -> Answer:
+    """One greedy answer about one picture, of at most `tokens` tokens."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
+    started = time.perf_counter()
+    answer = client.chat.completions.create(
+        model="default", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=tokens,
+        extra_body={"custom_params": {"proxy_alpha": alpha}},
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    return Answer(answer.choices[0].message.content, answer.usage.completion_tokens, seconds)
 
 
-@contextlib.contextmanager
-def guided_server(args: argparse.Namespace) -> Iterator[str]:
-    """The address of a server of --base, --expert and --amateur, or of a tiny random triple; ended with the block."""
-    with tempfile.TemporaryDirectory(prefix="proxythinker-server-") as scratch:
-        folder, tiny = Path(scratch), args.base is None
-        if tiny:
-            console.print("Making a tiny random triple. [bold]Its words are noise[/bold]; the machinery is real.")
-            triple = make_triple(folder / "triple")
-            args.base, args.expert, args.amateur = triple.base, triple.expert, triple.amateur
-        with serving(args, tiny, folder / "server.log") as url:
-            yield url
+def show(alpha: float, answer: Answer, right: bool | None = None) -> None:
+    """An answer in a frame; its colour and its last line say whether it is right, where that is known."""
+    title = f"guided (alpha {alpha:g})" if alpha else "base alone (alpha 0)"
+    style, verdict = {None: ("none", ""), True: ("green", "right, "), False: ("red", "wrong, ")}[right]
+    subtitle = f"{verdict}{answer.tokens} tokens, {answer.seconds:.2f} s"
+    console.print(Panel(printable(answer.text), title=title, subtitle=subtitle, border_style=style))
 
 
-def draw_picture(path: Path) -> Path:
-    picture = Image.new("RGB", (224, 168), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.ellipse((20, 30, 110, 120), fill="crimson")
-    draw.rectangle((130, 20, 200, 70), fill="royalblue")
-    draw.polygon([(165, 90), (130, 150), (205, 150)], fill="seagreen")
-    picture.save(path)
-    return path
+def show_problems(client: openai.OpenAI, alpha: float, folder: Path) -> None:
+    """One held-out problem of each kind: picture, question, the base's answer, the guided one, and the truth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for problem in problems(TEST, len(SHOWN), SHOWN.start):
+        file, picture = folder / f"{problem.kind}.png", problem.picture()
+        picture.save(file)
+        console.rule(f"{file}")
+        console.print(f"[bold]{problem.question}[/bold]")
+        for strength in (0.0, alpha):
+            answer = ask(client, picture, problem.question, strength, ANSWER_TOKENS)
+            show(strength, answer, is_right(answer.text, problem.answer))
+        console.print(f"Truth: [bold]{problem.answer}[/bold]")
 
 
-@contextlib.contextmanager
-def serving(args: argparse.Namespace, tiny: bool, log: Path) -> Iterator[str]:
-    """A guided server on loopback, with its start shown step by step; ended with the block."""
-    port = free_port()
-    command = [
-        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", "--host", "127.0.0.1",
-        "--port", str(port), "--model-path", str(args.base), "--proxy-expert-path", str(args.expert),
-        "--proxy-amateur-path", str(args.amateur), "--proxy-alpha", str(args.alpha),
-    ]  # fmt: skip
-    if tiny:
-        # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
-        flags = "--dtype float16 --attention-backend triton --mm-attention-backend sdpa --sampling-backend pytorch"
-        command += (flags if torch.cuda.is_available() else "--dtype float32").split()
-        command += ["--max-total-tokens", "8192"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_until_ready(server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+def keep_score(client: openai.OpenAI, alpha: float, seconds: float) -> None:
+    """Base against guided on held-out problems, for about `seconds`."""
+    deadline, strengths = time.monotonic() + seconds, (0.0, alpha)
+    right, asked = [0, 0], 0
 
+    def answer_both(problem: Problem) -> list[bool] | None:
+        if time.monotonic() > deadline:
+            return None
+        picture = problem.picture()
+        answers = [ask(client, picture, problem.question, strength, ANSWER_TOKENS) for strength in strengths]
+        return [is_right(answer.text, problem.answer) for answer in answers]
 
-def wait_until_ready(server: subprocess.Popen, log: Path) -> None:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("Starting the server: importing SGLang", total=None)
-        reached, deadline = 0, time.monotonic() + START_WITHIN_S
-        while reached < len(STAGES):
-            text = log.read_text(errors="replace")
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"The server did not start. The end of its log:\n{text[-3000:]}")
-            while reached < len(STAGES) and STAGES[reached][0] in text:
-                progress.update(task, description=f"Starting the server: {STAGES[reached][1]}")
-                reached += 1
-            time.sleep(0.2)
-
-
-def compare(url: str, image: Path, question: str, alpha: float) -> None:
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
-    picture = "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
-    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
-    for title, strength in (("base alone (alpha 0)", 0.0), (f"guided (alpha {alpha:g})", alpha)):
-        started = time.perf_counter()
-        answer = client.chat.completions.create(
-            model="default", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=48,
-            extra_body={"custom_params": {"proxy_alpha": strength}},
-        )  # fmt: skip
-        seconds, tokens = time.perf_counter() - started, answer.usage.completion_tokens
-        text = answer.choices[0].message.content
-        printable = "".join(character if character.isprintable() else "·" for character in text)
-        console.print(Panel(printable, title=title, subtitle=f"{seconds:.2f} s, {tokens} tokens", highlight=False))
-
-
-def free_port() -> int:
-    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    console.rule(f"The score on held-out problems, for {seconds:g} s")
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with ThreadPoolExecutor(AT_ONCE) as pool, Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None)
+        for both in pool.map(answer_both, problems(TEST, len(SCORED), SCORED.start)):
+            if both is None:
+                continue
+            asked, right = asked + 1, [before + now for before, now in zip(right, both, strict=True)]
+            shares = [f"{count}/{asked} ({100 * count / asked:.0f} %)" for count in right]
+            progress.update(task, description=f"base {shares[0]}    guided at {alpha:g}: [bold]{shares[1]}[/bold]")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from programs.token_texts import Decode, token_texts, visible
 
@@ -100,7 +100,7 @@ class Explanation(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     question: str
-    pictures: list[str]  # data URLs
+    pictures: list[str] = Field(exclude=True)  # data URLs
     base: str
     expert: str
     amateur: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import abstractmethod
+from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -64,6 +65,10 @@ class GuidedBackend(BaseBackend):
         if sampling_params.n > 1:  # their pieces come mixed, and SGLang's backend would join them to one text
             raise RequestError(f"n is {sampling_params.n}, but a stream has one answer: fork the program instead")
         yield from super().generate_stream(s, self._guided(sampling_params))
+
+    def end_program(self, s: StreamExecutor) -> None:
+        _watch_variables(s)  # of a program that failed before it generated anything
+        super().end_program(s)
 
     def _guided(self, sampling_params: SglSamplingParams) -> SglSamplingParams:
         """The same parameters, with the strength that is in force, and the trace that the call asks for."""
@@ -172,17 +177,18 @@ class UnknownVariable(KeyError):
         return self.args[0]  # a KeyError shows its message in quotes
 
 
-class _Variables(dict):
+class _Variables(UserDict):
     """A program's variables, with a sentence for one that is not there."""
 
     def __init__(self, s: StreamExecutor) -> None:
-        super().__init__(s.variables)
+        # The dict itself, no copy: the program's thread may be writing into it just now.
+        self.data = s.variables
         self._program = s
 
     def __missing__(self, name: str) -> Any:
         if self._program.error_ is not None:
             raise UnknownVariable(f"{name!r} was not generated, because the program failed: {self._program.error_}")
-        known = ", ".join(map(repr, self)) or "none yet"
+        known = ", ".join(map(repr, self.data)) or "none yet"
         raise UnknownVariable(f"the program has no variable {name!r}; it has: {known}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.strength import ALPHA, TRACE, asks_for_trace, read_strength
-from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglExpr, SglSelect, gen
+from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
 
@@ -27,6 +27,10 @@ def proxy_gen(
         RequestError: alpha is no finite number in [-10, 10], trace is no bool, or a trace of choices.
     """
     expression = gen(name, *args, **options)
+    # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
+    # Nothing is generated meanwhile.
+    if isinstance(alpha, SglArgument) or isinstance(trace, SglArgument):
+        return expression
     params = ({} if alpha is None else {ALPHA: alpha}) | ({TRACE: True} if asks_for_trace({TRACE: trace}) else {})
     read_strength(params, 0.0)
     if not params:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
-from programs.demo import draw_picture
+from PIL import Image, ImageDraw
+
 from programs.explain import picture_url
 from programs.explanation import Answer, Explanation, Token
 
@@ -25,12 +25,20 @@ FLIPS = {
 }  # fmt: skip
 
 
-def example(folder: Path) -> Explanation:
+def three_shapes() -> Image.Image:
+    picture = Image.new("RGB", (224, 168), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((20, 30, 110, 120), fill="crimson")
+    draw.rectangle((130, 20, 200, 70), fill="royalblue")
+    draw.polygon([(165, 90), (130, 150), (205, 150)], fill="seagreen")
+    return picture
+
+
+def example() -> Explanation:
     """Three alphas, from the base alone to a strong pull."""
-    picture = draw_picture(folder / "picture.png")
     return Explanation(
         question="How many shapes are in the picture, and which of them is the largest?",
-        pictures=[picture_url(picture)],
+        pictures=[picture_url(three_shapes())],
         base="Qwen/Qwen2.5-VL-32B-Instruct",
         expert="TIGER-Lab/VL-Rethinker-7B",
         amateur="Qwen/Qwen2.5-VL-7B-Instruct",

@@ -21,7 +21,7 @@ import requests
 import torch
 from PIL import Image
 
-from programs.demo import free_port
+from programs.serving import free_port
 from sgl_proxythinker import cpu
 
 READY_WITHIN_S = 420  # imports in three processes on two busy cores; a bound, not a measurement

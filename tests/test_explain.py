@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from programs.demo import free_port
 from programs.explain import main, page
 from programs.explanation import Answer, Explanation, Token, answer_from_trace
+from programs.serving import free_port
 from servers import chat_messages, picture
 
 pytestmark = pytest.mark.xdist_group("guided")
@@ -27,7 +27,7 @@ def pictures(tmp_path):
 
 def run(url: str, pictures, *options: str) -> None:
     images = [part for file in pictures for part in ("--image", str(file))]
-    main(["--url", url, "--question", QUESTION, "--max-tokens", "24", *images, *options])
+    main(["--url", url, "--question", QUESTION, "--instruction", "", "--max-tokens", "24", *images, *options])
 
 
 def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, pictures, tmp_path, capsys):
@@ -48,25 +48,18 @@ def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, picture
     assert html.count('<section class="answer"') == 2
 
 
-def test_without_json_it_says_where_the_page_is(guided, tmp_path, capsys):
+def test_without_json_it_says_how_often_the_base_was_overruled(guided, tmp_path, capsys):
     run(guided.url, [], "--html", str(tmp_path / "out.html"), "--alphas", "2")
     printed = capsys.readouterr().out
-    assert "alpha 2:" in printed and "of 24 tokens are not the base's first" in printed and "out.html" in printed
+    assert "alpha 2:" in printed and "of 24 tokens are not the base's first" in printed
 
 
-def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path, capsys):
+def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path):
     html = ("--html", str(tmp_path / "out.html"))
     with pytest.raises(SystemExit, match="no server answers at"):
         run(f"http://127.0.0.1:{free_port()}", pictures, *html)
-    with pytest.raises(SystemExit, match="proxy_alpha is 11"):
-        run(guided.url, pictures, *html, "--alphas", "11")
-    with pytest.raises(SystemExit, match="'answer' was not generated, .*longer than"):
+    with pytest.raises(SystemExit, match="longer than"):
         main(["--url", guided.url, "--question", "word " * 5000, *html])
-    for wrong in (["--image", "/nonexistent.png"], ["--base", "x", "--expert", "x", "--amateur", "x"], ["--base", "x"]):
-        with pytest.raises(SystemExit):
-            main(["--url", guided.url, "--question", "x", *html, *wrong])
-    printed = capsys.readouterr().err
-    assert "there is no picture /nonexistent.png" in printed and "not both" in printed and "or none of them" in printed
     assert not (tmp_path / "out.html").exists()
 
 

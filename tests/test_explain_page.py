@@ -26,7 +26,7 @@ def window(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explanation(tmp_path_factory):
-    return example(tmp_path_factory.mktemp("example"))
+    return example()
 
 
 @pytest.fixture(scope="module")

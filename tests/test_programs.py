@@ -10,7 +10,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
-from programs.demo import free_port
+from programs.serving import free_port
 from servers import chat_messages, picture
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
@@ -72,6 +72,18 @@ def test_a_batch_runs_every_program(guided, backend):
     questions = ["Count", "Tell", "Why"]
     states = two_strengths.run_batch([{"question": one} for one in questions], backend=backend, progress_bar=True)
     assert [state["strong"] for state in states] == [direct(guided, one, 3.0)["text"] for one in questions]
+
+
+def test_the_strength_may_be_an_argument_of_a_batch(guided, backend):
+    """SGLang traces a batch with stand-ins for arguments before it runs anything."""
+
+    @sgl.function
+    def asked(s, alpha):
+        s += "Count"
+        s += proxy_gen("answer", alpha=alpha, max_tokens=12, temperature=0)
+
+    states = asked.run_batch([{"alpha": alpha} for alpha in (0.0, 3.0)], backend=backend)
+    assert [state["answer"] for state in states] == [direct(guided, "Count", alpha)["text"] for alpha in (0.0, 3.0)]
 
 
 def test_a_stream_has_the_same_text_and_strength(guided, backend):
@@ -242,6 +254,16 @@ def test_a_program_that_failed_says_why_where_its_variable_is_read(backend):
 
     with pytest.raises(KeyError, match="'answer' was not generated, because the program failed: .*longer than"):
         too_long.run(backend=backend)["answer"]
+
+
+def test_so_does_one_that_failed_before_it_generated_anything(backend):
+    @sgl.function
+    def unseen(s):
+        s += sgl.user(sgl.image("no-such-picture.png") + "What is it?")
+        s += sgl.assistant(proxy_gen("answer", alpha=1.0, max_tokens=4))
+
+    with pytest.raises(KeyError, match="'answer' was not generated, because the program failed: .*no-such-picture"):
+        unseen.run(backend=backend)["answer"]
 
 
 def test_an_unreachable_server_is_a_sentence():

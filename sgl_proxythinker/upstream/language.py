@@ -6,7 +6,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import ChatTemplate
 from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
-from sglang.lang.ir import SglExpr, SglSamplingParams, SglSelect
+from sglang.lang.ir import SglArgument, SglExpr, SglSamplingParams, SglSelect
 from sglang.utils import http_request
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ChoicesDecision",
     "ChoicesSamplingMethod",
     "RuntimeEndpoint",
+    "SglArgument",
     "SglExpr",
     "SglSamplingParams",
     "SglSelect",

@@ -1,0 +1,165 @@
+"""The command line that the programs share: models or a server, pictures, a question; a table or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+
+from programs.answers import THINK_FIRST
+from programs.generation import ProgramFailed
+from programs.serving import Models, serving, trained_family
+from sgl_proxythinker import ProxyBackend
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.strength import ALPHA, read_strength
+
+SERVED_ALPHA = 0.5  # of a server that is started here; calls that name none take it
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def make_parser(program: str, about: str) -> argparse.ArgumentParser:
+    """What every program takes. `about` is its docstring, of which the first line is shown."""
+    parser = argparse.ArgumentParser(prog=f"python -m programs.{program}", description=about.splitlines()[0])
+    parser.add_argument(
+        "--image", dest="pictures", metavar="FILE", type=picture, nargs="+", action="extend", default=[],
+        help="pictures, in the order in which the model sees them",
+    )  # fmt: skip
+    parser.add_argument("--instruction", help=f"how to answer, put after the question (default: {THINK_FIRST!r})")
+    parser.add_argument("--max-tokens", type=positive, default=1024, help="of each free answer (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    parser.set_defaults(needs_picture=False)  # a program without pictures to work on says True
+    server = parser.add_argument_group("the server", "Without these, the tiny trained family is served.")
+    server.add_argument("--url", help="of a running guided server, as http://127.0.0.1:30000")
+    server.add_argument("--api-key", help="of that server")
+    for role in ("base", "expert", "amateur"):
+        server.add_argument(f"--{role}", help=f"the {role}, a path or a hub id: start a server with these three")
+    return parser
+
+
+def add_question(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--question", required=True)
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--alpha", type=strength, help="strength of guidance (default: the server's)")
+
+
+def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float]) -> None:
+    shown = " ".join(f"{alpha:g}" for alpha in default)
+    parser.add_argument("--alphas", type=strength, nargs="+", default=default, help=f"strengths of guidance ({shown})")
+
+
+def add_regex(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--regex", type=regex, help="that each whole answer matches, as [ABCD]; leaves no room for a thought"
+    )
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    work: Callable[[argparse.Namespace, ProxyBackend], R],
+    shown: Callable[[R], RenderableType],
+) -> None:
+    """Parse, find or start a server, do the work, print what came of it.
+
+    Args:
+        arguments: of the command line; None for the process's own.
+        work: makes the result; a ValueError of it is about its arguments. `args.instruction` is a text by then.
+        shown: what a person sees of it in a terminal.
+
+    Raises:
+        SystemExit: with a sentence on stderr, and 2 for arguments that can't be, 1 for anything that failed.
+    """
+    args = parser.parse_args(arguments)
+    models = (args.base, args.expert, args.amateur)
+    if any(models) and not all(models):
+        parser.error("give all of --base, --expert and --amateur, or none of them")
+    if args.url and any(models):
+        parser.error("--url names a server that runs already: leave out --base, --expert and --amateur")
+    if args.needs_picture and not args.pictures:
+        parser.error("give a picture with --image")
+    # SGLang's interpreter warns, with a traceback, of what it then keeps as the program's error: it is told below.
+    warnings.filterwarnings("ignore", message="Error in stream_executor")
+    try:
+        with _server(args) as url:
+            result = work(args, _connect(url, args.api_key))
+    except (ProgramFailed, ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    if args.json:
+        print(result.model_dump_json(indent=2))
+    else:
+        Console(highlight=False).print(shown(result))
+
+
+@contextlib.contextmanager
+def _server(args: argparse.Namespace) -> Iterator[str]:
+    if args.url:
+        args.instruction = THINK_FIRST if args.instruction is None else args.instruction
+        yield args.url
+        return
+    with tempfile.TemporaryDirectory(prefix="proxythinker-") as scratch:
+        models = Models(args.base, args.expert, args.amateur) if args.base else trained_family()
+        if args.instruction is None:
+            args.instruction = "" if models.ours else THINK_FIRST
+        with serving(models, SERVED_ALPHA, Path(scratch) / "server.log", Console(stderr=True)) as url:
+            yield url
+
+
+def _connect(url: str, api_key: str | None) -> ProxyBackend:
+    try:
+        return ProxyBackend(url, api_key)
+    except (ConnectionError, RuntimeError, ValueError) as error:  # no server, none that guides, a strange template
+        raise ProgramFailed(str(error)) from error
+
+
+# Values of arguments. argparse prints the sentence of an ArgumentTypeError.
+
+
+def picture(path: str) -> Image.Image:
+    """A picture as people see it: turned as its camera says, on white where it is transparent."""
+    try:
+        with Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            return upright.convert("RGB")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} can't be read as a picture: {error}") from error
+
+
+def strength(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    try:
+        return read_strength({ALPHA: value}, 0.0).expert
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
