@@ -25,7 +25,7 @@ def window(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def explanation(tmp_path_factory):
+def explanation():
     return example()
 
 
