@@ -27,7 +27,10 @@ README = Path(__file__).parent / "README.md"
 COLUMNS = "100"
 PICTURES = ("--count", "2", "--out", "pictures")
 
-_EXAMPLE = re.compile(r"(```console\n\$ python -m programs\.(\w+)((?:.*\\\n)*.*)\n)(.*?)(```)", re.DOTALL)
+_EXAMPLE = re.compile(
+    r"(```console\n\$ python -m programs\.(\w+)((?:[^\n]*\\\n)*[^\n]*)\n)(.*?)(?<=\n)(```)",
+    re.DOTALL,
+)
 
 
 def main() -> None:
