@@ -25,7 +25,7 @@ from programs.serving import serving, trained_family
 
 README = Path(__file__).parent / "README.md"
 COLUMNS = "100"
-PICTURES = ("--count", "2", "--out", "pictures")
+PICTURES = ("--count", "10", "--out", "pictures")
 
 _EXAMPLE = re.compile(
     r"(```console\n\$ python -m programs\.(\w+)((?:[^\n]*\\\n)*[^\n]*)\n)(.*?)(?<=\n)(```)",

@@ -26,6 +26,7 @@ from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.guided_backend import GuidedBackend
 
 SHORT = r"[^<>\n]{1,60}"
+END = "</answer>"  # a part of the form: held to digits alone, a model that wants to write it would go on with digits
 ANSWER_TOKENS = 256
 
 
@@ -43,7 +44,7 @@ def think_and_answer(s, pictures, question, alpha, max_tokens, form):
     s += proxy_gen("thought", alpha=alpha, max_tokens=max_tokens, stop=["</think>", "<answer>"])
     s += "</think><answer>"
     s += proxy_gen("answer", alpha=0, max_tokens=ANSWER_TOKENS, **form)
-    s += "</answer>" + sgl.assistant_end()
+    s += sgl.assistant_end()
 
 
 def think_then_answer(
@@ -70,7 +71,7 @@ def think_then_answer(
     """
     if regex is not None and json_schema is not None:
         raise ValueError("an answer has one form: give regex or json_schema, not both")
-    form = {"regex": regex or SHORT} if json_schema is None else {"json_schema": json.dumps(json_schema)}
+    form = {"regex": f"({regex or SHORT}){END}"} if json_schema is None else {"json_schema": json.dumps(json_schema)}
     asked = {"question": ask(question, instruction), "alpha": alpha, "max_tokens": max_tokens, "form": form}
     state = run(think_and_answer, backend, pictures=pictures, temperature=0, **asked)
     answer = generation(state, "answer")
@@ -81,7 +82,7 @@ def think_then_answer(
 def _read(text: str, form: dict[str, str]) -> Any:
     if "regex" in form:
         if re.fullmatch(form["regex"], text):
-            return text
+            return text.removesuffix(END)
     else:
         try:
             return json.loads(text)

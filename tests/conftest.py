@@ -10,7 +10,8 @@ import pytest
 
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import COMMON, command, serving
+from servers import COMMON, DEVICE, command, serving
+from sgl_proxythinker import tiny_family
 
 
 @pytest.fixture(scope="session")
@@ -38,4 +39,13 @@ def plain(triple, tmp_path_factory):
     """The base alone, by the same plugin without proxies."""
     log = tmp_path_factory.mktemp("plain") / "log"
     with serving(command(triple.base, None, *COMMON), log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory):
+    """The tiny trained family, in which it shows whether guidance helps."""
+    flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1")
+    proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
+    with serving(command(tiny_family.BASE, proxies, *flags), tmp_path_factory.mktemp("family") / "log") as server:
         yield server

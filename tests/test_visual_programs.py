@@ -70,10 +70,10 @@ def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(g
         text=f"{start}{done.thought.text}</think><answer>",
         image_data=[data_url(one)],
         sampling_params={
-            "temperature": 0, "max_new_tokens": 8, "regex": "[0-9]{3}", "custom_params": {"proxy_alpha": 0}
+            "temperature": 0, "max_new_tokens": 24, "regex": "([0-9]{3})</answer>", "custom_params": {"proxy_alpha": 0}
         },
     )  # fmt: skip
-    assert done.value == wanted["text"]
+    assert done.answer.text == wanted["text"] == f"{done.value}</answer>"
     assert done.answer.prompt_tokens == wanted["meta_info"]["prompt_tokens"]
 
 
