@@ -102,7 +102,7 @@ def show(revised: Revised) -> Group:
         if one.revision is not None:
             parts.append(panel(f"revision {number}", one.revision))
     end = "the critique agrees" if revised.agreed else "no critique agreed, and the last revision is unchecked"
-    return Group(*parts, answer_line("answer", revised.answer), Text(f"{len(revised.rounds)} rounds: {end}"))
+    return Group(*parts, answer_line("answer", revised.answer), Text(f"rounds: {len(revised.rounds)}; {end}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

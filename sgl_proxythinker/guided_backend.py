@@ -101,7 +101,7 @@ class GuidedBackend(BaseBackend):
             raise RequestError(f"temperature is {temperature:g}, but choices are scored, not sampled: leave it out")
         params = self.default_params
         if isinstance(choices_method, GuidedChoices):
-            choices_method, params = choices_method.method, choices_method.params
+            choices_method, params = choices_method.method, {**(params or {}), **choices_method.params}
         prompt, *whole = self.tokenize([s.text_, *(s.text_ + choice for choice in choices)])
         start = min(len(os.path.commonprefix([prompt, ids])) for ids in whole)
         if silent := [choice for choice, ids in zip(choices, whole, strict=True) if len(ids) == start]:

@@ -6,33 +6,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.strength import ALPHA, TRACE, asks_for_trace, read_strength
+from sgl_proxythinker.strength import ALPHA, AMATEUR_ALPHA, TRACE, asks_for_trace, read_strength
 from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
 
 
 def proxy_gen(
-    name: str | None = None, *args: Any, alpha: float | None = None, trace: bool = False, **options: Any
+    name: str | None = None,
+    *args: Any,
+    alpha: float | None = None,
+    amateur_alpha: float | None = None,
+    trace: bool = False,
+    **options: Any,
 ) -> SglExpr:
     """Generate, guided with strength `alpha`, inside an `@sgl.function` that runs on a `ProxyBackend`.
 
     Args:
         name: the variable that the text is stored in.
         alpha: weight of `expert - amateur`; 0 is the base model alone. None: the backend's default, else the server's.
+        amateur_alpha: weight of the amateur alone, where it is to be another one; 0 leaves the amateur out.
         trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: alpha is no finite number in [-10, 10], trace is no bool, or a trace of choices.
+        RequestError: a weight is no finite number in [-10, 10], trace is no bool, or a trace of choices.
     """
     expression = gen(name, *args, **options)
     # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
     # Nothing is generated meanwhile.
-    if isinstance(alpha, SglArgument) or isinstance(trace, SglArgument):
+    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, trace)):
         return expression
-    params = ({} if alpha is None else {ALPHA: alpha}) | ({TRACE: True} if asks_for_trace({TRACE: trace}) else {})
+    weights = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha}
+    params = {name: weight for name, weight in weights.items() if weight is not None}
     read_strength(params, 0.0)
+    if asks_for_trace({TRACE: trace}):
+        params[TRACE] = True
     if not params:
         return expression
     if isinstance(expression, SglSelect):

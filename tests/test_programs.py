@@ -86,6 +86,36 @@ def test_the_strength_may_be_an_argument_of_a_batch(guided, backend):
     assert [state["answer"] for state in states] == [direct(guided, "Count", alpha)["text"] for alpha in (0.0, 3.0)]
 
 
+def test_the_amateur_may_have_a_weight_of_its_own(guided):
+    """Beside the call's alpha, and beside the backend's."""
+    backend = ProxyBackend(guided.url, default_alpha=2.0)
+
+    @sgl.function
+    def ablated(s, **weights):
+        s += "Count"
+        s += proxy_gen("answer", amateur_alpha=0, max_tokens=12, temperature=0, **weights)
+
+    for weights, alpha in (({"alpha": 3.0}, 3.0), ({}, 2.0)):
+        state = ablated.run(backend=backend, **weights)
+        meta = state.get_meta_info("answer")
+        assert (meta["proxy_alpha"], meta["proxy_amateur_alpha"]) == (alpha, 0.0)
+        wanted = direct(guided, "Count", custom_params={"proxy_alpha": alpha, "proxy_amateur_alpha": 0})
+        assert state["answer"] == wanted["text"] != direct(guided, "Count", alpha)["text"]
+
+    @sgl.function
+    def chosen(s, **weights):
+        s += "Count"
+        s += proxy_gen("answer", choices=[" one", " two"], **weights)
+
+    def scores(**weights):
+        return chosen.run(backend=backend, **weights).get_meta_info("answer")["normalized_prompt_logprobs"]
+
+    assert scores(amateur_alpha=0) == pytest.approx(scores(alpha=2.0, amateur_alpha=0), abs=1e-4)
+    assert scores(amateur_alpha=0) != pytest.approx(scores(alpha=2.0), abs=1e-2)
+    with pytest.raises(RequestError, match="proxy_amateur_alpha is 11"):
+        proxy_gen("answer", amateur_alpha=11)
+
+
 def test_a_stream_has_the_same_text_and_strength(guided, backend):
     state = two_strengths.run(question="Count", backend=backend, stream=True)
     assert "".join(state.text_iter("strong")) == direct(guided, "Count", 3.0)["text"]

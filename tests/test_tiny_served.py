@@ -86,7 +86,8 @@ def test_the_weights_are_those_of_the_model_card():
     for folder in (tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR):
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         assert digest[:12] in card, folder.name
-        assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2_5_VLForConditionalGeneration"]
+        config = json.loads((folder / "config.json").read_text())
+        assert config["architectures"] == ["Qwen2_5_VLForConditionalGeneration"]
 
 
 def test_expert_and_amateur_are_one_architecture_and_the_base_is_three_to_four_times_larger():
