@@ -10,10 +10,17 @@ import pytest
 
 from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.problems import KINDS, problem, problems
+from benchmarks.tiny_family.scene import PIXELS
 from benchmarks.tiny_family.settings import ANSWER_TOKENS
 from benchmarks.tiny_family.wordings import TEST
+from programs.alpha_ladder import alpha_ladder
+from programs.compare import compare
+from programs.describe_then_reason import describe_then_reason
+from programs.explain import explain
+from programs.look_closer import look_closer
 from programs.majority_vote import majority_vote
 from programs.think_then_answer import think_then_answer
+from programs.verify_and_revise import verify_and_revise
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, tiny_family
 
@@ -75,10 +82,45 @@ def test_a_guided_thought_lets_the_base_write_the_truth(backend, index):
     assert result.value == one.answer and read_answer(result.thought.text).thinks
 
 
+# An odd row, which the base names wrongly at a glance.
+ODD = problem(TEST, 9)
+ASKED = {"instruction": "", "max_tokens": ANSWER_TOKENS}
+
+
 def test_a_vote_of_thoughts_is_the_truth(backend):
-    one = problem(TEST, 9)
-    result = majority_vote(backend, [one.picture()], one.question, alphas=[0.75, 1.0, 1.5], instruction="")
-    assert result.answer == one.answer
+    result = majority_vote(backend, [ODD.picture()], ODD.question, alphas=[0.75, 1.0, 1.5], **ASKED)
+    assert result.answer == ODD.answer and result.agreement > 0.5
+
+
+def test_the_ladder_changes_once_to_the_truth(backend):
+    result = alpha_ladder(backend, [ODD.picture()], ODD.question, alphas=[0.0, 0.5, 1.0], **ASKED)
+    assert result.changes == [(0.0, 0.5)]
+    assert [rung.answer == ODD.answer for rung in result.rungs] == [False, True, True]
+
+
+def test_the_comparison_has_the_truth_where_it_is_guided(backend):
+    columns = compare(backend, [ODD.picture()], ODD.question, **ASKED).columns
+    assert [column.answer == ODD.answer for column in columns] == [False, True, True]
+
+
+def test_the_expert_changes_how_it_begins(backend):
+    """One flipped token, the first: the base would have answered at once."""
+    base, guided = explain(backend, [ODD.picture()], ODD.question, alphas=[0.0, 1.0], **ASKED).answers
+    assert base.flips == 0
+    flipped = [at for at, token in enumerate(guided.tokens) if token.flipped]
+    assert flipped[0] == 0 and len(flipped) < len(guided.tokens) / 10
+    assert guided.tokens[0].base_text == base.tokens[0].text and guided.tokens[0].text.startswith("<think")
+
+
+def test_the_first_answer_of_a_conversation_is_the_truth(backend):
+    """What comes after it the family has not learned; that it comes, and in its form, is tested."""
+    verified = verify_and_revise(backend, [ODD.picture()], ODD.question, alpha=1.0, rounds=1, **ASKED)
+    assert verified.first.claim == ODD.answer and verified.rounds[0].verdict in ("correct", "wrong")
+    described = describe_then_reason(backend, [ODD.picture()], [ODD.question], alpha=1.0, **ASKED)
+    assert described.description.alpha == 0.0 and described.answers[0].generation.alpha == 1.0
+    closer = look_closer(backend, [ODD.picture()], ODD.question, alpha=1.0, **ASKED)
+    left, top, right, bottom = closer.shown
+    assert 0 <= left < right <= PIXELS and 0 <= top < bottom <= PIXELS
 
 
 def test_the_weights_are_those_of_the_model_card():
