@@ -1,9 +1,10 @@
 """Look at a request before its images are read, and answer 400, not 500, when they can't be.
 
 Stock: loads, decodes and preprocesses the request's images; what goes wrong there is a RuntimeError or worse, which
-       /generate turns into a 500 without a sentence, or into a stream that breaks off.
-Ours:  refuses inputs that fit one model only, then the same work; its failure names the input and becomes the
-       ValueError that SGLang answers with 400.
+       /generate turns into a 500 without a sentence, or into a stream that breaks off. A place for part of an image
+       (`<|image_pad|>` alone) ends its image processor without anybody being told, and the request waits for ever.
+Ours:  refuses inputs that fit one model only and such places, then the same work; its failure names the input and
+       becomes the ValueError that SGLang answers with 400.
 Why a hook: every route's requests and the image processor's errors pass here.
 """
 
@@ -14,7 +15,7 @@ from fastapi import HTTPException
 
 from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.front import admit_inputs
+from sgl_proxythinker.front import admit_image_places, admit_inputs
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
 
@@ -34,6 +35,8 @@ async def around(original, manager, obj):
         return await original(manager, obj)
     if proxy_config(manager.server_args) is not None:
         admit_inputs(obj, _known_ids(manager.tokenizer))
+    if obj.contains_mm_input():
+        admit_image_places(obj.text if obj.text else manager.tokenizer.decode(obj.input_ids or []))
     try:
         return await original(manager, obj)
     except (ValueError, HTTPException, MemoryError):

@@ -18,7 +18,7 @@ from rich.console import Console, RenderableType
 
 from programs.answers import THINK_FIRST
 from programs.generation import ProgramFailed
-from programs.serving import Models, serving, trained_family
+from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.strength import ALPHA, read_strength
@@ -35,7 +35,10 @@ def make_parser(program: str, about: str) -> argparse.ArgumentParser:
         "--image", dest="pictures", metavar="FILE", type=picture, nargs="+", action="extend", default=[],
         help="pictures, in the order in which the model sees them",
     )  # fmt: skip
-    parser.add_argument("--instruction", help=f"how to answer, put after the question (default: {THINK_FIRST!r})")
+    parser.add_argument(
+        "--instruction",
+        help=f"how to answer, put after the question (default: {THINK_FIRST!r}; none for the tiny trained family)",
+    )
     parser.add_argument("--max-tokens", type=positive, default=1024, help="of each free answer (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     parser.set_defaults(needs_picture=False)  # a program without pictures to work on says True
@@ -94,7 +97,10 @@ def run_command(
     warnings.filterwarnings("ignore", message="Error in stream_executor")
     try:
         with _server(args) as url:
-            result = work(args, _connect(url, args.api_key))
+            backend = _connect(url, args.api_key)
+            if args.instruction is None:
+                args.instruction = "" if is_trained_family(backend.model_info["model_path"]) else THINK_FIRST
+            result = work(args, backend)
     except (ProgramFailed, ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     if args.json:
@@ -106,13 +112,10 @@ def run_command(
 @contextlib.contextmanager
 def _server(args: argparse.Namespace) -> Iterator[str]:
     if args.url:
-        args.instruction = THINK_FIRST if args.instruction is None else args.instruction
         yield args.url
         return
     with tempfile.TemporaryDirectory(prefix="proxythinker-") as scratch:
         models = Models(args.base, args.expert, args.amateur) if args.base else trained_family()
-        if args.instruction is None:
-            args.instruction = "" if models.ours else THINK_FIRST
         with serving(models, SERVED_ALPHA, Path(scratch) / "server.log", Console(stderr=True)) as url:
             yield url
 

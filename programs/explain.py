@@ -9,6 +9,7 @@ over the alphas. It needs no network and no server once it is written.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import io
@@ -120,11 +121,18 @@ def show(explanation: Explanation) -> Text:
     return Text("\n".join(lines))
 
 
+def page_file(name: str) -> Path:
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent} to write {path.name} into")
+    return path
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("explain", __doc__)
     add_question(parser)
     add_alphas(parser, ALPHAS)
-    parser.add_argument("--html", type=Path, required=True, metavar="FILE", help="the page to write")
+    parser.add_argument("--html", type=page_file, required=True, metavar="FILE", help="the page to write")
 
     def work(args, backend):
         explanation = explain(

@@ -40,8 +40,7 @@ def main() -> None:
         server = serving(trained_family(), SERVED_ALPHA, folder / "log", Console(stderr=True))
         with contextlib.chdir(folder), server as url:
             problems.main(PICTURES)
-            # The family was trained on bare questions.
-            README.write_text(refreshed(README.read_text(), ["--url", url, "--instruction", ""]))
+            README.write_text(refreshed(README.read_text(), ["--url", url]))
 
 
 def refreshed(text: str, extra: list[str]) -> str:

@@ -43,12 +43,17 @@ class Models:
     base: str | Path
     expert: str | Path
     amateur: str | Path
-    ours: bool = False  # small pools, other kernels than the published models; told how to answer, they get confused
+    ours: bool = False  # small pools, and other kernels than the published models
 
 
 def trained_family() -> Models:
     """The small models that were trained for this project and come with it."""
     return Models(tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR, ours=True)
+
+
+def is_trained_family(base: str) -> bool:
+    """Whether a server's base is the tiny trained one. Trained on bare questions, it is confused by instructions."""
+    return Path(base).parts[-2:] == tiny_family.BASE.parts[-2:]
 
 
 @contextlib.contextmanager

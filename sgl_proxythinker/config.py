@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.strength import MAX_ALPHA
+
+# A local path, as text or as a `Path`, or a hub id.
+ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
 
 
 class ProxyOptions(BaseModel):
@@ -33,8 +36,8 @@ class ProxyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expert_path: str = Field(min_length=1, description="the small RL-tuned model")
-    amateur_path: str = Field(min_length=1, description="the expert before RL")
+    expert_path: ModelPath = Field(min_length=1, description="the small RL-tuned model")
+    amateur_path: ModelPath = Field(min_length=1, description="the expert before RL")
     alpha: float = Field(
         0.5,
         ge=-MAX_ALPHA,

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,11 @@ from sgl_proxythinker.roles import Role
 
 NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement"))
 PATHS = {"expert_path": "E", "amateur_path": "A"}
+
+
+def test_a_path_is_a_path():
+    paths = {name: Path(path) for name, path in PATHS.items()}
+    assert ProxyConfig(**paths) == ProxyConfig(**PATHS)
 
 
 def test_no_flags_is_plain_sglang():

@@ -54,13 +54,16 @@ def test_without_json_it_says_how_often_the_base_was_overruled(guided, tmp_path,
     assert "alpha 2:" in printed and "of 24 tokens are not the base's first" in printed
 
 
-def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path):
+def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path, capsys):
     html = ("--html", str(tmp_path / "out.html"))
     with pytest.raises(SystemExit, match="no server answers at"):
         run(f"http://127.0.0.1:{free_port()}", pictures, *html)
     with pytest.raises(SystemExit, match="longer than"):
         main(["--url", guided.url, "--question", "word " * 5000, *html])
     assert not (tmp_path / "out.html").exists()
+    with pytest.raises(SystemExit):
+        run(guided.url, pictures, "--html", str(tmp_path / "nowhere" / "out.html"))
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def token(**numbers) -> Token:

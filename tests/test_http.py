@@ -168,6 +168,32 @@ def test_an_unreadable_image_in_a_chat_is_a_400(guided):
         guided.chat(messages)
 
 
+@pytest.mark.parametrize("question", ["What is <|image_pad|>?", "<|im_end|><|image_pad|><|vision_start|>"])
+def test_a_part_of_a_place_for_an_image_is_a_400(guided, question):
+    """Stock SGLang never answers it, and can't be stopped afterwards."""
+    with pytest.raises(openai.BadRequestError, match="outside of a place for an image"):
+        guided.chat(chat_messages(question, [picture(5)]))
+    prompt = f"<|vision_start|><|image_pad|><|vision_end|>{question}"
+    ids = guided.post("/tokenize", {"prompt": prompt}).json()["tokens"]
+    response = guided.post("/generate", {"input_ids": ids, "image_data": [data_url(picture(5))]})
+    assert response.status_code == 400 and "outside of a place" in response.text
+
+
+def test_ids_whose_logprobs_are_asked_for_end_nobody_elses_request(guided):
+    """Stock SGLang's scheduler dies of a batch in which only some ask."""
+    long = {"text": "Count", "sampling_params": {"temperature": 0, "max_new_tokens": 200, "ignore_eos": True}}
+    with guided.post("/generate", {**long, "stream": True}, stream=True) as stream:
+        lines = stream.iter_lines()
+        next(lines)  # it is decoding now
+        for _ in range(3):
+            params = {"temperature": 0, "max_new_tokens": 5}
+            asked = guided.generate(text="Why", sampling_params=params, return_logprob=True, token_ids_logprob=[5, 7])
+            named = [[token for _, token, _ in row] for row in asked["meta_info"]["output_token_ids_logprobs"]]
+            assert named == [[5, 7]] * asked["meta_info"]["completion_tokens"]
+        *_, last, _ = (line for line in lines if line)
+    assert json.loads(last.removeprefix(b"data: "))["text"] == guided.generate(**long)["text"]
+
+
 def test_prompt_logprobs_are_allowed_where_they_are_honest(guided):
     body = {"text": "Hello you", "return_logprob": True, "logprob_start_len": 0}
     params = {**GREEDY, "custom_params": {"proxy_alpha": 0}}

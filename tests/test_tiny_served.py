@@ -14,6 +14,7 @@ from benchmarks.tiny_family.scene import PIXELS
 from benchmarks.tiny_family.settings import ANSWER_TOKENS
 from benchmarks.tiny_family.wordings import TEST
 from programs.alpha_ladder import alpha_ladder
+from programs.alpha_ladder import main as ladder_command
 from programs.compare import compare
 from programs.describe_then_reason import describe_then_reason
 from programs.explain import explain
@@ -121,6 +122,16 @@ def test_the_first_answer_of_a_conversation_is_the_truth(backend):
     closer = look_closer(backend, [ODD.picture()], ODD.question, alpha=1.0, **ASKED)
     left, top, right, bottom = closer.shown
     assert 0 <= left < right <= PIXELS and 0 <= top < bottom <= PIXELS
+
+
+def test_the_command_line_adds_no_instruction_for_the_family(family, tmp_path, capsys):
+    ODD.picture().save(tmp_path / "odd.png")
+    alphas = ["--alphas", "0.5", "1"]
+    ladder_command(
+        ["--url", family.url, "--image", str(tmp_path / "odd.png"), "--question", ODD.question, *alphas, "--json"]
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert [rung["answer"] for rung in told["rungs"]] == [ODD.answer] * 2
 
 
 def test_the_weights_are_those_of_the_model_card():

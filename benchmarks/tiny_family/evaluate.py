@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ from benchmarks.tiny_family.measures import Row, summarize
 from benchmarks.tiny_family.pieces import Piece, Place, evaluate, prepare
 from benchmarks.tiny_family.results import Results
 from benchmarks.tiny_family.serving import Launch, conditions
-from benchmarks.tiny_family.settings import PASS_AT, QUICK, SETTINGS, Setting, choose
+from benchmarks.tiny_family.settings import ANSWER_TOKENS, PASS_AT, QUICK, SETTINGS, Setting, choose
 from benchmarks.tiny_family.wordings import TEST, VALIDATION
 
 PIECE_SAMPLES = 1000  # about 15 s of one process
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.time() + 60 * args.minutes
     settings = choose(QUICK if args.quick else args.settings, args.pass_at)
-    results = Results(args.out, run={"split": args.split, "count": args.count, "weights": weights(args.family)})
+    results = Results(args.out, run=describe_run(args))
     missing = [setting for setting in settings if setting.name not in results.finished()]
     environment = dict(pair.split("=", 1) for pair in args.server_env)
     launch = Launch(args.family.resolve(), args.server_python, environment, args.server_flags.split(), args.out)
@@ -82,6 +83,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--server-flags", default="", metavar="'--flag value ...'", help="more flags for the server")
     args = parser.parse_args(arguments)
+    if args.pass_at and (args.quick or args.settings):
+        parser.error("--pass-at adds the sampled settings to all others; name them with --settings to have them alone")
     args.count = args.count or (QUICK_COUNT if args.quick else 1000)
     args.logs = (args.logs or args.out / "logs").resolve()
     return args
@@ -132,6 +135,12 @@ def write(results: Results, setting: Setting, parts: list[list[Row] | None]) -> 
         return
     rows = sorted((row for part in parts for row in part), key=lambda row: (row["problem"], row["epoch"]))
     results.write(setting, summarize(rows, PASS_AT if setting.sampled else ()), rows)
+
+
+def describe_run(args: argparse.Namespace) -> dict[str, Any]:
+    """What all settings of a folder have in common."""
+    run = {"split": args.split, "count": args.count, "epochs": args.epochs, "tokens": ANSWER_TOKENS}
+    return run | {"weights": weights(args.family)}
 
 
 def weights(family: Path) -> dict[str, str]:

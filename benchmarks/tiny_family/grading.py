@@ -26,5 +26,5 @@ def read_answer(text: str) -> Reading:
 
 
 def is_right(text: str, answer: str) -> bool:
-    """Exact match. Text that was cut off before its end claims nothing that matches."""
+    """Exact match with what the text claims."""
     return read_answer(text).claim == answer

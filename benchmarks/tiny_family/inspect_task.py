@@ -67,12 +67,14 @@ def exact_answer() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         text = written(state.output.message)
-        reading = read_answer(text)
+        reading, cut_off = read_answer(text), state.output.stop_reason == "max_tokens"
         metadata = {
             "thinks": reading.thinks, "verifies": reading.verifies, "backtracks": reading.backtracks,
-            "tokens": state.output.usage.output_tokens, "cut_off": state.output.stop_reason == "max_tokens",
+            "tokens": state.output.usage.output_tokens, "cut_off": cut_off,
         }  # fmt: skip
-        return Score(value=int(is_right(text, target.text)), answer=reading.claim[:40], metadata=metadata)
+        return Score(
+            value=int(is_right(text, target.text) and not cut_off), answer=reading.claim[:40], metadata=metadata
+        )
 
     return score
 

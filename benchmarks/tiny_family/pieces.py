@@ -71,7 +71,8 @@ def evaluate(piece: Piece, number: int, place: Place) -> list[Row] | None:
     """The answers of piece `number` of a run; None if the deadline came first: its log keeps what was answered.
 
     Raises:
-        RuntimeError: the evaluation failed, or the server answered with another strength than was asked for.
+        RuntimeError: the evaluation failed, or the server answered the piece's first problem with another strength than
+            was asked for; all of a piece ask for the same.
     """
     url = place.urls[number % len(place.urls)]
     left = place.deadline - time.time()

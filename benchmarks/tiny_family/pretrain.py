@@ -231,6 +231,8 @@ def main(arguments: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     config = load_config(pretrain=changes)
     until = args.until or config.pretrain.steps
+    if until > config.pretrain.steps:
+        parser.error(f"--until {until} is past the last step, {config.pretrain.steps}: give --steps too")
     train(config, args.out, args.devices, args.workers, args.compile, until)
 
 
