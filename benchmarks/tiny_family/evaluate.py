@@ -139,7 +139,7 @@ def write(results: Results, setting: Setting, parts: list[list[Row] | None]) -> 
 
 def describe_run(args: argparse.Namespace) -> dict[str, Any]:
     """What all settings of a folder have in common."""
-    run = {"split": args.split, "count": args.count, "epochs": args.epochs, "tokens": ANSWER_TOKENS}
+    run = {"split": args.split, "count": args.count, "sampled_answers": args.epochs, "tokens": ANSWER_TOKENS}
     return run | {"weights": weights(args.family)}
 
 
