@@ -19,6 +19,7 @@ from benchmarks.tiny_family.forward import Forward
 from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, logprobs, sequences_of
 from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem, problem, problems, split_of
+from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.rollout import Sampler
 from benchmarks.tiny_family.scene import ARROWS, CLEAR, WORN, Cell, Scene, draw, name
 from benchmarks.tiny_family.sight import IGNORED, PARTS, labels
@@ -228,7 +229,8 @@ def test_sampled_tokens_are_those_of_the_whole_pass(checkpoint, tokenizer):
     torch.testing.assert_close(chances[mask[:, 1:]], wanted[mask[:, 1:]])
 
 
-def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "LOG_EVERY", 1)
     config = load_config(pretrain={"batch": 2, "steps": 3})
     for run, stops in (("whole", (3,)), ("parts", (1, 3))):
         for until in stops:
@@ -236,6 +238,28 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     for role in pretrain.ROLES:
         whole, parts = (load_model(tmp_path / run / role).state_dict() for run in ("whole", "parts"))
         assert all(torch.equal(whole[key], parts[key]) for key in whole), role
+    losses = [
+        [(row["step"], row["base"]) for row in map(json.loads, (tmp_path / run / "pretrain.jsonl").open())]
+        for run in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == [1, 2, 3]
+
+
+def test_a_training_goes_on_with_its_own_settings(tmp_path):
+    begun = load_config(pretrain={"batch": 2, "steps": 3}).pretrain
+    save_state(tmp_path / "state.pt", begun, 2, {})
+    assert load_state(tmp_path / "state.pt", begun)["step"] == 2
+    with pytest.raises(ValueError, match="use another folder"):
+        load_state(tmp_path / "state.pt", load_config(pretrain={"batch": 4, "steps": 3}).pretrain)
+    assert load_state(tmp_path / "none.pt", begun) is None
+
+
+def test_a_log_holds_no_step_twice(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3)))
+    with open_log(log, 2) as lines:
+        lines.write('{"step": 3, "again": true}\n')
+    assert [json.loads(row) for row in log.open()] == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
 
 
 def _folder(path):

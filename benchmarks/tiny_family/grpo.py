@@ -28,6 +28,7 @@ from benchmarks.tiny_family.forward import Forward
 from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.pretrain import Learner
 from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem
+from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.rollout import Answers, Sampler
 from benchmarks.tiny_family.wordings import TRAIN
 
@@ -85,8 +86,7 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
     amateur = in_half(load_model(family / "amateur").to(device).eval().requires_grad_(False), dtype)
     learner = Learner(load_model(family / "amateur").to(device), dtype, settings.rate)
     first, state = 0, family / "grpo.pt"
-    if state.exists():
-        saved = torch.load(state, map_location=device)
+    if saved := load_state(state, settings):
         first = saved["step"]
         learner.load(saved["expert"])
     rows, known_ids = settings.problems * samples, tokenizer.get_vocab_size()
@@ -95,7 +95,7 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
 
     started = time.perf_counter()
     batches = loader(Questions(prompts, settings, first), workers, pin=False)
-    with (family / "grpo.jsonl").open("a") as log:
+    with open_log(family / "grpo.jsonl", first) as log:
         bar = tqdm(enumerate(batches, first), total=settings.steps, initial=first, unit="step", mininterval=5)
         for step, (batch, truths) in bar:
             batch = batch.to(device)
@@ -139,7 +139,7 @@ def train(config: Config, family: Path, device: str, workers: int) -> None:
             log.flush()
             bar.set_postfix(row)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == settings.steps:
-                torch.save({"step": step + 1, "expert": learner.state()}, state)
+                save_state(state, settings, step + 1, {"expert": learner.state()})
                 save_model(learner.float_model(), family / "expert", config, "expert", tokenizer)
 
 

@@ -26,6 +26,7 @@ from benchmarks.tiny_family.checkpoint import family_tokenizer, in_half, new_mod
 from benchmarks.tiny_family.config import Config, load_config
 from benchmarks.tiny_family.corpus import TOKENS, Batch, Corpus, Prompts, loader
 from benchmarks.tiny_family.forward import Forward
+from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.sight import IGNORED, PARTS, Sight
 
 ROLES = ("base", "amateur")
@@ -180,15 +181,14 @@ def train(config: Config, out: Path, devices: Sequence[str], workers: int, compi
         for role, device in zip(ROLES, itertools.cycle(devices), strict=False)
     }
     state, first = out / "pretrain.pt", 0
-    if state.exists():
-        saved = torch.load(state, map_location="cpu")
+    if saved := load_state(state, settings):
         first = saved["step"]
         for role, imitation in imitations.items():
             imitation.learner.load(saved[role])
 
     batches = loader(Corpus(Prompts(tokenizer), settings, first, until), workers, pin=devices[0] != "cpu")
     started = time.perf_counter()
-    with (out / "pretrain.jsonl").open("a") as log:
+    with open_log(out / "pretrain.jsonl", first) as log:
         bar = tqdm(enumerate(batches, first), total=until, initial=first, unit="step", mininterval=5)
         for step, batch in bar:
             for imitation in imitations.values():
@@ -199,7 +199,7 @@ def train(config: Config, out: Path, devices: Sequence[str], workers: int, compi
                 log.flush()
                 bar.set_postfix({role: means["loss"] for role, means in row.items()})
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
-                torch.save({"step": step + 1, **{role: one.learner.state() for role, one in imitations.items()}}, state)
+                save_state(state, settings, step + 1, {role: one.learner.state() for role, one in imitations.items()})
                 for role, imitation in imitations.items():
                     save_model(imitation.learner.float_model(), out / role, config, role, tokenizer)
 
