@@ -5,6 +5,7 @@ const slider = document.getElementById("alpha");
 const tip = document.getElementById("tip");
 const tokensOf = (answer) => [...answer.querySelectorAll(".tokens .token")];
 let shown = null; // the token that is explained
+let anchor = null; // a function: where on the screen its explanation belongs
 let leaving = 0;
 let pointer = { at: "", moved: false }; // scrolling makes things pass under a pointer that rests
 
@@ -81,10 +82,11 @@ function hideTip() {
   shown = null;
 }
 
-function explain(token, rect) {
+// Of a token over two lines, the first one.
+function explain(token, where = () => token.getClientRects()[0]) {
   showTip(token);
-  // Of a token over two lines, the first one.
-  place(rect || token.getClientRects()[0]);
+  anchor = where;
+  place(anchor());
 }
 
 /** Back to the token with the focus, or to none. */
@@ -155,9 +157,12 @@ for (const answer of answers) {
     const point = (event) => {
       const all = tokensOf(answer);
       const frame = plot.getBoundingClientRect();
-      const index = Math.floor(((event.clientX - frame.left) / frame.width) * all.length);
-      const { top, bottom } = frame;
-      explain(all[Math.min(Math.max(index, 0), all.length - 1)], { left: event.clientX + 12, top, bottom });
+      const across = (event.clientX - frame.left) / frame.width;
+      const index = Math.floor(across * all.length);
+      explain(all[Math.min(Math.max(index, 0), all.length - 1)], () => {
+        const { left, width, top, bottom } = plot.getBoundingClientRect();
+        return { left: left + across * width + 12, top, bottom };
+      });
     };
     plot.addEventListener("pointermove", (event) => { if (pointer.moved) point(event); });
     plot.addEventListener("click", point);
@@ -176,7 +181,7 @@ document.addEventListener("pointermove", (event) => {
 }, { capture: true });
 document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".tokens, .plot, #tip")) hideTip(); });
 for (const change of ["scroll", "resize"]) {
-  addEventListener(change, () => { if (shown) explainFocused(); }, { passive: true });
+  addEventListener(change, () => { if (shown) place(anchor()); }, { passive: true });
 }
 if (slider) {
   document.getElementById("strength").hidden = false;

@@ -135,6 +135,9 @@ def test_touch_and_mouse_explain_too(opened):
     plot.click()
     assert "he base would have said" in tip(opened)
     assert opened.js("document.querySelector('.answer:not([hidden]) .cursor').hidden") is False
+    # Also when the click has scrolled the page, which it is told later.
+    opened.execute_script("window.dispatchEvent(new Event('scroll'))")
+    assert "he base would have said" in tip(opened)
 
 
 @pytest.mark.parametrize("change", ["scroll", "resize"])
