@@ -1,5 +1,5 @@
 # Two commands do everything, from nothing but a python3 with venv:
-#   make demo    a guided server answers a question about a picture
+#   make demo    a base alone and guided, on pictures that it was never trained on; keeps score for a minute
 #   make test    all tests; installs chromium with apt-get if there is none
 PYTHON ?= python3
 VENV := .venv
