@@ -5,9 +5,9 @@ Ours:  the same processes, entered through functions that prepare the CPU and in
 Why a hook: spawned processes import SGLang before plugins load; HTTP server and offline engine both pass here.
 """
 
-from sgl_proxythinker.launch import prepare_front, prove_schedulers
+from sgl_proxythinker.launch import name_roles, prepare_front, prove_schedulers
 from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.plugin import is_ours, proxy_placement
 from sgl_proxythinker.processes import run_detokenizer, run_scheduler
 
 UPSTREAM = Upstream(
@@ -26,6 +26,7 @@ def around(original, cls, server_args, **kwargs):
     prepare_front(server_args)
     kwargs.update(run_scheduler_process_func=run_scheduler, run_detokenizer_process_func=run_detokenizer)
     launched = original(cls, server_args, **kwargs)
-    scheduler_init_result = launched[3]
+    scheduler_init_result, watchdog = launched[3], launched[4]
     prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
+    name_roles(watchdog, proxy_placement(server_args))
     return launched

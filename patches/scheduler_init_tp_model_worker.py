@@ -6,7 +6,7 @@ Why a hook: the class is named inside this method; no registry or argument reach
 """
 
 from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_config
+from sgl_proxythinker.plugin import is_ours, proxy_config, proxy_placement
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.init_tp_model_worker",
@@ -25,6 +25,7 @@ def around(original, scheduler):
 
     scheduler.tp_worker = ProxyWorker(
         config,
+        proxy_placement(scheduler.server_args),
         server_args=scheduler.server_args,
         gpu_id=scheduler.ps.gpu_id,
         ps=scheduler.ps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sgl_proxythinker.placement import NAMES
 from sgl_proxythinker.plugin import NAME
 
 _FLAGS: dict[str, dict[str, Any]] = {
@@ -17,12 +18,20 @@ _FLAGS: dict[str, dict[str, Any]] = {
         'custom_params {"proxy_alpha": X}.',
     ),
     "placement": dict(
-        choices=["shared"], help="Where the small models run: 'shared' shards all three over all ranks (default)."
+        choices=NAMES,
+        help="Where the small models run. 'shared': on all --tp-size ranks, as the base. 'split': the base on all, "
+        "each of them on half of the ranks. 'dedicated': on ranks of their own, which the base leaves to them. Chosen "
+        "when not given; the start says why.",
+    ),
+    "tp_size": dict(
+        type=int,
+        metavar="N",
+        help="Ranks of each small model (default: half of --tp-size in 'split', 1 in 'dedicated').",
     ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, placement) and, under 'expert' and "
-        "'amateur', each model's revision, dtype, quantization and load_format. Flags win over the file.",
+        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size) and, under 'expert' "
+        "and 'amateur', each model's revision, dtype, quantization and load_format. Flags win over the file.",
     ),
 }
 

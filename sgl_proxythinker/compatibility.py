@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import PROXIES, Role
 
 logger = logging.getLogger(__name__)
@@ -27,15 +28,19 @@ _PIXELS = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_fac
            "temporal_patch_size")  # fmt: skip
 
 
-def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> int:
+class Models(NamedTuple):
+    """What a launch needs to know of the three models."""
+
+    context_length: int  # tokens to serve: the smallest of the three, or the user's if that is smaller
+    shapes: Mapping[Role, Shape]
+
+
+def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     """Compare the three checkpoints' configs, tokenizers and image processors.
 
     Args:
         config: the proxies.
         given: SGLang's arguments by field name, as the user gave them.
-
-    Returns:
-        The context length to serve: the smallest of the three, or the user's if that is smaller.
 
     Raises:
         LaunchError: a checkpoint can't be read, or two of them don't fit; names the first difference.
@@ -64,7 +69,8 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> int:
     _check_equal(configs, _IMAGE_TOKENS, lambda config: config, "image token ids")
     _check_equal(configs, _VISION, lambda config: config.vision_config, "vision tower")
     _check_equal(processors, _PIXELS, lambda processor: processor, "image processor")
-    return _context_length(configs, given.get("context_length"))
+    shapes = {role: _shape(config) for role, config in configs.items()}
+    return Models(_context_length(configs, given.get("context_length")), shapes)
 
 
 def known_ids(tokenizer: Any) -> int:
@@ -132,6 +138,14 @@ def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callab
                     f"{values[role]!r}. One processor feeds all three models, so the {role} would see other images "
                     "than it was trained on. Use models of one family."
                 )
+
+
+def _shape(config: Any) -> Shape:
+    text, vision = config.get_text_config(), config.vision_config
+    return Shape(
+        text.num_attention_heads, text.num_key_value_heads, text.intermediate_size,
+        vision.num_heads, vision.intermediate_size,
+    )  # fmt: skip
 
 
 def _comparable(value: Any) -> Any:

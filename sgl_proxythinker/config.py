@@ -1,15 +1,17 @@
-"""What a person configures: the two small models, the default strength, the placement."""
+"""What a person configures: the two small models, the default strength, where they run."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.roles import Role
+from sgl_proxythinker.placement import PlacementName
+from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.strength import MAX_ALPHA
 
 # A local path, as text or as a `Path`, or a hub id.
@@ -45,7 +47,8 @@ class ProxyConfig(BaseModel):
         allow_inf_nan=False,
         description="steering strength of requests that name none; 0 is the base alone",
     )
-    placement: Literal["shared"] = Field("shared", description="all three models sharded over all ranks")
+    placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
+    tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
 
@@ -70,6 +73,10 @@ class ProxyConfig(BaseModel):
             "alpha": self.alpha,
             "placement": self.placement,
         }
+
+    def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:
+        """`describe`, as it is known on a rank with these models: without the proxies that are elsewhere."""
+        return self.describe() | {str(role): None for role in PROXIES if role not in roles}
 
 
 def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from sgl_proxythinker.base_prefix import is_kept_apart, keep_apart
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, read_strength
@@ -90,6 +91,12 @@ def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None
                 "Start it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
             )
     else:
+        if is_kept_apart(tokenized.extra_key):
+            raise RequestError(
+                f"extra_key is {tokenized.extra_key!r}: this ending is the server's own. Choose another."
+            )
+        if strength.is_base_alone and not trace:
+            tokenized.extra_key = keep_apart(tokenized.extra_key)
         if not strength.is_base_alone:
             _refuse_input_logprobs(tokenized)
         sampling_params.custom_params = {**(sampling_params.custom_params or {}), **strength.as_params()}

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,8 @@ from sgl_proxythinker.arguments import check_arguments
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.plugin import mark_as_ours, proxy_config
+from sgl_proxythinker.placement import Placement, place
+from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
         for name, value in cpu.SERVER_DEFAULTS.items():
             if not given.get(name):
                 given[name] = value
+    placement = None
     if config is None:
         server_args = resolve()
         logger.info("proxythinker: no proxies given, serving plain SGLang: the base model alone")
@@ -53,10 +55,14 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
 
         check_environment(os.environ)
         check_arguments(given, _defaults())
-        given["context_length"] = check_models(config, given)
+        models = check_models(config, given)
+        given["context_length"] = models.context_length
+        placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size)
+        config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         server_args = resolve()
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
-    mark_as_ours(server_args, config)
+        logger.info("proxythinker: placement %s", placement)
+    mark_as_ours(server_args, config, placement)
     install_front()
     return server_args
 
@@ -103,21 +109,36 @@ def prepare_front(server_args: Any) -> None:
         guard_routes(server, proxy_config(server_args))
 
 
-def prove_schedulers(server_args: Any, scheduler_infos: Sequence[Mapping[str, Any]]) -> None:
+def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:
     """Compare what each scheduler says of its worker with what was asked for.
 
     Raises:
         LaunchError: a scheduler does not run the worker that was asked for.
     """
-    config = proxy_config(server_args)
-    expected = None if config is None else config.describe()
+    config, placement = proxy_config(server_args), proxy_placement(server_args)
     for rank, info in enumerate(scheduler_infos):
+        expected = None if config is None else config.describe_rank(placement.roles_on(rank))
         if "proxy" not in info or info["proxy"] != expected:
             raise LaunchError(
                 f"the scheduler of rank {rank} reports proxy={info.get('proxy', 'nothing')!r} where {expected!r} was "
                 "asked for: it would serve the base model under our name. Reinstall sgl-proxythinker and the SGLang "
                 "version it names, in the environment of the server."
             )
+    if config is not None:
+        # What /server_info shows: every model was found on the ranks that are to run it.
+        scheduler_infos[0]["proxy"] = config.describe()
+
+
+def name_roles(watchdog: Any, placement: Placement | None) -> None:
+    """Let SGLang's watchdog say what ran on a rank that died.
+
+    Args:
+        watchdog: its `SubprocessWatchdog`; its first processes are the schedulers, by rank.
+        placement: None on a server that serves the base alone.
+    """
+    if placement is not None:
+        for rank in range(placement.world_size):
+            watchdog._names[rank] += f" ({placement.describe_rank(rank)})"
 
 
 def _defaults() -> dict[str, Any]:

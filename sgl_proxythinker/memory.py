@@ -1,8 +1,8 @@
-"""How many tokens fit when three models keep KV for every one of them."""
+"""How many tokens fit when several models keep KV for every one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sgl_proxythinker.roles import Role
@@ -11,9 +11,9 @@ GIB = 1 << 30
 
 
 class KVBudget(NamedTuple):
-    """Free bytes shared by three KV pools that have the same slots.
+    """Free bytes of a rank, shared by KV pools that have the same slots.
 
-    One slot number addresses a token in all three pools, so a token costs the sum of the three sizes.
+    One slot number addresses a token in the pools of all models, so a token costs the sum of their sizes.
     """
 
     free_bytes: int
@@ -23,21 +23,27 @@ class KVBudget(NamedTuple):
     def tokens(self) -> int:
         return self.free_bytes // sum(self.token_bytes.values())
 
-    def share_bytes(self, role: Role) -> int:
-        return self.tokens * self.token_bytes[role]
+
+class ModelMemory(NamedTuple):
+    """What a model takes on one rank."""
+
+    weight_bytes: int  # parameters and buffers
+    token_bytes: int  # KV of one token
 
 
-def plan_table(weight_bytes: Mapping[Role, int], token_bytes: Mapping[Role, int], tokens: int) -> str:
-    """The start-up table: what each model takes on this rank.
+def plan_table(ranks: Sequence[Mapping[Role, ModelMemory]], tokens: int) -> str:
+    """The start-up table: what each model takes on each rank.
 
     Args:
-        weight_bytes: bytes of parameters and buffers per role.
-        token_bytes: KV bytes of one token per role.
+        ranks: the models of each rank, in the order of ranks.
         tokens: slots in each pool.
     """
-    rows = [(str(role), weight_bytes[role] / GIB, token_bytes[role], token_bytes[role] * tokens / GIB) for role in Role]
-    rows.append(("sum", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
-    lines = [f"{'model':<8} {'weights GiB':>12} {'KV bytes/token':>15} {'KV GiB':>8} {'tokens':>10}"]
-    for name, weights, per_token, kv in rows:
-        lines.append(f"{name:<8} {weights:>12.2f} {per_token:>15,d} {kv:>8.2f} {tokens:>10,d}")
+    lines = [f"{'rank':<5} {'model':<8} {'weights GiB':>12} {'KV bytes/token':>15} {'KV GiB':>8} {'tokens':>10}"]
+    for rank, models in enumerate(ranks):
+        rows = [(str(role), memory.weight_bytes, memory.token_bytes) for role, memory in models.items()]
+        rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+        lines += [
+            f"{rank:<5} {name:<8} {weights / GIB:>12.2f} {each:>15,d} {each * tokens / GIB:>8.2f} {tokens:>10,d}"
+            for name, weights, each in rows
+        ]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgl_proxythinker.config import ProxyConfig
+    from sgl_proxythinker.placement import Placement
 
 NAME = "proxythinker"
 
@@ -24,9 +25,9 @@ def register() -> None:
     register_hooks(COMMAND_LINE)
 
 
-def mark_as_ours(server_args: Any, config: ProxyConfig | None) -> None:
+def mark_as_ours(server_args: Any, config: ProxyConfig | None, placement: Placement | None) -> None:
     """Let `config` (None: plain SGLang, base alone) travel with the server's arguments into every process."""
-    setattr(server_args, _ATTRIBUTE, {"config": config})
+    setattr(server_args, _ATTRIBUTE, {"config": config, "placement": placement})
 
 
 def is_ours(server_args: Any) -> bool:
@@ -37,3 +38,8 @@ def is_ours(server_args: Any) -> bool:
 def proxy_config(server_args: Any) -> ProxyConfig | None:
     """The proxies of a server that is ours; None when it serves the base alone."""
     return getattr(server_args, _ATTRIBUTE)["config"]
+
+
+def proxy_placement(server_args: Any) -> Placement | None:
+    """Which ranks run which model; None on a server that serves the base alone."""
+    return getattr(server_args, _ATTRIBUTE)["placement"]

@@ -1,4 +1,4 @@
-"""One proxy's model in SGLang's terms, and how the three KV pools come to have the same slots."""
+"""One model on this rank in SGLang's terms, and how the KV pools come to have the same slots."""
 
 from __future__ import annotations
 
@@ -11,39 +11,69 @@ from typing import Any
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.groups import RoleGroup, swapped
+from sgl_proxythinker.memory import GIB
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import (
     CaptureHiddenMode,
     ForwardBatch,
+    GraphSharedOutput,
     KVCacheConfigurator,
     ModelRunner,
+    ModelRunnerOutput,
     MultiModalStaticCache,
     TpModelWorker,
     create_memory_pool_configurator,
     draft_server_args_copy,
     envs,
+    get_available_gpu_memory,
     get_context,
+    get_resources,
+    get_world_group,
+    input_buffers,
     mm_utils,
 )
 
 
-class ProxyModel:
-    """The expert or the amateur: a draft worker to SGLang, which is how it lets a process hold a second model.
+class HostedModel:
+    """One role's model on this rank, and what of the process must be its own while it is worked with.
 
     Args:
-        role: which of the two.
-        config: both proxies' configuration.
-        base_model_config: the base's `ModelConfig`; the proxy serves the same context length.
-        kwargs: the arguments of the base's `TpModelWorker`.
+        role: which of the three.
+        group: its tensor-parallel group.
+        server_args: its arguments; None: the server's own, as they stand.
     """
 
-    def __init__(self, role: Role, config: ProxyConfig, base_model_config: Any, server_args: Any, **kwargs: Any):
+    def __init__(self, role: Role, group: RoleGroup, server_args: Any | None):
         self.role = role
-        self.server_args = _proxy_server_args(role, config, server_args, base_model_config)
-        with self.arguments():
-            self.worker = TpModelWorker(server_args=self.server_args, is_draft_worker=True, **kwargs)
+        self.group = group
+        self.server_args = server_args
+        self.worker: TpModelWorker | None = None
         # SGLang keeps image embeddings in one process-wide cache by the image's hash, whichever model made them.
         self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
+        self._graph_buffers = GraphBuffers()
+        self._stream: torch.cuda.Stream | None = None
+
+    def build(self, **kwargs: Any) -> None:
+        """Load it beside the model in the scheduler's seat, as a draft worker: SGLang's way to a second model.
+
+        Args:
+            kwargs: the arguments of the seat's `TpModelWorker`, of which arguments and rank are replaced.
+        """
+        with self.loading():
+            self.adopt(TpModelWorker(**self.worker_arguments(is_draft_worker=True, **kwargs)))
+
+    def worker_arguments(self, **kwargs: Any) -> dict[str, Any]:
+        """`kwargs` of a `TpModelWorker` with this model's arguments and its rank in this model's group."""
+        own = {} if self.server_args is None else {"server_args": self.server_args}
+        return kwargs | own | {"ps": self.group.ps}
+
+    def adopt(self, worker: TpModelWorker) -> None:
+        """Take the worker that holds this model; before anything of its runner is replaced."""
+        self.worker = worker
+        self._forward = worker.model_runner.forward
+        if worker.device == "cuda":
+            self._stream = torch.cuda.Stream()
 
     @property
     def runner(self) -> ModelRunner:
@@ -54,41 +84,112 @@ class ProxyModel:
         return self.runner.model_config.model_path
 
     @contextmanager
-    def arguments(self) -> Iterator[None]:
-        """While layers are built they read the process' arguments: let them be this model's."""
-        with get_context().preserve_config():
-            get_context().set_server_args(self.server_args)
+    def loading(self) -> Iterator[None]:
+        with self.group.cores(), self.arguments():
             yield
 
-    def logits(self, forward_batch: ForwardBatch, vocab_size: int) -> torch.Tensor:
-        """Run this model on the base's batch.
+    @contextmanager
+    def arguments(self) -> Iterator[None]:
+        """While layers, pools and graphs are made they read the process' arguments, group and graph buffers."""
+        with self.group.active(), self._graph_buffers.own():
+            if self.server_args is None:
+                yield
+                return
+            with get_context().preserve_config():
+                get_context().set_server_args(self.server_args)
+                yield
+
+    def forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
+        """Upstream's forward of this model, whatever stands in its runner's place."""
+        with self.group.active(), self._own_image_cache():
+            return self._forward(forward_batch, *args, **kwargs)
+
+    def logits(self, forward_batch: ForwardBatch) -> torch.Tensor:
+        """Run this model on a batch that is the base's too.
 
         Args:
-            forward_batch: the batch that the base is about to run. Read only.
-            vocab_size: columns to keep.
+            forward_batch: read only.
 
         Returns:
-            [B, vocab_size] float32 logits of each request's last position, a copy: graphs of models with equally wide
-            heads share one output buffer.
+            [rows, head rows] float32 logits of each request's last position; of a decode graph, until its next replay.
         """
-        with self._own_image_cache():
-            output = self.runner.forward(_without_logprobs(forward_batch))
-        return output.logits_output.next_token_logits[:, :vocab_size].clone()
+        return self.forward(without_logprobs(forward_batch)).logits_output.next_token_logits
+
+    def launch(self, forward_batch: ForwardBatch) -> torch.Tensor:
+        """`logits`, on a stream of this model's own: what it returns is there once `join` was called.
+
+        The batch must live until then.
+        """
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            logits = self.logits(forward_batch)
+        # The seat's model announces to the scheduler that its step's shared tables were read: for this model too. Its
+        # graph copies what it reads of them before it is replayed.
+        if (was_read := self.runner.war_fastpath_read_done_event) is not None:
+            torch.cuda.current_stream().wait_event(was_read)
+        else:
+            self.join()
+        return logits
+
+    def join(self) -> None:
+        """Let the current stream wait for what was launched."""
+        torch.cuda.current_stream().wait_stream(self._stream)
 
     @contextmanager
     def _own_image_cache(self) -> Iterator[None]:
-        bases, mm_utils.embedding_cache = mm_utils.embedding_cache, self._image_cache
-        try:
+        with swapped(mm_utils, "embedding_cache", self._image_cache):
             yield
-        finally:
-            mm_utils.embedding_cache = bases
 
 
-def _proxy_server_args(role: Role, config: ProxyConfig, server_args: Any, base_model_config: Any) -> Any:
+class GraphBuffers:
+    """What the graphs and kernels of a model read from and write to while they run.
+
+    Upstream shares it between all models of a process, which is right as long as no two of them run at the same time.
+    """
+
+    def __init__(self):
+        self._memory_pool = None
+        self._logits = None
+        self._inputs: dict = {}
+        self._workspaces: dict = {}
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        resources = get_resources()
+        with (
+            swapped(resources, "graph_memory_pool", self._memory_pool),
+            swapped(resources, "buffers", self._workspaces),
+            swapped(GraphSharedOutput, "_process_shared", self._logits),
+            swapped(input_buffers, "_forward_input_buffer_pool", self._inputs),
+        ):
+            yield
+            self._memory_pool, self._logits = resources.graph_memory_pool, GraphSharedOutput._process_shared
+
+
+def server_args_of(role: Role, config: ProxyConfig, server_args: Any, base_config: Any, tp_size: int) -> Any | None:
+    """The arguments that a role's model is built with.
+
+    Args:
+        role: which.
+        config: both proxies' configuration.
+        server_args: the server's.
+        base_config: the base's `ModelConfig`; a proxy serves the same context length.
+        tp_size: the number of the role's ranks.
+
+    Returns:
+        A copy of `server_args` for this model; None where they are its own as they stand.
+    """
+    if role is Role.BASE:
+        if tp_size == server_args.tp_size:
+            return None
+        arguments = copy.deepcopy(server_args)
+        arguments.override(f"proxythinker.{role}", tp_size=tp_size)
+        return arguments
     options = config.options(role)
-    arguments = draft_server_args_copy(server_args, base_model_config)
+    arguments = draft_server_args_copy(server_args, base_config)
     arguments.override(
         f"proxythinker.{role}",
+        tp_size=tp_size,
         speculative_draft_model_path=config.path(role),
         speculative_draft_model_revision=options.revision,
         speculative_draft_model_quantization=options.quantization,
@@ -100,7 +201,7 @@ def _proxy_server_args(role: Role, config: ProxyConfig, server_args: Any, base_m
     return arguments
 
 
-def _without_logprobs(forward_batch: ForwardBatch) -> ForwardBatch:
+def without_logprobs(forward_batch: ForwardBatch) -> ForwardBatch:
     """The same tokens, positions and slots, without the by-products that only the base's row is asked for."""
     view = copy.copy(forward_batch)
     view.return_logprob = False
@@ -119,6 +220,13 @@ def kv_bytes_per_token(runner: ModelRunner) -> int:
     return create_memory_pool_configurator(runner.kv_cache_configurator)._cell_size
 
 
+def logits_dtype(model_dtypes: set[torch.dtype], server_args: Any) -> torch.dtype:
+    """The dtype in which logits of these models lose nothing."""
+    if len(model_dtypes) > 1 or server_args.enable_fp32_lm_head:
+        return torch.float32
+    return next(iter(model_dtypes))
+
+
 def weight_bytes(runner: ModelRunner) -> int:
     """Bytes of this model's parameters and buffers on this rank."""
     return sum(t.numel() * t.element_size() for t in (*runner.model.parameters(), *runner.model.buffers()))
@@ -132,7 +240,17 @@ class _Budgeted(KVCacheConfigurator):
 
     def _profile_available_bytes(self, pre_model_load_memory: int) -> int:
         # Spelled out: zero-argument super() doesn't survive a dataclass with slots.
-        return self.share(KVCacheConfigurator._profile_available_bytes(self, pre_model_load_memory))
+        least = KVCacheConfigurator._profile_available_bytes(self, pre_model_load_memory)
+        return self.share(least + self._more_than_least())
+
+    def _more_than_least(self) -> int:
+        """Bytes by which this rank has more free memory than the rank that has the least, which upstream counts."""
+        world = get_world_group()
+        if world.world_size == 1:
+            return 0
+        free = get_available_gpu_memory(self.device, self.gpu_id)
+        least = get_available_gpu_memory(self.device, self.gpu_id, distributed=True, cpu_group=world.cpu_group)
+        return max(0, int((free - least) * GIB))
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -146,16 +264,16 @@ class _Sized(KVCacheConfigurator):
 
 
 @contextmanager
-def base_share(runner: ModelRunner, share: Callable[[int], int]) -> Iterator[None]:
+def seat_share(runner: ModelRunner, share: Callable[[int], int]) -> Iterator[None]:
     """Within it the runner's KV pool is sized from `share(free bytes)`; user caps and page size still apply."""
     with _configurator(runner, _Budgeted, share=share):
         yield
 
 
 @contextmanager
-def sized_like(runner: ModelRunner, base: ModelRunner) -> Iterator[None]:
-    """Within it the runner's KV pool gets exactly the base's slots."""
-    with _configurator(runner, _Sized, resolved=base.memory_pool_config):
+def sized_like(runner: ModelRunner, seat: ModelRunner) -> Iterator[None]:
+    """Within it the runner's KV pool gets exactly the seat's slots."""
+    with _configurator(runner, _Sized, resolved=seat.memory_pool_config):
         yield
 
 

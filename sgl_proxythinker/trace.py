@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.fusion import ShardedLogits
 from sgl_proxythinker.host_copy import HostCopy
+from sgl_proxythinker.roles import Role
 from sgl_proxythinker.strength import TRACE, asks_for_trace
 
 FIELDS = (
@@ -53,31 +55,33 @@ class Evidence(NamedTuple):
         return torch.stack([column.double() for column in columns], dim=1)
 
 
+class TracedRows(NamedTuple):
+    """The rows of a batch whose requests ask, R of them, on the device."""
+
+    rows: torch.Tensor  # [R] int64
+    places: torch.Tensor  # [R] int64: the same requests among the rows that the small models ran for
+
+
 def attach_evidence(
-    logits_output: Any,
-    base: torch.Tensor,
-    expert: torch.Tensor,
-    amateur: torch.Tensor,
-    fused: torch.Tensor,
-    rows: torch.Tensor,
-    vocab_size: int,
+    logits_output: Any, logits: Mapping[Role, ShardedLogits], fused: torch.Tensor, traced: TracedRows, vocab_size: int
 ) -> None:
     """Read the rows that ask, before a graph's next replay and the sampler overwrite them.
 
     Args:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the evidence to `trace_tokens`.
-        base, expert, amateur: [B, >= vocab_size] raw logits, any float dtype. Read only.
+        logits: the raw logits of the three models. Read only.
         fused: [B, >= vocab_size] float32, before penalties, masks and temperature. Read only.
-        rows: [R] int64, on the device of the logits.
+        traced: the rows.
         vocab_size: ids that the tokenizer knows; columns past it don't count.
     """
-    models = (base, expert, amateur, fused)
-    logprobs = torch.empty(len(models), len(rows), vocab_size, dtype=torch.float32, device=fused.device)
-    for of_model, logits in zip(logprobs, models, strict=True):
-        of_model.copy_(logits[rows, :vocab_size].float().log_softmax(-1))
+    logprobs = torch.empty(4, len(traced.rows), vocab_size, dtype=torch.float32, device=fused.device)
+    for of_model, role in zip(logprobs, Role, strict=False):
+        index = traced.rows if role is Role.BASE else traced.places
+        of_model.copy_(logits[role].rows(index, vocab_size).float().log_softmax(-1))
+    logprobs[3].copy_(fused[traced.rows, :vocab_size].log_softmax(-1))
     base_logprobs, expert_logprobs, amateur_logprobs, _ = logprobs
     js_nats = jensen_shannon(expert_logprobs, amateur_logprobs)
-    setattr(logits_output, _ATTRIBUTE, Evidence(rows, logprobs, base_logprobs.argmax(-1), js_nats))
+    setattr(logits_output, _ATTRIBUTE, Evidence(traced.rows, logprobs, base_logprobs.argmax(-1), js_nats))
 
 
 def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -8,151 +8,204 @@ tree, chunked prefill, overlap, retraction, streaming) and below the fused row (
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from sgl_proxythinker.broken_rows import attach_verdict
 from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
-from sgl_proxythinker.memory import KVBudget, plan_table
+from sgl_proxythinker.exchange import LogitsExchange, one_token_for_all
+from sgl_proxythinker.fusion import fuse_logits
+from sgl_proxythinker.groups import join_world, joined_world, make_groups
+from sgl_proxythinker.guided_rows import select_rows
+from sgl_proxythinker.memory import KVBudget, ModelMemory, plan_table
+from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import PROXIES, Role
-from sgl_proxythinker.runners import ProxyModel, base_share, kv_bytes_per_token, sized_like, weight_bytes
-from sgl_proxythinker.strength import Strength, read_strength
-from sgl_proxythinker.trace import attach_evidence, rows_that_ask, trace_tokens
-from sgl_proxythinker.upstream.runtime import ForwardBatch, TpModelWorker
+from sgl_proxythinker.runners import (
+    HostedModel,
+    kv_bytes_per_token,
+    logits_dtype,
+    seat_share,
+    server_args_of,
+    sized_like,
+    weight_bytes,
+    without_logprobs,
+)
+from sgl_proxythinker.step import StepInputs
+from sgl_proxythinker.trace import attach_evidence, trace_tokens
+from sgl_proxythinker.upstream.runtime import (
+    ForwardBatch,
+    LogitsProcessorOutput,
+    ModelConfig,
+    ModelRunnerOutput,
+    TpModelWorker,
+    get_tp_group,
+)
 
 logger = logging.getLogger(__name__)
 
 
 class ProxyWorker(TpModelWorker):
-    """SGLang's worker for the base model, which also runs the two proxies and fuses.
+    """SGLang's worker for one model of this rank, which also runs the others on this rank, and fuses.
+
+    The model in the seat is the base; on ranks without the base it is the proxy that they run.
 
     Args:
         config: the proxies.
-        kwargs: `TpModelWorker`'s own arguments.
+        placement: which ranks run what.
+        kwargs: `TpModelWorker`'s own arguments, as for a base on all ranks.
     """
 
-    def __init__(self, config: ProxyConfig, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, config: ProxyConfig, placement: Placement, **kwargs: Any):
+        server_args, world = kwargs["server_args"], kwargs["ps"]
         self.config = config
-        self.vocab_size = known_ids(self.tokenizer)
-        self.proxies = {role: ProxyModel(role, config, self.model_runner.model_config, **kwargs) for role in PROXIES}
-        self._strengths = StrengthTensors(self.device)
+        self.placement = placement
+        self.rank = world.tp_rank
+        base_config = ModelConfig.from_server_args(server_args)
+        join_world(server_args, world, kwargs["nccl_port"], base_config)
+        groups = make_groups(placement, world)
+        self._seat, *self._beside = (
+            HostedModel(role, group, server_args_of(role, config, server_args, base_config, group.ps.tp_size))
+            for role, group in groups.items()
+        )
+        is_draft = self._seat.role in PROXIES
+        with self._seat.loading(), joined_world():
+            super().__init__(**self._seat.worker_arguments(**kwargs, is_draft_worker=is_draft))
+        self._seat.adopt(self)
+        for model in self._beside:
+            model.build(**kwargs)
+        self._inputs = StepInputs(self.device)
+        # Over all ranks: schedulers share requests in it too.
+        self._everyone = get_tp_group()
+        # The first rank has the base, and the one tokenizer.
+        self.vocab_size = self._everyone.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
+        self._width = base_config.vocab_size
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
-        # from what this method of the base's runner returns.
-        self._base_forward = self.model_runner.forward
+        # from what this method of the seat's runner returns.
         self.model_runner.forward = self._guided_forward
+        if placement.name != "shared":
+            self._sample = self.model_runner.sample
+            self.model_runner.sample = self._sample_once
+
+    @property
+    def hosted(self) -> dict[Role, HostedModel]:
+        return {model.role: model for model in (self._seat, *self._beside)}
 
     def describe(self) -> dict[str, Any]:
-        """The `proxy` field of the handshake: this worker's models, read off the models themselves."""
-        return self.config.describe() | {str(role): proxy.model_path for role, proxy in self.proxies.items()}
+        """The `proxy` field of the handshake: what this rank runs, read off the models themselves."""
+        hosted = self.hosted
+        return self.config.describe_rank(hosted) | {
+            str(role): model.model_path for role, model in hosted.items() if role in PROXIES
+        }
 
     def alloc_memory_pool(self, *args: Any, **kwargs: Any) -> None:
-        """Three KV pools with the same slots: as many tokens as the free bytes hold in all three."""
-        runners = {Role.BASE: self.model_runner} | {role: proxy.runner for role, proxy in self.proxies.items()}
-        token_bytes = {role: kv_bytes_per_token(runner) for role, runner in runners.items()}
-        with base_share(self.model_runner, lambda free: KVBudget(free, token_bytes).share_bytes(Role.BASE)):
+        """KV pools with the same slots on all ranks: as many tokens as the free bytes of each hold for its models."""
+        token_bytes = {}
+        for role, model in self.hosted.items():
+            with model.arguments():
+                token_bytes[role] = kv_bytes_per_token(model.runner)
+
+        def share(free_bytes: int) -> int:
+            return self._least(KVBudget(free_bytes, token_bytes).tokens) * token_bytes[self._seat.role]
+
+        with self._seat.arguments(), seat_share(self.model_runner, share):
             super().alloc_memory_pool(*args, **kwargs)
-        for proxy in self.proxies.values():
-            with sized_like(proxy.runner, self.model_runner):
-                proxy.worker.alloc_memory_pool(None, *self.get_memory_pool())
-        if self.ps.tp_rank == 0:
-            weights = {role: weight_bytes(runner) for role, runner in runners.items()}
-            table = plan_table(weights, token_bytes, self.model_runner.max_total_num_tokens)
-            logger.info("proxythinker: memory of rank 0\n%s", table)
+        for model in self._beside:
+            with model.arguments(), sized_like(model.runner, self.model_runner):
+                model.worker.alloc_memory_pool(None, *self.get_memory_pool())
+        self._make_exchange()
+        self._log_plan(token_bytes)
 
     def init_attention_backends(self) -> None:
-        super().init_attention_backends()
-        for proxy in self.proxies.values():
-            with proxy.arguments():
-                proxy.worker.init_attention_backends()
+        with self._seat.arguments():
+            super().init_attention_backends()
+        for model in self._beside:
+            with model.arguments():
+                model.worker.init_attention_backends()
 
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
-        super().init_cuda_graphs(*args, **kwargs)
-        for proxy in self.proxies.values():
-            with proxy.arguments():
-                proxy.worker.init_cuda_graphs(*args, **kwargs)
+        with self._seat.arguments():
+            super().init_cuda_graphs(*args, **kwargs)
+        for model in self._beside:
+            with model.arguments():
+                model.worker.init_cuda_graphs(*args, **kwargs)
 
     def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
-        """One step of all three models and one sample of the fused row, per request of `batch`."""
+        """One step of the models on this rank and one sample of the fused row, per request of `batch`."""
         if batch is None:
             raise RuntimeError("a forward without its ScheduleBatch carries no request's strength")
-        asked = [req.sampling_params.custom_params for req in batch.reqs]
-        strengths = [read_strength(params, self.config.alpha) for params in asked]
-        # Answers are sent by the first rank alone.
-        traced = rows_that_ask(asked) if self.ps.tp_rank == 0 else []
-        with self._strengths.step(strengths, traced):
+        # A rank without the base takes prompt logprobs, which its scheduler expects and nobody reads, from its proxy.
+        is_shared_out = not self.placement.is_everywhere(Role.BASE)
+        everyone = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
+        with self._inputs.of(batch.reqs, self.config.alpha, everyone) as step:
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
-        if traced:
+        # Answers are sent by the first rank alone.
+        if step.traced and self.rank == 0:
             trace_tokens(result)
         return result
 
-    def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> Any:
-        """The base's forward, with the fused logits in place of the base's own.
+    def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
+        """The seat's forward, with the fused logits of three models in place of its own.
 
-        The proxies run first: a decode graph of another model with the same vocabulary writes its logits into the
-        same shared buffer, and the scheduler waits for the event that the base's runner records last.
+        The seat's model runs last: the scheduler waits for the event that its runner records.
         """
-        strengths = self._strengths.get()
-        expert, amateur = (proxy.logits(forward_batch, self.vocab_size) for proxy in self.proxies.values())
-        output = self._base_forward(forward_batch, *args, **kwargs)
+        step = self._inputs.current
+        batch = forward_batch if step.guided is None else select_rows(forward_batch, step.guided)
+        rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, batch.batch_size) if step.any_guided else {})
+        logits = {}
+        # Prefill fills a GPU by itself; the small kernels of a decode step don't.
+        at_once = forward_batch.forward_mode.is_decode() and self._beside_at_once
+        if step.any_guided:
+            for model in self._beside:
+                logits[model.role] = model.launch(batch) if at_once else model.logits(batch)
+        if self._seat.role is Role.BASE:
+            output = self._seat.forward(forward_batch, *args, **kwargs)
+        elif step.any_guided:
+            output = self._seat.forward(batch if batch is forward_batch else without_logprobs(batch))
+        else:
+            output = ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
         logits_output = output.logits_output
+        if self._seat.role in rows:
+            logits[self._seat.role] = logits_output.next_token_logits
+        if step.any_guided and at_once:
+            for model in self._beside:
+                model.join()
+        gathered = self._exchange.gather(logits, rows)
         fused = fuse_logits(
-            logits_output.next_token_logits, expert, amateur, strengths.expert, strengths.amateur, self.vocab_size,
-            one_alpha=strengths.one_alpha, all_guided=strengths.all_guided,
+            gathered[Role.BASE], gathered.get(Role.EXPERT), gathered.get(Role.AMATEUR), step.expert, step.amateur,
+            step.places, self.vocab_size, self._width,
         )  # fmt: skip
-        attach_verdict(logits_output, neutralize_broken_rows_(fused, self.vocab_size))
-        if strengths.traced is not None:
-            base = logits_output.next_token_logits
-            attach_evidence(logits_output, base, expert, amateur, fused, strengths.traced, self.vocab_size)
-        logits_output.next_token_logits = fused
+        attach_verdict(logits_output, fused.sound)
+        if step.traced and self.rank == 0:
+            attach_evidence(logits_output, gathered, fused.logits, step.traced, self.vocab_size)
+        logits_output.next_token_logits = fused.logits
         return output
 
+    def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
+        return one_token_for_all(self._sample(logits_output, forward_batch), self._everyone)
 
-class StepStrengths(NamedTuple):
-    """The weights of a step's rows, and what the host knows about them without asking the device."""
+    @property
+    def _beside_at_once(self) -> bool:
+        return self.model_runner.device == "cuda"
 
-    expert: torch.Tensor  # [B] float32
-    amateur: torch.Tensor  # [B] float32
-    one_alpha: bool  # in every row both weights are equal
-    all_guided: bool  # in no row both weights are 0
-    traced: torch.Tensor | None  # [R] int64 rows whose request asks for a trace; None: no row does
+    def _least(self, number: int) -> int:
+        """The smallest of all ranks' numbers. Collective."""
+        least = torch.tensor(number)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, self._everyone.cpu_group)
+        return int(least)
 
+    def _make_exchange(self) -> None:
+        here = {model.runner.dtype for model in self.hosted.values()}
+        everywhere = set().union(*self._everyone.all_gather_object(here))
+        dtype = logits_dtype(everywhere, self.server_args)
+        self._exchange = LogitsExchange(self.placement, self._everyone, self.vocab_size, dtype)
 
-class StrengthTensors:
-    """Holds the step's weights on the device; copied there only when they differ from the last step's."""
-
-    def __init__(self, device: str):
-        self._device = device
-        self._asked: tuple[list[Strength], list[int]] | None = None
-        self._step: StepStrengths | None = None
-        self._in_step = False
-
-    @contextmanager
-    def step(self, strengths: list[Strength], traced: list[int]) -> Iterator[None]:
-        """While it is open, `get` gives the weights of `strengths`, in the batch's order, and the `traced` rows."""
-        if (strengths, traced) != self._asked:
-            expert, amateur = self._on_device(strengths, torch.float32).T.contiguous()
-            one_alpha = all(row.expert == row.amateur for row in strengths)
-            all_guided = not any(row.is_base_alone for row in strengths)
-            rows = self._on_device(traced, torch.int64) if traced else None
-            self._asked = strengths, traced
-            self._step = StepStrengths(expert, amateur, one_alpha, all_guided, rows)
-        self._in_step = True
-        try:
-            yield
-        finally:
-            self._in_step = False
-
-    def _on_device(self, values: list, dtype: torch.dtype) -> torch.Tensor:
-        pin = torch.device(self._device).type == "cuda"
-        return torch.tensor(values, dtype=dtype, pin_memory=pin).to(self._device, non_blocking=True)
-
-    def get(self) -> StepStrengths:
-        if not self._in_step:
-            raise RuntimeError("a forward outside of forward_batch_generation has no strength")
-        return self._step
+    def _log_plan(self, token_bytes: dict[Role, int]) -> None:
+        memory = {
+            role: ModelMemory(weight_bytes(model.runner), token_bytes[role]) for role, model in self.hosted.items()
+        }
+        ranks = self._everyone.all_gather_object(memory)
+        if self.rank == 0:
+            table = plan_table(ranks, self.model_runner.max_total_num_tokens)
+            logger.info("proxythinker: placement %s; memory:\n%s", self.placement, table)

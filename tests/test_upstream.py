@@ -115,16 +115,16 @@ class TestWorkaroundsAreStillNeeded:
         assert "custom_params = None" in source
 
     def test_image_embeddings_are_cached_by_hash_for_the_process(self):
-        """runners.ProxyModel keeps a cache of its own."""
+        """runners.HostedModel keeps a cache of its own."""
         source = self.source_of("sglang.srt.managers.mm_utils:init_mm_embedding_cache")
         assert "global embedding_cache" in source
 
     def test_input_ids_are_clamped_in_place(self):
-        """runners._without_logprobs copies them."""
+        """runners.without_logprobs copies them."""
         assert "input_ids.clamp_(" in self.source_of("sglang.srt.managers.mm_utils:embed_mm_inputs")
 
     def test_graphs_share_one_logits_buffer(self):
-        """runners.ProxyModel.logits returns a copy."""
+        """runners.GraphBuffers gives each model its own."""
         source = self.source_of("sglang.srt.model_executor.graph_shared_output:GraphSharedOutput")
         assert "_process_shared" in source
 

@@ -1,0 +1,122 @@
+"""Which rows of a batch the small models run for, and the batch that holds only those.
+
+A request whose weights are both 0 and that asks for no trace needs the base alone. Its prefix lives in a part of the
+radix tree of its own, so that nothing in the common part was computed by fewer than three models.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+
+from sgl_proxythinker.upstream.runtime import ForwardBatch
+
+# Fields of a `ForwardBatch` with an element per request, and with one per token.
+_BY_ROW = ("req_pool_indices", "seq_lens", "orig_seq_lens", "extend_seq_lens", "extend_prefix_lens")
+_BY_TOKEN = ("input_ids", "out_cache_loc", "positions")
+_LISTS = ("extend_seq_lens_cpu", "extend_prefix_lens_cpu", "mm_inputs", "lora_ids", "rids")
+# Made anew below, or of no meaning to a model whose logits alone are read.
+_HANDLED = ("seq_lens_cpu", "mrope_positions", "extend_start_loc", "num_token_non_padded",
+            "extend_input_logprob_token_ids_gpu")  # fmt: skip
+
+
+class GuidedRows(NamedTuple):
+    """The rows of a batch that the small models run for, K of B."""
+
+    index: list[int]
+    on_device: torch.Tensor  # [K] int64
+    places: torch.Tensor  # [B] int64: a row's place among the K, -1 where it is the base's alone
+
+    @classmethod
+    def of(cls, needed: list[bool], device: str) -> GuidedRows:
+        """From each row's need of the small models."""
+        index = [row for row, is_needed in enumerate(needed) if is_needed]
+        places = [-1] * len(needed)
+        for place, row in enumerate(index):
+            places[row] = place
+        return cls(index, to_device(index, torch.int64, device), to_device(places, torch.int64, device))
+
+
+def to_device(values: list, dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Copy to the model's device without waiting for it."""
+    pin = torch.device(device).type == "cuda"
+    return torch.tensor(values, dtype=dtype, pin_memory=pin).to(device, non_blocking=True)
+
+
+def select_rows(batch: ForwardBatch, rows: GuidedRows) -> ForwardBatch:
+    """A batch with only these requests, in the same order. Nothing of `batch` is changed.
+
+    Raises:
+        RuntimeError: the batch has a tensor that this function doesn't know, so it can't tell what belongs to a row.
+    """
+    _refuse_unknown_tensors(batch)
+    view = copy.copy(batch)
+    view.batch_size = len(rows.index)
+    tokens = rows.on_device
+    if batch.extend_seq_lens_cpu is not None:
+        tokens = _tokens_of(batch.extend_seq_lens_cpu, rows)
+    for name in _BY_ROW:
+        _select(view, name, rows.on_device)
+    for name in _BY_TOKEN:
+        _select(view, name, tokens)
+    for name in _LISTS:
+        if (values := getattr(batch, name)) is not None:
+            setattr(view, name, [values[row] for row in rows.index])
+    if batch.mrope_positions is not None:
+        view.mrope_positions = batch.mrope_positions[:, tokens]
+    if batch.seq_lens_cpu is not None:
+        view.seq_lens_cpu = batch.seq_lens_cpu[rows.index]
+        view.seq_lens_sum = int(view.seq_lens_cpu.sum())
+    if batch.extend_seq_lens is not None:
+        lengths = view.extend_seq_lens
+        view.extend_start_loc = (lengths.cumsum(0) - lengths).to(batch.extend_start_loc.dtype)
+        view.extend_num_tokens = sum(view.extend_seq_lens_cpu)
+    view.num_token_non_padded_cpu = len(view.input_ids)
+    if batch.num_token_non_padded is not None:
+        view.num_token_non_padded = to_device(
+            len(view.input_ids), batch.num_token_non_padded.dtype, batch.num_token_non_padded.device
+        )
+    return view
+
+
+def _select(view: ForwardBatch, name: str, index: torch.Tensor) -> None:
+    if (values := getattr(view, name)) is not None:
+        setattr(view, name, values[index])
+
+
+def _tokens_of(lengths: list[int], rows: GuidedRows) -> torch.Tensor:
+    """[tokens] int64 on the device: where the tokens of these requests are, in an extend batch."""
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    places = [place for row in rows.index for place in range(ends[row] - lengths[row], ends[row])]
+    return to_device(places, torch.int64, rows.on_device.device)
+
+
+def _refuse_unknown_tensors(batch: ForwardBatch) -> None:
+    known = {*_BY_ROW, *_BY_TOKEN, *_HANDLED}
+    unknown = [
+        field.name for field in dataclasses.fields(batch)
+        if field.name not in known and torch.is_tensor(getattr(batch, field.name))
+    ]  # fmt: skip
+    if unknown:
+        raise RuntimeError(f"a batch with {', '.join(unknown)} can't be divided into guided and plain rows")
+
+
+def needs_proxies(strength: Any, traced: bool, is_kept_apart: bool) -> bool:
+    """Whether the small models run for a request.
+
+    Args:
+        strength: its `Strength`.
+        traced: it asks for a trace.
+        is_kept_apart: its prefix is in the base's own part of the radix tree.
+
+    Raises:
+        RuntimeError: it is kept apart and would be guided: its prefix may be one that the small models have not read.
+    """
+    if not is_kept_apart:
+        return True
+    if traced or not strength.is_base_alone:
+        raise RuntimeError("a request that is guided or traced has the base's own prefix")
+    return False

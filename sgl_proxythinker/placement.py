@@ -1,0 +1,194 @@
+"""Which ranks run which model.
+
+    shared     base, expert and amateur on all ranks
+    split      base on all ranks; the expert on the first, the amateur on the last `tp_size` of them
+    dedicated  base on the first ranks; expert and amateur on ranks of their own behind it
+
+A rank is one of the server's `--tp-size` processes, and one GPU. Every rank runs the same scheduler on the same
+requests; the models of a role are sharded over its ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.roles import Role
+
+PlacementName = Literal["shared", "split", "dedicated"]
+NAMES: tuple[PlacementName, ...] = get_args(PlacementName)
+
+_MOST_RANKS = 16  # where a combination that works is looked for
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The ranks of each role, and why."""
+
+    name: PlacementName
+    world_size: int
+    ranks: Mapping[Role, tuple[int, ...]]  # consecutive
+    reason: str
+
+    @property
+    def proxy_tp_size(self) -> int:
+        return len(self.ranks[Role.EXPERT])
+
+    def roles_on(self, rank: int) -> tuple[Role, ...]:
+        """The models that this rank runs, the base first."""
+        return tuple(role for role in Role if rank in self.ranks[role])
+
+    def is_everywhere(self, role: Role) -> bool:
+        return len(self.ranks[role]) == self.world_size
+
+    def describe_rank(self, rank: int) -> str:
+        """For a person who reads that something happened to this rank."""
+        return f"rank {rank}, which runs the {' and the '.join(self.roles_on(rank))}"
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{role} on {_ranks(self.ranks[role])}" for role in Role)
+        return f"{self.name} ({where}; {self.reason})"
+
+
+class Shape(NamedTuple):
+    """What of a model must divide by the number of its ranks."""
+
+    heads: int
+    kv_heads: int
+    mlp: int
+    vision_heads: int
+    vision_mlp: int
+
+    def obstacle(self, tp_size: int) -> str | None:
+        """Why this model can't be sharded over `tp_size` ranks; None where it can."""
+        for name, count in self._asdict().items():
+            # Ranks past the number of KV heads hold copies.
+            if count % tp_size and not (name == "kv_heads" and tp_size % count == 0):
+                return f"{count} {name.replace('_', ' ')} don't divide by {tp_size}"
+        return None
+
+
+def place(
+    world_size: int, shapes: Mapping[Role, Shape], name: PlacementName | None = None, proxy_tp_size: int | None = None
+) -> Placement:
+    """Place three models on the ranks, as asked for or, where nothing is asked for, as it is fastest.
+
+    Args:
+        world_size: `--tp-size`.
+        shapes: the three models'.
+        name: `--proxy-placement`; None: the first that works of `_PREFERENCE`.
+        proxy_tp_size: `--proxy-tp-size`; None: all ranks in `shared`, half of them in `split`, as few as leave the
+            base a number that it divides by in `dedicated`.
+
+    Raises:
+        LaunchError: no model can be placed like that; names the nearest combination that works.
+    """
+    obstacles: list[str] = []
+    for candidate in [name] if name else ["shared"] if world_size == 1 else _PREFERENCE:
+        sizes = [proxy_tp_size] if proxy_tp_size else _default_proxy_tp_sizes(candidate, world_size)
+        found = {size: _obstacle(candidate, world_size, size, shapes) for size in sizes}
+        if working := [size for size, obstacle in found.items() if obstacle is None]:
+            reason = "as asked for" if name else "; ".join([_REASONS[candidate], *obstacles])
+            return Placement(candidate, world_size, _ranks_of(candidate, world_size, working[0]), reason)
+        obstacles.append(f"not {candidate}, where {next(iter(found.values()))}")
+    raise LaunchError(
+        f"the three models can't be placed with {_typed(name, world_size, proxy_tp_size)}: {'; '.join(obstacles)}. "
+        f"{_nearest(name, world_size, proxy_tp_size, shapes)}"
+    )
+
+
+_PREFERENCE: tuple[PlacementName, ...] = ("split", "dedicated", "shared")
+_REASONS = {
+    "shared": "chosen: all ranks run all models",
+    "split": "chosen: expert and amateur run at the same time, on half of the ranks each",
+    "dedicated": "chosen: small models on ranks of their own run beside the base",
+}
+
+
+def _default_proxy_tp_sizes(name: PlacementName, world_size: int) -> list[int]:
+    """The sizes to try when none is asked for, the preferred one first."""
+    match name:
+        case "shared":
+            return [world_size]
+        case "split":
+            return [max(1, world_size // 2)]
+        case "dedicated":
+            return list(range(1, max(2, (world_size + 1) // 2)))
+
+
+def _ranks_of(name: PlacementName, world_size: int, each: int) -> dict[Role, tuple[int, ...]]:
+    everyone = tuple(range(world_size))
+    match name:
+        case "shared":
+            return dict.fromkeys(Role, everyone)
+        case "split":
+            return {Role.BASE: everyone, Role.EXPERT: everyone[:each], Role.AMATEUR: everyone[-each:]}
+        case "dedicated":
+            base = world_size - 2 * each
+            return {
+                Role.BASE: everyone[:base],
+                Role.EXPERT: everyone[base : base + each],
+                Role.AMATEUR: everyone[base + each :],
+            }
+
+
+def _obstacle(name: PlacementName, world_size: int, each: int, shapes: Mapping[Role, Shape]) -> str | None:
+    """Why the proxies can't have `each` ranks in this placement; None where they can."""
+    if name == "shared" and each != world_size:
+        return f"all models are on all {world_size} ranks, so --proxy-tp-size is {world_size} or left out"
+    if name != "shared" and 2 * each + (name == "dedicated") > world_size:
+        rest = " and the base at least one" if name == "dedicated" else ""
+        return f"two small models need {2 * each} ranks{rest}"
+    for role, ranks in _ranks_of(name, world_size, each).items():
+        if obstacle := shapes[role].obstacle(len(ranks)):
+            return f"the {role}'s {obstacle}"
+    return None
+
+
+def _nearest(
+    name: PlacementName | None, world_size: int, proxy_tp_size: int | None, shapes: Mapping[Role, Shape]
+) -> str:
+    """A sentence with the combination that works and differs least from what was asked for."""
+    working = [option for option in _options() if not _obstacle(*option, shapes)]
+    if not working:
+        return f"No number of ranks up to {_MOST_RANKS} works for these models."
+
+    def distance(option: tuple[PlacementName, int, int]) -> tuple:
+        other_name, other_size, other_each = option
+        wished = proxy_tp_size or _default_proxy_tp_sizes(other_name, other_size)[0]
+        # The number of GPUs is what there is; who names a placement means it.
+        return (
+            abs(other_size - world_size),
+            name is not None and other_name != name,
+            abs(other_each - wished),
+            other_size > world_size,
+            _PREFERENCE.index(other_name),
+        )
+
+    return f"The nearest that works: {_typed(*min(working, key=distance))}."
+
+
+def _options() -> Iterator[tuple[PlacementName, int, int]]:
+    for size in range(1, _MOST_RANKS + 1):
+        yield "shared", size, size
+        for each in range(1, size // 2 + 1):
+            yield "split", size, each
+        for each in range(1, (size - 1) // 2 + 1):
+            yield "dedicated", size, each
+
+
+def _typed(name: PlacementName | None, world_size: int, proxy_tp_size: int | None) -> str:
+    words = [f"--tp-size {world_size}"]
+    if name:
+        words.append(f"--proxy-placement {name}")
+    if proxy_tp_size and not (name and proxy_tp_size == _default_proxy_tp_sizes(name, world_size)[0]):
+        words.append(f"--proxy-tp-size {proxy_tp_size}")
+    return " ".join(words)
+
+
+def _ranks(ranks: tuple[int, ...]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {ranks[0]} to {ranks[-1]}"

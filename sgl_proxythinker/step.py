@@ -1,0 +1,87 @@
+"""What the requests of a step ask of guidance, on the device; copied there when it differs from the last step's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from sgl_proxythinker.base_prefix import is_kept_apart
+from sgl_proxythinker.guided_rows import GuidedRows, needs_proxies, to_device
+from sgl_proxythinker.strength import Strength, read_strength
+from sgl_proxythinker.trace import TracedRows, rows_that_ask
+
+
+class Step(NamedTuple):
+    """A batch of B requests, in its order."""
+
+    size: int  # B
+    expert: torch.Tensor  # [B] float32: the expert's weight
+    amateur: torch.Tensor  # [B] float32
+    guided: GuidedRows | None  # the rows that the small models run for; None: all of them
+    traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
+
+    @property
+    def any_guided(self) -> bool:
+        return self.guided is None or bool(self.guided.index)
+
+    @property
+    def places(self) -> torch.Tensor | None:
+        """[B] int64: each row's place in the small models' batch, -1 where it has none. None: its own."""
+        return None if self.guided is None else self.guided.places
+
+
+class StepInputs:
+    """Keeps the step that is under way.
+
+    Args:
+        device: of the models.
+    """
+
+    def __init__(self, device: str):
+        self._device = device
+        self._asked: tuple | None = None
+        self._step: Step | None = None
+        self._is_open = False
+
+    @contextmanager
+    def of(self, reqs: Sequence[Any], default_alpha: float, everyone: bool) -> Iterator[Step]:
+        """While it is open, `current` is the step of these requests.
+
+        Args:
+            reqs: SGLang's `Req` of each row.
+            default_alpha: the server's.
+            everyone: the small models run for all rows, whatever these ask for.
+        """
+        params = [req.sampling_params.custom_params for req in reqs]
+        strengths = [read_strength(row, default_alpha) for row in params]
+        traced = rows_that_ask(params)
+        needed = [
+            needs_proxies(strength, row in traced, is_kept_apart(req.extra_key)) or everyone
+            for row, (strength, req) in enumerate(zip(strengths, reqs, strict=True))
+        ]
+        if (strengths, traced, needed) != self._asked:
+            self._step = self._on_device(strengths, traced, needed)
+            self._asked = strengths, traced, needed
+        self._is_open = True
+        try:
+            yield self._step
+        finally:
+            self._is_open = False
+
+    @property
+    def current(self) -> Step:
+        if not self._is_open:
+            raise RuntimeError("a forward outside of forward_batch_generation has no strength")
+        return self._step
+
+    def _on_device(self, strengths: list[Strength], traced: list[int], needed: list[bool]) -> Step:
+        expert, amateur = to_device(strengths, torch.float32, self._device).T.contiguous()
+        guided = None if all(needed) else GuidedRows.of(needed, self._device)
+        rows = None
+        if traced:
+            places = traced if guided is None else [guided.index.index(row) for row in traced]
+            rows = TracedRows(*(to_device(index, torch.int64, self._device) for index in (traced, places)))
+        return Step(len(strengths), expert, amateur, guided, rows)
