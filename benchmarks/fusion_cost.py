@@ -1,10 +1,11 @@
-"""What adding three models' logits costs: the copies, the formula and the check for broken rows, at real widths.
+"""What adding three models' logits and finding broken rows costs, by the kernel and by its specification in torch.
 
     python -m benchmarks.fusion_cost --step-ms 1:27.9,8:29.1,32:31.2,64:32.9
 
 `gpu us` is the device's time with cold caches and no gaps between kernels; `host us` is what the scheduler's thread
-spends launching them, which overlap hides while the models run. The answer is compared with float64 before it is
-timed. The last line printed is JSON.
+spends launching them, which overlap hides while the models run. Logits come whole, or in two shards as two ranks send
+them. Each answer is compared with float64 before it is timed. The last line printed is JSON. Without a GPU the
+specification is timed alone.
 """
 
 from __future__ import annotations
@@ -19,30 +20,35 @@ import torch
 
 from benchmarks.conditions import conditions, time_call
 from benchmarks.weightless import DIMENSIONS, KNOWN_IDS
-from sgl_proxythinker.fusion import fuse_logits, neutralize_broken_rows_
+from sgl_proxythinker.fusion import FusedLogits, ShardedLogits, fuse_in_torch, fuse_logits
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 FLOAT32_BYTES = 4
+# On a GPU `fuse_logits` is the kernel.
+CANDIDATES = ({"kernel": fuse_logits} if CUDA else {}) | {"specification": fuse_in_torch}
+
+Fuse = Callable[..., FusedLogits]
 
 
-# The usual batch: every request is guided, and none gives the amateur a weight of its own.
-KNOWN_TO_THE_WORKER = {"one_alpha": True, "all_guided": True}
+class Step(NamedTuple):
+    """The arguments of one step's `fuse_logits`, as the worker has them when every request is guided."""
 
-
-class Logits(NamedTuple):
-    """One step's inputs, as the worker has them."""
-
-    base: torch.Tensor  # [B, V] float32
-    expert: torch.Tensor  # [B, W] float32
-    amateur: torch.Tensor  # [B, W] float32
+    base: ShardedLogits  # B rows
+    expert: ShardedLogits  # B rows
+    amateur: ShardedLogits  # B rows
     expert_weight: torch.Tensor  # [B] float32
     amateur_weight: torch.Tensor  # [B] float32
+    proxy_rows: torch.Tensor  # [B] int64
+    vocab_size: int
+    width: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fusion_cost", description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=lambda text: list(map(int, text.split(","))), default=[1, 8, 32, 64])
+    parser.add_argument("--batches", type=numbers, default=[1, 8, 32, 64])
+    parser.add_argument("--shards", type=numbers, default=[1, 2])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the logits")
     parser.add_argument("--base", choices=DIMENSIONS, default="32B")
     parser.add_argument("--proxy", choices=DIMENSIONS, default="7B")
     parser.add_argument("--step-ms", type=step_times, default={}, metavar="1:27.9,8:29.1", help="to take percents of")
@@ -51,86 +57,77 @@ def main() -> None:
     args = parser.parse_args()
 
     where = conditions(args.commit)
-    rows, proxy_rows = DIMENSIONS[args.base].head_rows, DIMENSIONS[args.proxy].head_rows
+    columns, proxy_columns = DIMENSIONS[args.base].head_rows, DIMENSIONS[args.proxy].head_rows
     print(
         f"{where['device']}, driver {where['driver']}, torch {where['torch']}, commit {where['commit']}\n"
-        f"float32 logits, base {rows:,} and proxies {proxy_rows:,} columns, {KNOWN_IDS:,} known; "
+        f"{args.dtype} logits, base {columns:,} and proxies {proxy_columns:,} columns, {KNOWN_IDS:,} known; "
         f"a copy moves {where['copy_tb_per_s']} TB/s"
     )
     results = []
-    for batch in args.batches:
-        logits = make_logits(batch, rows, proxy_rows)
-        check(logits)
-        results.append(measure(logits, where, args.repeats, args.step_ms.get(batch)))
+    for shards in args.shards:
+        for batch in args.batches:
+            step = make_step(batch, shards, columns, proxy_columns, getattr(torch, args.dtype))
+            for fuse in CANDIDATES.values():
+                check(fuse, step)
+            results.append(measure(step, where, args.repeats, args.step_ms.get(batch)))
     print_table(results)
     print(json.dumps({"name": "fusion_cost", "conditions": where, "results": results}))
+
+
+def numbers(text: str) -> list[int]:
+    return list(map(int, text.split(",")))
 
 
 def step_times(text: str) -> dict[int, float]:
     return {int(batch): float(ms) for batch, ms in (entry.split(":") for entry in text.split(","))}
 
 
-def make_logits(batch: int, rows: int, proxy_rows: int) -> Logits:
+def make_step(batch: int, shards: int, columns: int, proxy_columns: int, dtype: torch.dtype) -> Step:
     generator = torch.Generator(DEVICE).manual_seed(batch)
-    base, expert, amateur = (
-        5 * torch.randn(batch, width, device=DEVICE, generator=generator) for width in (rows, proxy_rows, proxy_rows)
-    )
+    models = []
+    for width in (columns, proxy_columns, proxy_columns):
+        if width % shards:
+            raise ValueError(f"{width} columns can't be cut in {shards} equal shards")
+        logits = 5 * torch.randn(shards, batch, width // shards, device=DEVICE, generator=generator)
+        models.append(ShardedLogits(logits.to(dtype)))
     alpha = torch.rand(batch, device=DEVICE, generator=generator)
-    return Logits(base, expert, amateur, alpha, alpha.clone())
+    return Step(*models, alpha, alpha.clone(), torch.arange(batch, device=DEVICE), KNOWN_IDS, columns)
 
 
-def copy_proxies(logits: Logits) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `ProxyModel.logits` does to the shared output buffer of the decode graphs, once per proxy."""
-    return logits.expert[:, :KNOWN_IDS].clone(), logits.amateur[:, :KNOWN_IDS].clone()
-
-
-def step(logits: Logits) -> tuple[torch.Tensor, torch.Tensor]:
-    """All that guidance adds to a step besides the two models."""
-    expert, amateur = copy_proxies(logits)
-    weights = logits.expert_weight, logits.amateur_weight
-    fused = fuse_logits(logits.base, expert, amateur, *weights, KNOWN_IDS, **KNOWN_TO_THE_WORKER)
-    return fused, neutralize_broken_rows_(fused, KNOWN_IDS)
-
-
-def check(logits: Logits) -> None:
-    """Raise unless the step's answer is the formula's in float64: a wrong answer is not worth timing."""
-    fused, sound = step(logits)
-    base, expert, amateur = (part[:, :KNOWN_IDS].double() for part in logits[:3])
-    alpha = logits.expert_weight.double()[:, None]
+def check(fuse: Fuse, step: Step) -> None:
+    """Raise unless the answer is the formula's in float64: a wrong answer is not worth timing."""
+    fused, sound = fuse(*step)
+    base, expert, amateur = (model.rows(step.proxy_rows, KNOWN_IDS).double() for model in step[:3])
+    alpha = step.expert_weight.double()[:, None]
     torch.testing.assert_close(fused[:, :KNOWN_IDS].double(), base + alpha * (expert - amateur), rtol=1e-6, atol=1e-5)
     if not (sound.all() and (fused[:, KNOWN_IDS:] == -torch.inf).all()):
         raise AssertionError("sound rows count as broken, or padding columns could be sampled")
-    broken = logits.base.clone()
-    broken[0, 7] = torch.nan
-    fused, sound = step(logits._replace(base=broken))
+    broken = step.base.shards.clone()
+    broken[0, 0, 7] = torch.nan
+    fused, sound = fuse(*step._replace(base=ShardedLogits(broken)))
     if sound[0] or not sound[1:].all() or fused[:, :KNOWN_IDS].isnan().any():
         raise AssertionError("a broken row is not found, or not made safe")
 
 
-def measure(logits: Logits, where: dict[str, Any], repeats: int, step_ms: float | None) -> dict[str, Any]:
-    """Microseconds of the step and of its parts; `fuse_logits` and the rest read what the part before them wrote."""
-    expert, amateur = copy_proxies(logits)
-    fuse_inputs = (logits.base, expert, amateur, logits.expert_weight, logits.amateur_weight, KNOWN_IDS)
-    fused = fuse_logits(*fuse_inputs, **KNOWN_TO_THE_WORKER)
-    parts: dict[str, Callable[[], Any]] = {
-        "copies": lambda: copy_proxies(logits),
-        "fuse": lambda: fuse_logits(*fuse_inputs, **KNOWN_TO_THE_WORKER),
-        "fuse_mixed": lambda: fuse_logits(*fuse_inputs),
-        "broken_rows": lambda: neutralize_broken_rows_(fused, KNOWN_IDS),
-        "step": lambda: step(logits),
-    }
+def measure(step: Step, where: dict[str, Any], repeats: int, step_ms: float | None) -> dict[str, Any]:
+    """Microseconds of each candidate on the device and on the host, and what the bytes alone would take."""
     # Larger than the L2 cache, and long enough to clear for all launches to be queued behind it.
     scratch = torch.empty(1 << 30 if CUDA else 1, dtype=torch.int8, device=DEVICE)
-    batch, rows = logits.base.shape
-    ceiling_bytes = FLOAT32_BYTES * batch * (3 * KNOWN_IDS + rows)  # each model's row read once, the fused row written
+    calls = {name: lambda fuse=fuse: fuse(*step) for name, fuse in CANDIDATES.items()}
+    shards, batch, _ = step.base.shards.shape
+    # Each model's row read once, the fused row written.
+    ceiling_bytes = batch * (3 * KNOWN_IDS * step.base.shards.element_size() + step.width * FLOAT32_BYTES)
     result = {
         "batch": batch,
-        "gpu_us": {name: round(1e6 * time_call(part, repeats, scratch.zero_), 1) for name, part in parts.items()},
-        "host_us": round(1e6 * host_seconds(parts["step"], repeats), 1),
+        "shards": shards,
+        "dtype": str(step.base.shards.dtype).removeprefix("torch."),
+        "gpu_us": {name: round(1e6 * time_call(call, repeats, scratch.zero_), 1) for name, call in calls.items()},
+        "host_us": {name: round(1e6 * host_seconds(call, repeats), 1) for name, call in calls.items()},
         "ceiling_us": round(ceiling_bytes / where["copy_tb_per_s"] / 1e6, 1),
     }
     if step_ms:
-        result |= {"step_ms": step_ms, "percent_of_step": round(result["gpu_us"]["step"] / step_ms / 10, 2)}
+        percents = {name: round(us / step_ms / 10, 2) for name, us in result["gpu_us"].items()}
+        result |= {"step_ms": step_ms, "percent_of_step": percents}
     return result
 
 
@@ -148,17 +145,16 @@ def host_seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
-    names = ("copies", "fuse", "broken_rows", "step")
     print(
-        f"{'batch':>5}" + "".join(f"{name + ' us':>16}" for name in (*names, "ceiling", "host")) + f"{'% of step':>12}"
+        f"{'shards':>6}{'batch':>6}{'ceiling us':>12}  {'candidate':<14}{'gpu us':>10}{'host us':>10}{'% of step':>11}"
     )
     for row in results:
-        times = (*(row["gpu_us"][name] for name in names), row["ceiling_us"], row["host_us"])
-        print(
-            f"{row['batch']:>5}"
-            + "".join(f"{value:>16.1f}" for value in times)
-            + f"{row.get('percent_of_step', '-'):>12}"
-        )
+        for name in CANDIDATES:
+            percent = row.get("percent_of_step", {}).get(name, "-")
+            print(
+                f"{row['shards']:>6}{row['batch']:>6}{row['ceiling_us']:>12.1f}  {name:<14}"
+                f"{row['gpu_us'][name]:>10.1f}{row['host_us'][name]:>10.1f}{percent:>11}"
+            )
 
 
 if __name__ == "__main__":
