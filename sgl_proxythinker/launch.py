@@ -132,13 +132,26 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
 def name_roles(watchdog: Any, placement: Placement | None) -> None:
     """Let SGLang's watchdog say what ran on a rank that died.
 
+    A rank whose peer was killed fails in their next collective and asks for the end of the server, mostly before the
+    watchdog has looked; the server then stops the watchdog first of all.
+
     Args:
         watchdog: its `SubprocessWatchdog`; its first processes are the schedulers, by rank.
         placement: None on a server that serves the base alone.
     """
-    if placement is not None:
-        for rank in range(placement.world_size):
-            watchdog._names[rank] += f" ({placement.describe_rank(rank)})"
+    if placement is None:
+        return
+    for rank in range(placement.world_size):
+        watchdog._names[rank] += f" ({placement.describe_rank(rank)})"
+    stop = watchdog.stop
+
+    def stop_and_tell() -> None:
+        for process, name in zip(watchdog._processes, watchdog._names, strict=True):
+            if process.exitcode:
+                logger.error("proxythinker: %s ended with exit code %d", name, process.exitcode)
+        stop()
+
+    watchdog.stop = stop_and_tell
 
 
 def _defaults() -> dict[str, Any]:

@@ -20,17 +20,8 @@ class Step(NamedTuple):
     size: int  # B
     expert: torch.Tensor  # [B] float32: the expert's weight
     amateur: torch.Tensor  # [B] float32
-    guided: GuidedRows | None  # the rows that the small models run for; None: all of them
+    guided: GuidedRows  # the rows that the small models run for
     traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
-
-    @property
-    def any_guided(self) -> bool:
-        return self.guided is None or bool(self.guided.index)
-
-    @property
-    def places(self) -> torch.Tensor | None:
-        """[B] int64: each row's place in the small models' batch, -1 where it has none. None: its own."""
-        return None if self.guided is None else self.guided.places
 
 
 class StepInputs:
@@ -63,7 +54,7 @@ class StepInputs:
             for row, (strength, req) in enumerate(zip(strengths, reqs, strict=True))
         ]
         if (strengths, traced, needed) != self._asked:
-            self._step = self._on_device(strengths, traced, needed)
+            self._step = self.on_device(strengths, traced, needed)
             self._asked = strengths, traced, needed
         self._is_open = True
         try:
@@ -77,11 +68,12 @@ class StepInputs:
             raise RuntimeError("a forward outside of forward_batch_generation has no strength")
         return self._step
 
-    def _on_device(self, strengths: list[Strength], traced: list[int], needed: list[bool]) -> Step:
+    def on_device(self, strengths: list[Strength], traced: list[int], needed: list[bool]) -> Step:
+        """The step whose rows have these strengths, of which some ask for a trace and some need the small models."""
         expert, amateur = to_device(strengths, torch.float32, self._device).T.contiguous()
-        guided = None if all(needed) else GuidedRows.of(needed, self._device)
+        guided = GuidedRows.of(needed, self._device)
         rows = None
         if traced:
-            places = traced if guided is None else [guided.index.index(row) for row in traced]
+            places = [guided.index.index(row) for row in traced]
             rows = TracedRows(*(to_device(index, torch.int64, self._device) for index in (traced, places)))
         return Step(len(strengths), expert, amateur, guided, rows)

@@ -16,7 +16,7 @@ from sgl_proxythinker.broken_rows import attach_verdict
 from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.exchange import LogitsExchange, one_token_for_all
-from sgl_proxythinker.fusion import fuse_logits
+from sgl_proxythinker.fusion import FusedLogits, ShardedLogits, fuse_logits
 from sgl_proxythinker.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.guided_rows import select_rows
 from sgl_proxythinker.memory import KVBudget, ModelMemory, plan_table
@@ -32,7 +32,8 @@ from sgl_proxythinker.runners import (
     weight_bytes,
     without_logprobs,
 )
-from sgl_proxythinker.step import StepInputs
+from sgl_proxythinker.step import Step, StepInputs
+from sgl_proxythinker.strength import Strength
 from sgl_proxythinker.trace import attach_evidence, trace_tokens
 from sgl_proxythinker.upstream.runtime import (
     ForwardBatch,
@@ -130,6 +131,7 @@ class ProxyWorker(TpModelWorker):
         for model in self._beside:
             with model.arguments():
                 model.worker.init_cuda_graphs(*args, **kwargs)
+        self._warm_up()
 
     def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
         """One step of the models on this rank and one sample of the fused row, per request of `batch`."""
@@ -151,43 +153,56 @@ class ProxyWorker(TpModelWorker):
         The seat's model runs last: the scheduler waits for the event that its runner records.
         """
         step = self._inputs.current
-        batch = forward_batch if step.guided is None else select_rows(forward_batch, step.guided)
-        rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, batch.batch_size) if step.any_guided else {})
-        logits = {}
+        ran = step.guided.index
+        batch = forward_batch if len(ran) == step.size else select_rows(forward_batch, step.guided)
+        rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, len(ran)) if ran else {})
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
-        at_once = forward_batch.forward_mode.is_decode() and self._beside_at_once
-        if step.any_guided:
-            for model in self._beside:
-                logits[model.role] = model.launch(batch) if at_once else model.logits(batch)
+        at_once = self.device == "cuda" and forward_batch.forward_mode.is_decode()
+        beside = self._beside if ran else []
+        logits = {model.role: model.launch(batch) if at_once else model.logits(batch) for model in beside}
         if self._seat.role is Role.BASE:
             output = self._seat.forward(forward_batch, *args, **kwargs)
-        elif step.any_guided:
+        elif ran:
             output = self._seat.forward(batch if batch is forward_batch else without_logprobs(batch))
         else:
             output = ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
         logits_output = output.logits_output
         if self._seat.role in rows:
             logits[self._seat.role] = logits_output.next_token_logits
-        if step.any_guided and at_once:
-            for model in self._beside:
+        if at_once:
+            for model in beside:
                 model.join()
-        gathered = self._exchange.gather(logits, rows)
-        fused = fuse_logits(
-            gathered[Role.BASE], gathered.get(Role.EXPERT), gathered.get(Role.AMATEUR), step.expert, step.amateur,
-            step.places, self.vocab_size, self._width,
-        )  # fmt: skip
+        gathered, fused = self._meet(logits, rows, step)
         attach_verdict(logits_output, fused.sound)
         if step.traced and self.rank == 0:
             attach_evidence(logits_output, gathered, fused.logits, step.traced, self.vocab_size)
         logits_output.next_token_logits = fused.logits
         return output
 
+    def _meet(
+        self, logits: dict[Role, torch.Tensor], rows: dict[Role, int], step: Step
+    ) -> tuple[dict[Role, ShardedLogits], FusedLogits]:
+        gathered = self._exchange.gather(logits, rows)
+        fused = fuse_logits(
+            gathered[Role.BASE], gathered.get(Role.EXPERT), gathered.get(Role.AMATEUR), step.expert, step.amateur,
+            step.guided.places, self.vocab_size, self._width,
+        )  # fmt: skip
+        return gathered, fused
+
+    def _warm_up(self) -> None:
+        """Compile the kernel and connect the ranks now: in the first step a second would pass for it."""
+        logits = {
+            role: torch.zeros(1, model.runner.model_config.vocab_size, device=self.device)
+            for role, model in self.hosted.items()
+        }
+        for guided in (True, False):
+            step = self._inputs.on_device([Strength(1.0, 1.0)], [], [guided])
+            roles = Role if guided else [Role.BASE]
+            here = {role: rows for role, rows in logits.items() if role in roles}
+            self._meet(here, dict.fromkeys(roles, 1), step)
+
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self._everyone)
-
-    @property
-    def _beside_at_once(self) -> bool:
-        return self.model_runner.device == "cuda"
 
     def _least(self, number: int) -> int:
         """The smallest of all ranks' numbers. Collective."""
