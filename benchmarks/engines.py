@@ -196,7 +196,7 @@ def read_memory(log: Path) -> dict[str, Any]:
     rank_0 = [line for line in text.splitlines() if not re.search(r" TP[1-9]\d*\]", line)]
     begin = next(match for line in rank_0 if (match := re.search(r"Load weight begin. avail mem=([\d.]+)", line)))
     memory: dict[str, Any] = {"free_before_gib": float(begin[1])}
-    table = re.findall(r"^0 +(base|expert|amateur|sum) +([\d.]+) +([\d,]+) +([\d.]+) +[\d,]+$", text, re.MULTILINE)
+    table = re.findall(r"^(base|expert|amateur|sum) +([\d.]+) +([\d,]+) +([\d.]+) +[\d,]+$", text, re.MULTILINE)
     if table:
         memory["weights_gib"] = {name: float(weights) for name, weights, *_ in table}
         memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token, _ in table}
