@@ -220,10 +220,10 @@ def read_memory(log: Path) -> dict[str, Any]:
     rank_0 = [line for line in text.splitlines() if not re.search(r" TP[1-9]\d*\]", line)]
     begin = next(match for line in rank_0 if (match := re.search(r"Load weight begin. avail mem=([\d.]+)", line)))
     memory: dict[str, Any] = {"free_before_gib": float(begin[1])}
-    table = re.findall(r"^(base|expert|amateur|sum) +([\d.]+) +([\d,]+) +([\d.]+) +[\d,]+$", text, re.MULTILINE)
-    if table:
-        memory["weights_gib"] = {name: float(weights) for name, weights, *_ in table}
-        memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token, _ in table}
+    if plan := re.search(r"memory of rank 0\n.*?^sum [^\n]*$", text, re.MULTILINE | re.DOTALL):
+        table = re.findall(r"^(base|expert|amateur|sum) +([\d.]+) +([\d,]+) ", plan[0], re.MULTILINE)
+        memory["weights_gib"] = {name: float(weights) for name, weights, _ in table}
+        memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token in table}
     else:
         used = next(match for line in rank_0 if (match := re.search(r"Load weight end.*mem usage=([\d.]+)", line)))
         memory["weights_gib"] = {"base": float(used[1]), "sum": float(used[1])}

@@ -43,7 +43,7 @@ def main() -> None:
         return
     if args.report is None:
         measure(args)
-    results = summaries(read_lines(args.report or args.out, "guided_cost"))
+    results = summaries(read_lines("guided_cost", args.report or args.out))
     for result in results:
         print_tables(result)
     print(json.dumps({"name": "guided_cost", "results": results}))
@@ -54,7 +54,6 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m benchmarks.guided_cost", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--base-tp-size", type=int, help="of the plain base; default: --tp-size")
     parser.add_argument("--batches", type=integers, default=(1, 8, 32, 64), metavar="1,8,32,64")
     parser.add_argument("--input-len", type=int, default=256, help="tokens of a prompt")
     parser.add_argument("--output-len", type=int, default=128, help="decode steps that are timed")

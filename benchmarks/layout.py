@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tp-size", type=int, default=1, help="number of ranks")
     parser.add_argument("--placement", choices=PLACEMENTS, default="shared", help="of the guided engine")
     parser.add_argument("--proxy-tp-size", type=int, help="of the guided engine; default: the placement's")
+    parser.add_argument("--base-tp-size", type=int, help="of the plain base; default: --tp-size")
 
 
 def layout_of(args: argparse.Namespace) -> Layout:
