@@ -283,11 +283,11 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
     """What is the same for all lines that one engine may have written, in however many runs."""
     named = ("attention_backend", "dtype", "mem_fraction_static", "custom_all_reduce", "input_tokens", "output_tokens",
              "machine", "commit")  # fmt: skip
-    placed = setting_layout(setting).placement if configuration == "guided" else None
-    ranks = ranks_of(setting, configuration)
-    # A guided engine has another table for each plain base that it was to be compared with.
-    against = ranks_of(setting, "plain-base") if configuration == "guided" else None
-    return json.dumps([placed, ranks, against, *(setting[name] for name in named)])
+    models = [configuration, ranks_of(setting, configuration)]
+    if configuration == "guided":
+        # It has a table of its own for each plain base that it was to be compared with.
+        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base")]
+    return json.dumps(models + [setting[name] for name in named])
 
 
 def kind_key(line: dict[str, Any]) -> tuple:

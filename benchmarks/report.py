@@ -75,8 +75,8 @@ def cost_tables(cost: dict[str, Any]) -> str:
         requests, tokens = prefill["prompts"]
         ratio = f", ratio {prefill['guided_over_base']}" if prefill["guided_over_base"] else ""
         parts.append(
-            f"Prefill of {requests} prompts of {tokens:,} tokens: guided {prefill['guided_s']} s, plain base "
-            f"{shown(prefill['plain_base_s'])} s{ratio}."
+            f"Prefill of {requests} prompts of {tokens:,} tokens: guided {cell(prefill['guided_s'])} s, plain base "
+            f"{cell(prefill['plain_base_s'])} s{ratio}."
         )
     return "\n\n".join([*parts, conditions(cost)])
 
@@ -135,7 +135,11 @@ def rounded(numbers: Iterable[float]) -> list[int]:
 
 def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(shown, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
 def plot(costs: list[dict[str, Any]], file: Path) -> None:
