@@ -63,8 +63,8 @@ def converse(server: Server, args: argparse.Namespace, seed: int, answer_id: int
     second = server.generate(again, images, ALPHA, max_new_tokens=1)
     ttft_ms = round((time.perf_counter() - begin) * 1e3, 2)
     cached = second["meta_info"]["cached_tokens"]
-    # All of the first turn but its last token, which was never read, and but for a page that it did not fill.
-    first_tokens = first["meta_info"]["prompt_tokens"] + args.turn_tokens - 1
+    # All of the first turn, but for a page that it did not fill.
+    first_tokens = first["meta_info"]["prompt_tokens"] + args.turn_tokens
     expected = range(first_tokens - PAGE_TOKENS, first_tokens + 1) if server.engine == "guided" else (0,)
     if cached not in expected:
         raise RuntimeError(f"{cached} of {first_tokens} tokens were cached on a {server.engine} server")

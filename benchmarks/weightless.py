@@ -87,6 +87,7 @@ def write_weightless(folder: Path | str, name: str) -> Path:
         ("generation_config.json", random_triple.generation_config(IDS)),
         ("tokenizer.json", _tokenizer()),
         ("tokenizer_config.json", _tokenizer_config()),
+        ("chat_template.json", {"chat_template": random_triple.CHAT_TEMPLATE}),  # the processor's
         ("preprocessor_config.json", random_triple.image_config() | {"max_pixels": 12_845_056}),
     ):
         (folder / file).write_text(json.dumps(content))
