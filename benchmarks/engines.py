@@ -220,8 +220,7 @@ def read_memory(log: Path) -> dict[str, Any]:
     rank_0 = [line for line in text.splitlines() if not re.search(r" TP[1-9]\d*\]", line)]
     begin = next(match for line in rank_0 if (match := re.search(r"Load weight begin. avail mem=([\d.]+)", line)))
     memory: dict[str, Any] = {"free_before_gib": float(begin[1])}
-    if plan := re.search(r"memory of rank 0\n.*?^sum [^\n]*$", text, re.MULTILINE | re.DOTALL):
-        table = re.findall(r"^(base|expert|amateur|sum) +([\d.]+) +([\d,]+) ", plan[0], re.MULTILINE)
+    if table := re.findall(r"^0 +(base|expert|amateur|sum) +([\d.]+) +([\d,]+) ", text, re.MULTILINE):
         memory["weights_gib"] = {name: float(weights) for name, weights, _ in table}
         memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token in table}
     else:
