@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -34,6 +35,14 @@ def conditions(commit: str | None = None) -> dict[str, Any]:
         "commit": commit or current_commit(),
         "copy_tb_per_s": round(copy_bytes_per_s() / 1e12, 4),
     }
+
+
+def ask_conditions(commit: str | None = None) -> dict[str, Any]:
+    """`conditions`, asked of a process of its own: torch would keep some of the GPU's memory."""
+    command = [sys.executable, "-m", "benchmarks.conditions"]
+    text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    where = json.loads(text.splitlines()[-1])
+    return where | {"commit": commit} if commit else where
 
 
 def query_gpus(*fields: str) -> list[dict[str, str]]:

@@ -18,11 +18,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 _RECORD = "measured "
 _MARK = "benchmark: "
 _DECODE_LINE = re.compile(r"Decode batch.*#running-req: (\d+),.*graph: (\w+), gen throughput \(token/s\): ([\d.]+)")
+
+
+class Decode(NamedTuple):
+    """One measurement of decoding steps."""
+
+    batch: int  # requests that decode together
+    temperature: float
+    unguided: int = 0  # of them, requests at alpha 0 to a guided engine; the others don't name an alpha
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,17 @@ class Plan:
     repeats: int = 3
     short_tokens: int = 16
     sampled: bool = True  # once more at temperature 1, at the largest batch
+    alpha_zero: tuple[int, ...] = ()  # batches that a guided engine also decodes at alpha 0
+    mixed: tuple[int, ...] = ()  # batches that a guided engine also decodes with half of the requests at alpha 0
     prompt_ids: int = 151_643  # ids to draw prompts from
 
-    @property
-    def decodes(self) -> list[tuple[int, float]]:
-        """Batch and temperature of each decode measurement."""
-        return [(batch, 0.0) for batch in self.batches] + ([(max(self.batches), 1.0)] if self.sampled else [])
+    def decodes(self, guided: bool) -> list[Decode]:
+        """The decode measurements of a guided or a plain engine."""
+        decodes = [Decode(batch, 0.0) for batch in self.batches]
+        if guided:
+            decodes += [Decode(batch, 0.0, batch) for batch in self.alpha_zero]
+            decodes += [Decode(batch, 0.0, batch // 2) for batch in self.mixed]
+        return decodes + ([Decode(max(self.batches), 1.0)] if self.sampled else [])
 
     @property
     def mean_context_tokens(self) -> float:
@@ -75,12 +88,12 @@ def measure_engine(plan: Plan, proxy: Any, **engine_arguments: Any) -> None:
         memory_usage=info["internal_states"][0]["memory_usage"],
     )
     client = Client(engine, plan, guided=proxy is not None)
-    for batch, temperature in plan.decodes:
-        needed = batch * (plan.input_tokens + plan.short_tokens + plan.output_tokens)
+    for decode in plan.decodes(guided=proxy is not None):
+        needed = decode.batch * (plan.input_tokens + plan.short_tokens + plan.output_tokens)
         if needed > tokens:
-            print(f"batch {batch} needs {needed:,} tokens and {tokens:,} fit: left out", flush=True)
+            print(f"batch {decode.batch} needs {needed:,} tokens and {tokens:,} fit: left out", flush=True)
             continue
-        _print_record(kind="decode", batch=batch, temperature=temperature, **client.decode(batch, temperature))
+        _print_record(kind="decode", **decode._asdict(), **client.decode(decode))
     if all(plan.prefill):
         _print_record(kind="prefill", **client.prefill(*plan.prefill))
     engine.shutdown()
@@ -93,26 +106,26 @@ class Client:
     Args:
         engine: the engine.
         plan: lengths and repeats.
-        guided: answers must say that they were guided, or the wrong thing is being timed.
+        guided: answers must say which of them were guided, or the wrong thing is being timed.
     """
 
     def __init__(self, engine: Any, plan: Plan, guided: bool):
         self.engine, self.plan, self.guided = engine, plan, guided
         self._random = random.Random(0)
 
-    def decode(self, batch: int, temperature: float) -> dict[str, Any]:
-        """Seconds of a step at full batch: two calls that differ in their output's length by `output_tokens` steps.
+    def decode(self, decode: Decode) -> dict[str, Any]:
+        """Milliseconds of a step at full batch, from two calls whose outputs differ by `output_tokens` steps.
 
         Tokenizing, prefill, and the steps in which requests arrive and leave are in both calls and cancel.
         """
         plan = self.plan
-        self._seconds(batch, plan.input_tokens, plan.short_tokens, temperature)
+        self._seconds(decode, plan.input_tokens, plan.short_tokens)
         # From here the log's lines belong to this measurement.
-        print(f"{_MARK}{batch} {temperature}", file=sys.stderr, flush=True)
+        print(_MARK + " ".join(map(str, decode)), file=sys.stderr, flush=True)
         runs = []
         for _ in range(plan.repeats):
             short, long = (
-                self._seconds(batch, plan.input_tokens, tokens, temperature)
+                self._seconds(decode, plan.input_tokens, tokens)
                 for tokens in (plan.short_tokens, plan.short_tokens + plan.output_tokens)
             )
             runs.append(round((long - short) / plan.output_tokens * 1e3, 3))
@@ -121,23 +134,34 @@ class Client:
     def prefill(self, requests: int, tokens: int) -> dict[str, Any]:
         """Seconds until the last of `requests` prompts has its first token."""
         print(f"{_MARK}prefill", file=sys.stderr, flush=True)
-        self._seconds(requests, tokens, 1, 0.0)
-        runs = [round(self._seconds(requests, tokens, 1, 0.0), 4) for _ in range(self.plan.repeats)]
+        self._seconds(Decode(requests, 0.0), tokens, 1)
+        runs = [round(self._seconds(Decode(requests, 0.0), tokens, 1), 4) for _ in range(self.plan.repeats)]
         seconds = round(median(runs), 4)
         return {"prompt_tokens": requests * tokens, "seconds": seconds, "runs_s": runs,
                 "tokens_per_s": round(requests * tokens / seconds)}  # fmt: skip
 
-    def _seconds(self, batch: int, input_tokens: int, output_tokens: int, temperature: float) -> float:
-        prompts = [[self._random.randrange(self.plan.prompt_ids) for _ in range(input_tokens)] for _ in range(batch)]
-        sampling = {"temperature": temperature, "max_new_tokens": output_tokens, "ignore_eos": True}
+    def _seconds(self, decode: Decode, input_tokens: int, output_tokens: int) -> float:
+        draw, ids = self._random.randrange, self.plan.prompt_ids
+        prompts = [[draw(ids) for _ in range(input_tokens)] for _ in range(decode.batch)]
+        unguided = spread(decode.unguided, decode.batch)
+        sampling = [
+            {"temperature": decode.temperature, "max_new_tokens": output_tokens, "ignore_eos": True}
+            | ({"custom_params": {"proxy_alpha": 0}} if row_unguided else {})
+            for row_unguided in unguided
+        ]
         begin = time.perf_counter()
         outputs = self.engine.generate(input_ids=prompts, sampling_params=sampling)
         seconds = time.perf_counter() - begin
-        for output in outputs:
-            meta = output["meta_info"]
-            if meta["completion_tokens"] != output_tokens or bool(meta["proxy_alpha"]) != self.guided:
-                raise RuntimeError(f"asked for {output_tokens} tokens with guided={self.guided}, got {meta}")
+        for output, row_unguided in zip(outputs, unguided, strict=True):
+            meta, guided = output["meta_info"], self.guided and not row_unguided
+            if meta["completion_tokens"] != output_tokens or bool(meta["proxy_alpha"]) != guided:
+                raise RuntimeError(f"asked for {output_tokens} tokens with guided={guided}, got {meta}")
         return seconds
+
+
+def spread(count: int, rows: int) -> list[bool]:
+    """Which of `rows` rows are chosen, if `count` are, evenly: a batch is no two blocks, as arrivals are not."""
+    return [(row + 1) * count // rows > row * count // rows for row in range(rows)]
 
 
 def _print_record(**record: Any) -> None:
@@ -196,29 +220,28 @@ def read_memory(log: Path) -> dict[str, Any]:
     rank_0 = [line for line in text.splitlines() if not re.search(r" TP[1-9]\d*\]", line)]
     begin = next(match for line in rank_0 if (match := re.search(r"Load weight begin. avail mem=([\d.]+)", line)))
     memory: dict[str, Any] = {"free_before_gib": float(begin[1])}
-    table = re.findall(r"^(base|expert|amateur|sum) +([\d.]+) +([\d,]+) +([\d.]+) +[\d,]+$", text, re.MULTILINE)
-    if table:
-        memory["weights_gib"] = {name: float(weights) for name, weights, *_ in table}
-        memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token, _ in table}
+    if table := re.findall(r"^0 +(base|expert|amateur|sum) +([\d.]+) +([\d,]+) ", text, re.MULTILINE):
+        memory["weights_gib"] = {name: float(weights) for name, weights, _ in table}
+        memory["token_bytes"] = {name: int(per_token.replace(",", "")) for name, _, per_token in table}
     else:
         used = next(match for line in rank_0 if (match := re.search(r"Load weight end.*mem usage=([\d.]+)", line)))
         memory["weights_gib"] = {"base": float(used[1]), "sum": float(used[1])}
     return memory
 
 
-def read_steps(log: Path) -> dict[tuple[int, float], dict[str, Any]]:
-    """What the scheduler says it ran, per (batch, temperature) of `Client.decode`.
+def read_steps(log: Path) -> dict[Decode, dict[str, Any]]:
+    """What the scheduler says it ran, per measurement of `Client.decode`.
 
     Returns:
         `lines` that report a decode batch, how many of them were `full` and `graphed`, and `ms_per_step` by the
         scheduler's own throughput in full batches, which must agree with what was timed from outside.
     """
-    steps: dict[tuple[int, float], dict[str, Any]] = {}
+    steps: dict[Decode, dict[str, Any]] = {}
     current, times = None, []
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith(_MARK):
             words = line[len(_MARK) :].split()
-            current = (int(words[0]), float(words[1])) if len(words) == 2 else None
+            current = Decode(int(words[0]), float(words[1]), int(words[2])) if len(words) == 3 else None
             if current:
                 times = []
                 steps[current] = {"lines": 0, "full": 0, "graphed": 0, "ms_per_step": None}
@@ -226,9 +249,9 @@ def read_steps(log: Path) -> dict[tuple[int, float], dict[str, Any]]:
         if found and current:
             seen, running = steps[current], int(found[1])
             seen["lines"] += 1
-            seen["full"] += running == current[0]
+            seen["full"] += running == current.batch
             seen["graphed"] += found[2] == "True"
-            if running == current[0] and float(found[3]):
+            if running == current.batch and float(found[3]):
                 times.append(1e3 * running / float(found[3]))
                 seen["ms_per_step"] = round(median(times), 3)
     return steps

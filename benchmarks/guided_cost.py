@@ -1,33 +1,39 @@
 """What guidance costs over the plain base: decode steps, prefill, and KV tokens, in one run on one machine.
 
     python -m benchmarks.guided_cost --base 32B --proxy 7B --batches 1,8,32,64 --out results.jsonl
-    python -m benchmarks.guided_cost --base 32B --proxy 7B --only guided --out results.jsonl     # one at a time
+    python -m benchmarks.guided_cost --tp-size 4 --placement split --only plain-base --only guided --out results.jsonl
+    python -m benchmarks.guided_cost --tp-size 4 --placement shared --only guided --out results.jsonl
     python -m benchmarks.guided_cost --report results.jsonl                                      # only the tables
     python -m benchmarks.guided_cost --base tiny --proxy tiny --cpu --batches 1,2 --input-len 16 --output-len 16 \\
         --prefill 2x64 --out results/rehearsal.jsonl
 
 Three engines, one after the other and each in a process of its own: the plain base, the plain proxy, and the base
-guided by two such proxies. Weights are random (`benchmarks.weightless`), dimensions real. Every measurement is a line
-of --out with its conditions; tables put together the newest lines of each setting. The last line printed is JSON.
+guided by two such proxies. The guided one also decodes batches whose requests are all at alpha 0, which may cost 3 %
+more than the plain base, and batches of which half is at alpha 0, where guidance may cost what it costs that half
+alone, and 3 %. Weights are random (`benchmarks.weightless`), dimensions real. Every measurement is a line of --out with
+its conditions; tables compare the newest guided lines with the newest plain ones of the same machine, commit and
+settings, whatever run they come from. The last line printed is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import query_gpus
-from benchmarks.engines import Plan, measure_engine, read_memory, read_steps, run_child
+from benchmarks.conditions import ask_conditions, query_gpus
+from benchmarks.engines import Decode, Plan, measure_engine, read_memory, read_steps, run_child
+from benchmarks.layout import Layout, Shard, add_arguments, layout_of
+from benchmarks.lines import append_line, read_lines
 from benchmarks.weightless import BYTES_PER_WEIGHT, DIMENSIONS, write_weightless
 
 GIB = 1 << 30
 CONFIGURATIONS = ("plain-base", "plain-proxy", "guided")
+MIXED_FROM = 8  # the smallest batch that is also measured mixed
+ALLOWED = 1.03  # what rows at alpha 0 may cost, over a plain base's
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
         return
     if args.report is None:
         measure(args)
-    results = [summary(group) for group in grouped(read_lines(args.report or args.out)).values()]
+    results = summaries(read_lines("guided_cost", args.report or args.out))
     for result in results:
         print_tables(result)
     print(json.dumps({"name": "guided_cost", "results": results}))
@@ -47,16 +53,24 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.guided_cost", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--base", choices=DIMENSIONS, default="32B")
-    parser.add_argument("--proxy", choices=DIMENSIONS, default="7B")
+    add_arguments(parser)
     parser.add_argument("--batches", type=integers, default=(1, 8, 32, 64), metavar="1,8,32,64")
     parser.add_argument("--input-len", type=int, default=256, help="tokens of a prompt")
     parser.add_argument("--output-len", type=int, default=128, help="decode steps that are timed")
     parser.add_argument(
         "--prefill", type=pair, default=(16, 2048), metavar="16x2048", help="prompts x tokens; 0x0: none"
     )
+    parser.add_argument(
+        "--alpha-zero", type=integers, help="batches also decoded at alpha 0; default: --batches; 0: none"
+    )
+    parser.add_argument(
+        "--mixed",
+        type=integers,
+        help=f"also decoded with half of the requests at alpha 0; default: batches from {MIXED_FROM} on; 0: none.\n"
+        "Their halves are measured as batches of their own, guided and plain",
+    )
+    parser.add_argument("--sampled", action=argparse.BooleanOptionalAction, default=True, help="also at temperature 1")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tp-size", type=int, default=1)
     parser.add_argument("--attention-backend", default=None)
     parser.add_argument("--mem-fraction-static", type=float, default=None, help="default: SGLang's choice")
     parser.add_argument("--disable-custom-all-reduce", action="store_true")
@@ -71,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def integers(text: str) -> tuple[int, ...]:
-    return tuple(sorted(map(int, text.split(","))))
+    return tuple(sorted(filter(None, map(int, text.split(",")))))
 
 
 def pair(text: str) -> tuple[int, int]:
@@ -94,34 +108,48 @@ def run_engine(args: argparse.Namespace) -> None:
         expert, amateur = (
             write_weightless(args.models / f"{args.proxy}-{role}", args.proxy) for role in ("expert", "amateur")
         )
-        proxy = ProxyConfig(expert_path=str(expert), amateur_path=str(amateur))
+        proxy = ProxyConfig(expert_path=str(expert), amateur_path=str(amateur), **layout_of(args).proxy_settings())
     measure_engine(plan_of(args), proxy, model_path=str(path), **engine_arguments(args))
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
-    return Plan(args.batches, args.input_len, args.output_len, args.prefill, args.repeats)
+    alpha_zero = args.batches if args.alpha_zero is None else args.alpha_zero
+    mixed = tuple(batch for batch in args.batches if batch >= MIXED_FROM) if args.mixed is None else args.mixed
+    return Plan(
+        tuple(sorted({*args.batches, *(batch // 2 for batch in mixed)})), args.input_len, args.output_len, args.prefill,
+        args.repeats, sampled=args.sampled, alpha_zero=alpha_zero, mixed=mixed,
+    )  # fmt: skip
 
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """The same for all three configurations."""
+    """The same for all three configurations, but for the number of ranks."""
+    batches = plan_of(args).batches
     optional = {
         "attention_backend": args.attention_backend,
         "mem_fraction_static": args.mem_fraction_static,
         "disable_custom_all_reduce": args.disable_custom_all_reduce or None,
-        "cuda_graph_bs_decode": None if args.cpu else list(args.batches),
+        "cuda_graph_bs_decode": None if args.cpu else list(batches),
         "device": "cpu" if args.cpu else None,
     }
     return {
         "load_format": "dummy",
         "dtype": "float32" if args.cpu else "bfloat16",
-        "tp_size": args.tp_size,
+        "tp_size": engine_ranks(args, args.child),
         "sampling_backend": "pytorch",
         "disable_radix_cache": True,
-        "max_running_requests": max(*args.batches, args.prefill[0]),
+        "max_running_requests": max(*batches, args.prefill[0]),
         "skip_server_warmup": True,
         "decode_log_interval": 16,
         "random_seed": 0,
     } | {name: value for name, value in optional.items() if value is not None}
+
+
+def engine_ranks(args: argparse.Namespace, configuration: str) -> int:
+    return {
+        "plain-base": args.base_tp_size or args.tp_size,
+        "plain-proxy": layout_of(args).proxy_ranks,
+        "guided": args.tp_size,
+    }[configuration]
 
 
 # In the parent
@@ -131,12 +159,13 @@ def measure(args: argparse.Namespace) -> None:
     """Run the configurations asked for; append one line per measurement to `args.out`."""
     args.out.parent.mkdir(parents=True, exist_ok=True)
     where = ask_conditions(args.commit)
-    print_conditions(where, setting_of(args, where))
-    print_ceilings(args, where)
+    setting = setting_of(args, where)
+    print_conditions(where, setting)
+    print_ceilings(args, setting, where)
     for configuration in args.only or CONFIGURATIONS:
         common = {
             "benchmark": "guided_cost",
-            "setting": setting_of(args, where),
+            "setting": setting,
             "conditions": where,
             "configuration": configuration,
         }
@@ -145,20 +174,11 @@ def measure(args: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmarks.guided_cost", "--child", configuration, *sys.argv[1:]]
         for record in run_child(command, log):
             if record["kind"] == "start":
-                record |= kv_account(args, configuration, record, read_memory(log))
+                record |= kv_account(setting, configuration, record, read_memory(log))
             append_line(args.out, common | record)
             print(" ", brief(record), flush=True)
-        for (batch, temperature), seen in read_steps(log).items():
-            append_line(args.out, common | {"kind": "steps", "batch": batch, "temperature": temperature, **seen})
-
-
-def ask_conditions(commit: str | None) -> dict[str, Any]:
-    """In a process of its own: torch would keep some of the GPU's memory."""
-    text = subprocess.run(
-        [sys.executable, "-m", "benchmarks.conditions"], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    where = json.loads(text.splitlines()[-1])
-    return where | {"commit": commit} if commit else where
+        for decode, seen in read_steps(log).items():
+            append_line(args.out, common | {"kind": "steps", **decode._asdict(), **seen})
 
 
 def setting_of(args: argparse.Namespace, where: dict[str, Any]) -> dict[str, Any]:
@@ -177,35 +197,44 @@ def setting_of(args: argparse.Namespace, where: dict[str, Any]) -> dict[str, Any
         "prefill": list(args.prefill),
         "machine": where["machine"],
         "commit": where["commit"],
-    }
+    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size")}
 
 
-def models_of(configuration: str, base: str, proxy: str) -> dict[str, str]:
-    """Name of the dimensions per role."""
-    if configuration == "guided":
-        return {"base": base, "expert": proxy, "amateur": proxy}
-    return {"base": base if configuration == "plain-base" else proxy}
+def setting_layout(setting: dict[str, Any]) -> Layout:
+    """Lines from before there were placements have none in their setting."""
+    placement, proxy_tp_size = setting.get("placement", "shared"), setting.get("proxy_tp_size")
+    return Layout(setting["base"], setting["proxy"], setting["tp_size"], placement, proxy_tp_size)
+
+
+def ranks_of(setting: dict[str, Any], configuration: str) -> list[list[Shard]]:
+    """What a rank of an engine holds, one list for each sort of rank; rank 0's first."""
+    layout = setting_layout(setting)
+    if configuration == "plain-base":
+        return [[Shard(layout.base, setting.get("base_tp_size") or layout.tp_size)]]
+    if configuration == "plain-proxy":
+        return [[Shard(layout.proxy, layout.proxy_ranks)]]
+    return layout.ranks()
 
 
 def kv_account(
-    args: argparse.Namespace, configuration: str, start: dict[str, Any], memory: dict[str, Any]
+    setting: dict[str, Any], configuration: str, start: dict[str, Any], memory: dict[str, Any]
 ) -> dict[str, Any]:
-    """How much of the memory that SGLang may fill is filled with weights and KV.
+    """How much of the memory of rank 0 that SGLang may fill is filled with weights and KV.
 
     SGLang's budget is mem_fraction_static of what was free before the first weight. What weights leave of it, divided
-    by the bytes of one token in all pools, is the most tokens that can be served.
+    by the bytes of one token in all of the rank's pools, is the most tokens that the rank can serve.
     """
-    width = 2 if args.cpu else 1  # float32
-    token_bytes = sum(
-        DIMENSIONS[name].kv_bytes_per_token(args.tp_size) * width
-        for name in models_of(configuration, args.base, args.proxy).values()
-    )
+    width = 2 if setting["dtype"] == "float32" else 1
+    shards = ranks_of(setting, configuration)[0]
+    token_bytes = width * sum(shard.token_bytes for shard in shards)
     reported = memory.get("token_bytes", {}).get("sum", token_bytes)
     if reported != token_bytes:
-        raise RuntimeError(f"a token is {token_bytes} bytes by the dimensions and {reported} by the start-up table")
+        print(
+            f"  CHECK: a token is {token_bytes} bytes by the dimensions, {reported} by the start-up table", flush=True
+        )
     budget, weights = memory["free_before_gib"] * start["mem_fraction_static"], memory["weights_gib"]["sum"]
     kv = start["tokens"] * token_bytes / GIB
-    gpus = query_gpus("memory.used", "memory.free")[: args.tp_size]
+    gpus = query_gpus("memory.used", "memory.free")[: setting["tp_size"]]
     return memory | {
         "token_bytes_sum": token_bytes,
         "kv_gib": round(kv, 2),
@@ -225,73 +254,108 @@ def brief(record: dict[str, Any]) -> str:
                 f"{record['weights_gib']['sum']:.2f} + KV {record['kv_gib']:.2f} of {record['budget_gib']:.2f} GiB"
             )
         case "decode":
-            return f"batch {record['batch']} temperature {record['temperature']:g}: {record['ms_per_step']} ms/step " \
-                   f"of {record['runs_ms']}"  # fmt: skip
+            rows = f"batch {record['batch']}, {record['unguided']} at alpha 0, temperature {record['temperature']:g}"
+            return f"{rows}: {record['ms_per_step']} ms/step of {record['runs_ms']}"
         case "prefill":
             return f"prefill: {record['tokens_per_s']:,} tokens/s, {record['runs_s']} s"
     return json.dumps(record)
 
 
-def append_line(out: Path, line: dict[str, Any]) -> None:
-    with out.open("a") as file:
-        file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **line}) + "\n")
-
-
 # Tables
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = map(json.loads, path.read_text().splitlines())
-    return [line for line in lines if line["benchmark"] == "guided_cost"]
-
-
-def grouped(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
+def summaries(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One for each guided engine, or for each plain base where nothing is guided; the newest line of a kind counts."""
+    newest: dict[str, dict[tuple, dict[str, Any]]] = {}
+    settings: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {}
     for line in lines:
-        groups.setdefault(json.dumps(line["setting"], sort_keys=True), []).append(line)
-    return groups
+        setting, configuration = line["setting"], line["configuration"]
+        engine = engine_key(setting, configuration)
+        newest.setdefault(engine, {})[kind_key(line)] = line
+        settings.setdefault(configuration, {})[engine] = (setting, line["conditions"])
+    for configuration in reversed(CONFIGURATIONS):
+        if configuration in settings:
+            return [summary(*where, newest) for where in settings[configuration].values()]
+    return []
 
 
-def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The newest measurements of one setting, side by side."""
-    setting, where = lines[-1]["setting"], lines[-1]["conditions"]
-    newest = {(line["kind"], line["configuration"], line.get("batch"), line.get("temperature")): line for line in lines}
+def engine_key(setting: dict[str, Any], configuration: str) -> str:
+    """What is the same for all lines that one engine may have written, in however many runs."""
+    named = ("attention_backend", "dtype", "mem_fraction_static", "custom_all_reduce", "input_tokens", "output_tokens",
+             "machine", "commit")  # fmt: skip
+    models = [configuration, ranks_of(setting, configuration)]
+    if configuration == "guided":
+        # It has a table of its own for each plain base that it was to be compared with.
+        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base")]
+    return json.dumps(models + [setting[name] for name in named])
 
-    def value(name: str, kind: str, configuration: str, batch: int | None = None, temperature: float | None = None):
-        return newest.get((kind, configuration, batch, temperature), {}).get(name)
 
-    decodes = sorted({(key[3], key[2]) for key in newest if key[0] == "decode"})
-    decode = []
-    for temperature, batch in decodes:
-        base, proxy, guided = (value("ms_per_step", "decode", c, batch, temperature) for c in CONFIGURATIONS)
-        steps = [newest.get(("steps", c, batch, temperature)) for c in CONFIGURATIONS]
-        decode.append({
-            "batch": batch,
-            "temperature": temperature,
-            "plain_base_ms": base,
-            "plain_proxy_ms": proxy,
-            "guided_ms": guided,
-            "guided_over_base": divided(guided, base),
-            "over_three_in_turn": divided(guided, base and proxy and base + 2 * proxy),
-            "ceiling_ms": {c: round(step_ceiling_ms(setting, where, c, batch), 2) for c in CONFIGURATIONS},
-            "scheduler_ms": [seen and seen["ms_per_step"] for seen in steps],
-            "full_batch_lines": [seen and f"{seen['full']}/{seen['lines']}" for seen in steps],
-            "graph_lines": [seen and f"{seen['graphed']}/{seen['lines']}" for seen in steps],
-        })  # fmt: skip
-    seconds = [value("seconds", "prefill", c) for c in CONFIGURATIONS]
+def kind_key(line: dict[str, Any]) -> tuple:
+    """What tells the lines of one engine apart."""
+    if line["kind"] in ("decode", "steps"):
+        return (line["kind"], line["batch"], line["temperature"], line.get("unguided", 0))
+    return ("prefill", *line["setting"]["prefill"]) if line["kind"] == "prefill" else (line["kind"],)
+
+
+def summary(
+    setting: dict[str, Any], where: dict[str, Any], newest: dict[str, dict[tuple, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The newest measurements of a guided engine and of the plain ones that it is compared with, side by side."""
+    engines = {c: newest.get(engine_key(setting, c), {}) for c in CONFIGURATIONS}
+    layout = setting_layout(setting)
+
+    def step_ms(configuration: str, *decode: Any) -> float | None:
+        return engines[configuration].get(("decode", *Decode(*decode)), {}).get("ms_per_step")
+
+    decodes = sorted(
+        {Decode(*key[1:]) for lines in engines.values() for key in lines if key[0] == "decode"},
+        key=lambda decode: (decode.temperature, decode.batch),
+    )
+    decode, alpha_zero, mixed = [], [], []
+    for batch, temperature, unguided in decodes:
+        base, proxy, guided = (step_ms(c, batch, temperature, unguided) for c in CONFIGURATIONS)
+        if unguided:
+            base = step_ms("plain-base", batch, temperature)
+            row = {"batch": batch, "temperature": temperature, "plain_base_ms": base, "guided_engine_ms": guided}
+        if unguided == batch:
+            alpha_zero.append(row | {"over_base": divided(guided, base)})
+        elif unguided:
+            alone = [step_ms(c, batch - unguided, temperature) for c in ("plain-base", "guided")]
+            allowed = round(base + alone[1] - alone[0], 3) if base and all(alone) else None
+            mixed.append(
+                row | {"unguided": unguided, "expected_ms": allowed, "over_expected": divided(guided, allowed)}
+            )
+        else:
+            steps = [engines[c].get(("steps", batch, temperature, 0)) for c in CONFIGURATIONS]
+            decode.append({
+                "batch": batch,
+                "temperature": temperature,
+                "plain_base_ms": base,
+                "plain_proxy_ms": proxy,
+                "guided_ms": guided,
+                "guided_over_base": divided(guided, base),
+                "over_parts": divided(guided, base and proxy and layout.parts_ms(base, proxy)),
+                "ceiling_ms": {c: round(step_ceiling_ms(setting, where, c, batch), 2) for c in CONFIGURATIONS},
+                "scheduler_ms": [seen and seen["ms_per_step"] for seen in steps],
+                "full_batch_lines": [seen and f"{seen['full']}/{seen['lines']}" for seen in steps],
+                "graph_lines": [seen and f"{seen['graphed']}/{seen['lines']}" for seen in steps],
+            })  # fmt: skip
+    prefills = [engines[c].get(("prefill", *setting["prefill"]), {}) for c in CONFIGURATIONS]
+    seconds = [line.get("seconds") for line in prefills]
     base, proxy, guided = seconds
     prefill = {
         "prompts": setting["prefill"],
         **dict(zip(("plain_base_s", "plain_proxy_s", "guided_s"), seconds, strict=True)),
-        "tokens_per_s": [value("tokens_per_s", "prefill", c) for c in CONFIGURATIONS],
+        "tokens_per_s": [line.get("tokens_per_s") for line in prefills],
         "guided_over_base": divided(guided, base),
-        "over_three_in_turn": divided(guided, base and proxy and base + 2 * proxy),
+        "over_parts": divided(guided, base and proxy and layout.parts_ms(base, proxy)),
     }
-    starts = {c: newest[("start", c, None, None)] for c in CONFIGURATIONS if ("start", c, None, None) in newest}
+    starts = {c: engines[c]["start",] for c in CONFIGURATIONS if ("start",) in engines[c]}
     names = ("tokens", "tokens_that_fit", "capped", "token_bytes_sum", "weights_gib", "kv_gib", "budget_gib",
              "used_percent", "mem_fraction_static", "gpu_free_gib", "start_s")  # fmt: skip
     memory = {c: {name: start[name] for name in names} for c, start in starts.items()}
-    return {"setting": setting, "conditions": where, "decode": decode, "prefill": prefill, "memory": memory}
+    return {"setting": setting, "conditions": where, "decode": decode, "alpha_zero": alpha_zero, "mixed": mixed,
+            "prefill": prefill, "memory": memory}  # fmt: skip
 
 
 def divided(number: float | None, by: float | None) -> float | None:
@@ -299,34 +363,32 @@ def divided(number: float | None, by: float | None) -> float | None:
 
 
 def step_ceiling_ms(setting: dict[str, Any], where: dict[str, Any], configuration: str, batch: int) -> float:
-    """A step can't be faster than reading each weight and each KV byte once, at the speed of a copy."""
+    """A rank's step can't be faster than reading each weight and each KV byte once, at the speed of a copy."""
     plan = Plan(tuple(setting["batches"]), setting["input_tokens"], setting["output_tokens"])
-    models = [DIMENSIONS[name] for name in models_of(configuration, setting["base"], setting["proxy"]).values()]
-    width, ranks = 2 if setting["dtype"] == "float32" else 1, setting["tp_size"]
-    moved = width * sum(
-        model.step_weight_bytes / ranks + batch * plan.mean_context_tokens * model.kv_bytes_per_token(ranks)
-        for model in models
-    )
+    width, context_tokens = 2 if setting["dtype"] == "float32" else 1, batch * plan.mean_context_tokens
+    ranks = ranks_of(setting, configuration)
+    moved = width * max(sum(shard.step_bytes(context_tokens) for shard in shards) for shards in ranks)
     return moved / (where["copy_tb_per_s"] * 1e12) * 1e3
 
 
 def print_conditions(where: dict[str, Any], setting: dict[str, Any]) -> None:
     print(
-        f"{setting['tp_size']} x {where['device']}, driver {where['driver']}, torch {where['torch']}, sglang "
-        f"{where['sglang']}, python {where['python']}, commit {where['commit']}\n"
-        f"{setting['base']} guided by two {setting['proxy']}, TP {setting['tp_size']}, {setting['dtype']}, random "
-        f"weights, attention {setting['attention_backend']}, SGLang's defaults for graphs and overlap, prompts of "
+        f"{where['device']}, driver {where['driver']}, torch {where['torch']}, sglang {where['sglang']}, python "
+        f"{where['python']}, commit {where['commit']}\n"
+        f"{setting['base']} guided by two {setting['proxy']}, {setting_layout(setting).describe()}; plain base TP "
+        f"{ranks_of(setting, 'plain-base')[0][0].tp_size}; {setting['dtype']}, random weights, attention "
+        f"{setting['attention_backend']}, SGLang's defaults for graphs and overlap, prompts of "
         f"{setting['input_tokens']} tokens, {setting['output_tokens']} steps timed",
         flush=True,
     )
 
 
-def print_ceilings(args: argparse.Namespace, where: dict[str, Any]) -> None:
+def print_ceilings(args: argparse.Namespace, setting: dict[str, Any], where: dict[str, Any]) -> None:
     base, proxy = DIMENSIONS[args.base], DIMENSIONS[args.proxy]
-    setting, both = setting_of(args, where), base.step_weight_bytes + 2 * proxy.step_weight_bytes
+    both = base.step_weight_bytes + 2 * proxy.step_weight_bytes
     print(
         f"a step reads {base.step_weight_bytes / 1e9:.1f} GB of the base's weights and {both / 1e9:.1f} GB of all "
-        f"three in {BYTES_PER_WEIGHT}-byte numbers; a copy moves {where['copy_tb_per_s']} TB/s"
+        f"three in {BYTES_PER_WEIGHT}-byte numbers, over all ranks; a copy moves {where['copy_tb_per_s']} TB/s"
     )
     for batch in args.batches:
         plain, guided = (step_ceiling_ms(setting, where, c, batch) for c in ("plain-base", "guided"))
@@ -338,23 +400,42 @@ def print_tables(result: dict[str, Any]) -> None:
     print_conditions(result["conditions"], result["setting"])
     print("\nms per decode step")
     print_table(
-        ("batch", "temp.", "base", "proxy", "guided", "guided/base", "/(base+2 proxies)", "ceiling", "by scheduler",
+        ("batch", "temp.", "base", "proxy", "guided", "guided/base", "guided/parts", "ceiling", "by scheduler",
          "full batch", "graphs"),
         [
             (row["batch"], row["temperature"], row["plain_base_ms"], row["plain_proxy_ms"], row["guided_ms"],
-             row["guided_over_base"], row["over_three_in_turn"], row["ceiling_ms"]["guided"],
+             row["guided_over_base"], row["over_parts"], row["ceiling_ms"]["guided"],
              *(" ".join(map(shown, row[name])) for name in ("scheduler_ms", "full_batch_lines", "graph_lines")))
             for row in result["decode"]
         ],
     )  # fmt: skip
+    if result["alpha_zero"]:
+        print("\nms per decode step, all requests of the guided engine at alpha 0")
+        print_table(
+            ("batch", "base", "guided engine", "ratio", "to reach"),
+            [
+                (row["batch"], row["plain_base_ms"], row["guided_engine_ms"], row["over_base"], ALLOWED)
+                for row in result["alpha_zero"]
+            ],
+        )
+    if result["mixed"]:
+        print("\nms per decode step, k requests guided and m at alpha 0; expected: base(k + m) + guided(k) - base(k)")
+        print_table(
+            ("k", "m", "base", "guided engine", "expected", "ratio", "to reach"),
+            [
+                (row["batch"] - row["unguided"], row["unguided"], row["plain_base_ms"], row["guided_engine_ms"],
+                 row["expected_ms"], row["over_expected"], ALLOWED)
+                for row in result["mixed"]
+            ],
+        )  # fmt: skip
     prefill = result["prefill"]
     if any(prefill["tokens_per_s"]):
         print(f"\nprefill of {prefill['prompts'][0]} prompts of {prefill['prompts'][1]} tokens")
         print_table(
-            ("", "base", "proxy", "guided", "guided/base", "/(base+2 proxies)"),
+            ("", "base", "proxy", "guided", "guided/base", "guided/parts"),
             [
                 ("seconds", prefill["plain_base_s"], prefill["plain_proxy_s"], prefill["guided_s"],
-                 prefill["guided_over_base"], prefill["over_three_in_turn"]),
+                 prefill["guided_over_base"], prefill["over_parts"]),
                 ("tokens/s", *prefill["tokens_per_s"], None, None),
             ],
         )  # fmt: skip

@@ -16,8 +16,6 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from tokenizers import pre_tokenizers
-
 from programs import random_triple
 from programs.random_triple import Size
 
@@ -89,6 +87,7 @@ def write_weightless(folder: Path | str, name: str) -> Path:
         ("generation_config.json", random_triple.generation_config(IDS)),
         ("tokenizer.json", _tokenizer()),
         ("tokenizer_config.json", _tokenizer_config()),
+        ("chat_template.json", {"chat_template": random_triple.CHAT_TEMPLATE}),  # the processor's
         ("preprocessor_config.json", random_triple.image_config() | {"max_pixels": 12_845_056}),
     ):
         (folder / file).write_text(json.dumps(content))
@@ -111,7 +110,9 @@ def _tokenizer() -> dict[str, Any]:
     """The tiny triple's tokenizer, filled up to Qwen's ids with tokens that no text is encoded to."""
     tokenizer = json.loads(random_triple.make_tokenizer().to_str())
     vocab = tokenizer["model"]["vocab"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Printable ASCII, so that each token is text at once: half of a UTF-8 character is held back until the next token,
+    # and a client would take that wait for a slow first token.
+    alphabet = map(chr, range(ord("!"), ord("~") + 1))
     fillers = [token for token in map("".join, islice(product(alphabet, repeat=3), TEXT_IDS)) if token not in vocab]
     vocab.update(zip(fillers, range(len(vocab), TEXT_IDS), strict=False))
     tokenizer["added_tokens"] = [{"id": index, **_added(token)} for token, index in IDS.items()]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,12 +45,19 @@ class Request:
     pictures: dict[str, torch.Tensor]  # pixel_values [patches, 1176], image_grid_thw [images, 3]; empty without images
 
 
+Load = Callable[[str | Path, torch.dtype, str], Qwen2_5_VLForConditionalGeneration]
+
+
+def load_checkpoint(path: str | Path, dtype: torch.dtype, device: str) -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype).to(device)
+
+
 class CachedModel:
     """One model that reads a prompt once and then token by token."""
 
-    def __init__(self, path: str | Path, dtype: torch.dtype, device: str) -> None:
-        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype).to(device).eval()
-        self.device = device
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+        self.model = model.eval()
+        self.device = model.device
 
     def read(self, request: Request) -> torch.Tensor:
         """Read the whole prompt and forget the one before. Returns [T, rows of lm_head] float32."""
@@ -89,7 +97,8 @@ class Reference:
     A prompt is a list of OpenAI-style chat messages, rendered with the base's chat template as
     /v1/chat/completions does; or a string with `<|vision_start|><|image_pad|><|vision_end|>` where a picture stands,
     as /generate takes it; or token ids with the pictures already expanded. `images` are in the order of their places
-    in the prompt; what a message says about an image other than its place is not read.
+    in the prompt; what a message says about an image other than its place is not read. `load` makes a model of a
+    checkpoint folder.
     """
 
     def __init__(
@@ -99,10 +108,13 @@ class Reference:
         amateur: str | Path,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
+        load: Load = load_checkpoint,
     ) -> None:
         self.processor = AutoProcessor.from_pretrained(base)
         self.tokenizer = self.processor.tokenizer
-        self.base, self.expert, self.amateur = (CachedModel(path, dtype, device) for path in (base, expert, amateur))
+        self.base, self.expert, self.amateur = (
+            CachedModel(load(path, dtype, device)) for path in (base, expert, amateur)
+        )
         self.models = (self.base, self.expert, self.amateur)
         end = self.base.model.generation_config.eos_token_id
         self.end_ids = set(end if isinstance(end, list) else [end])

@@ -125,10 +125,11 @@ class HostedModel:
             logits = self.logits(forward_batch)
         # The seat's model announces to the scheduler that its step's shared tables were read: for this model too. Its
         # graph copies what it reads of them before it is replayed.
-        if (was_read := self.runner.war_fastpath_read_done_event) is not None:
-            torch.cuda.current_stream().wait_event(was_read)
-        else:
+        was_read, self.runner.war_fastpath_read_done_event = self.runner.war_fastpath_read_done_event, None
+        if was_read is None:
             self.join()
+        else:
+            torch.cuda.current_stream().wait_event(was_read)
         return logits
 
     def join(self) -> None:
