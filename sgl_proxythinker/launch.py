@@ -146,6 +146,8 @@ def name_roles(watchdog: Any, placement: Placement | None) -> None:
     stop = watchdog.stop
 
     def stop_and_tell() -> None:
+        # An engine that was shut down stops it once more when Python exits; by then it has ended the processes itself.
+        watchdog.stop = stop
         for process, name in zip(watchdog._processes, watchdog._names, strict=True):
             if process.exitcode:
                 logger.error("proxythinker: %s ended with exit code %d", name, process.exitcode)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import time
 
 import psutil
@@ -11,12 +13,16 @@ import requests
 
 from programs.random_triple import make_triple
 from servers import COMMON, Server, command, serving
+from sgl_proxythinker.launch import name_roles
+from sgl_proxythinker.placement import Shape, place
+from sgl_proxythinker.roles import Role
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
 ENDS_WITHIN_S = 120
 # SGLang waits a minute for the dumps of a GPU's memory before it ends.
 NO_DUMPS = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0", "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0"}
+PLACEMENT = place(2, dict.fromkeys(Role, Shape(2, 2, 2, 2, 2)), "split")
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +80,55 @@ def test_a_killed_rank_ends_the_server_and_is_named(triple, tmp_path, placement,
                     told.append(line)
             assert b"data: [DONE]" not in told, "nobody is told that this was the whole answer"
     assert f"rank {killed}, which runs {models})" in server.log_text()
+
+
+@pytest.fixture
+def watched(sglang):
+    """SGLang's watchdog over two ranks and a third process, and what ends each with a code."""
+    from sglang.srt.utils.watchdog import SubprocessWatchdog
+
+    pipes = [multiprocessing.Pipe() for _ in range(3)]
+    processes = [multiprocessing.get_context("fork").Process(target=end, args=(inner,)) for _, inner in pipes]
+    for process in processes:
+        process.start()
+
+    def end_with(index: int, code: int) -> None:
+        pipes[index][0].send(code)
+        processes[index].join()
+
+    yield SubprocessWatchdog(processes, ["scheduler_0", "scheduler_1", "detokenizer"]), end_with
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def end(pipe) -> None:
+    os._exit(pipe.recv())
+
+
+def test_the_watchdog_tells_of_a_rank_that_died_when_it_is_stopped(watched, caplog):
+    """Mostly a peer has asked for the end of the server before the watchdog has looked."""
+    watchdog, end_with = watched
+    name_roles(watchdog, PLACEMENT)
+    end_with(1, 3)
+    watchdog.stop()
+    assert [record.getMessage() for record in caplog.records] == [
+        "proxythinker: scheduler_1 (rank 1, which runs the base and the amateur) ended with exit code 3"
+    ]
+
+
+def test_processes_that_a_server_has_ended_itself_are_no_news(watched, caplog):
+    """An engine's shutdown stops the watchdog, ends everything, and comes once more when Python exits."""
+    watchdog, end_with = watched
+    name_roles(watchdog, PLACEMENT)
+    watchdog.stop()
+    for index in range(3):
+        end_with(index, 9)
+    watchdog.stop()
+    assert not caplog.records
+
+
+def test_a_plain_servers_watchdog_is_left_alone(watched):
+    watchdog, _ = watched
+    name_roles(watchdog, None)
+    assert watchdog._names == ["scheduler_0", "scheduler_1", "detokenizer"] and "stop" not in vars(watchdog)
