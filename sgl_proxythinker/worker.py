@@ -66,14 +66,18 @@ class ProxyWorker(TpModelWorker):
         base_config = ModelConfig.from_server_args(server_args)
         join_world(server_args, world, kwargs["nccl_port"], base_config)
         groups = make_groups(placement, world)
-        self._seat, *self._beside = (
-            HostedModel(role, group, server_args_of(role, config, server_args, base_config, group.ps.tp_size))
-            for role, group in groups.items()
-        )
-        is_draft = self._seat.role in PROXIES
+
+        def host(role: Role) -> HostedModel:
+            tp_size = groups[role].ps.tp_size
+            return HostedModel(role, groups[role], server_args_of(role, config, server_args, base_config, tp_size))
+
+        seat, *others = groups
+        self._seat = host(seat)
         with self._seat.loading(), joined_world():
-            super().__init__(**self._seat.worker_arguments(**kwargs, is_draft_worker=is_draft))
+            super().__init__(**self._seat.worker_arguments(**kwargs, is_draft_worker=seat in PROXIES))
         self._seat.adopt(self)
+        # Arguments are copied now: loading the seat's model may have settled some of them.
+        self._beside = [host(role) for role in others]
         for model in self._beside:
             model.build(**kwargs)
         self._inputs = StepInputs(self.device)
