@@ -89,7 +89,7 @@ class ProxyWorker(TpModelWorker):
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
         # from what this method of the seat's runner returns.
         self.model_runner.forward = self._guided_forward
-        if placement.name != "shared":
+        if placement.world_size > 1:
             self._sample = self.model_runner.sample
             self.model_runner.sample = self._sample_once
 
