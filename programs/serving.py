@@ -24,7 +24,7 @@ from sgl_proxythinker import tiny_family
 STAGES = (
     ("is guided by", "checked that the three models fit"),
     ("Init torch distributed begin", "imported SGLang in the scheduler"),
-    ("memory of rank 0", "loaded three models and planned their memory"),
+    ("; memory:", "loaded three models and planned their memory"),
     ("Uvicorn running on", "listening"),
     ("fired up and ready", "warmed up"),
 )

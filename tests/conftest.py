@@ -11,7 +11,7 @@ import pytest
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
 from servers import COMMON, DEVICE, command, serving
-from sgl_proxythinker import tiny_family
+from sgl_proxythinker import cpu, tiny_family
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +49,10 @@ def family(tmp_path_factory):
     proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
     with serving(command(tiny_family.BASE, proxies, *flags), tmp_path_factory.mktemp("family") / "log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sglang():
+    """SGLang's classes can be imported in this process."""
+    if cpu.is_needed(None):
+        cpu.install()

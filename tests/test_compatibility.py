@@ -5,10 +5,12 @@ import logging
 
 import pytest
 
-from programs.random_triple import make_triple
+from programs.random_triple import WIDE, make_triple
 from sgl_proxythinker.compatibility import check_models, known_ids
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.placement import Shape
+from sgl_proxythinker.roles import PROXIES, Role
 
 
 @pytest.fixture
@@ -28,8 +30,16 @@ def shorten(checkpoint, tokens):
 
 def test_the_context_is_the_shortest_of_the_three(triple):
     shorten(triple.amateur, 1000)
-    assert check(triple) == 1000
-    assert check(triple, context_length=600) == 600
+    assert check(triple).context_length == 1000
+    assert check(triple, context_length=600).context_length == 600
+
+
+def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
+    made = make_triple(tmp_path, sizes={"base": WIDE})
+    assert check(made).shapes == {
+        Role.BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
+        **dict.fromkeys(PROXIES, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
+    }
 
 
 def test_a_longer_context_than_the_shortest_is_refused(triple):

@@ -10,7 +10,7 @@ from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.roles import Role
 
-NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement"))
+NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement", "tp_size"))
 PATHS = {"expert_path": "E", "amateur_path": "A"}
 
 
@@ -48,6 +48,32 @@ def test_alpha_out_of_range_is_refused(alpha):
         build_config({**NO_FLAGS, **PATHS, "alpha": alpha}, None)
 
 
+@pytest.mark.parametrize("name", ["placement", "tp_size"])
+def test_a_placement_without_paths_is_refused(name):
+    value = {"placement": "split", "tp_size": 2}[name]
+    with pytest.raises(LaunchError, match=f"--proxy-{name.replace('_', '-')} given without"):
+        build_config({**NO_FLAGS, name: value}, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("placement", "everywhere"), ("placement", ""), ("placement", 2), ("tp_size", 0), ("tp_size", -1),
+     ("tp_size", 1.5), ("tp_size", "two")],
+)  # fmt: skip
+def test_a_placement_that_does_not_exist_is_refused_by_flag(name, value):
+    with pytest.raises(LaunchError, match=f"--proxy-{name.replace('_', '-')}: .*got {value!r}"):
+        build_config({**NO_FLAGS, **PATHS, name: value}, None)
+
+
+def test_a_placement_can_come_from_the_file(tmp_path):
+    file = tmp_path / "proxies.yaml"
+    file.write_text("{expert_path: E, amateur_path: A, placement: dedicated, tp_size: 2}")
+    config = build_config(NO_FLAGS, str(file))
+    assert (config.placement, config.tp_size) == ("dedicated", 2)
+    config = build_config({**NO_FLAGS, "placement": "split", "tp_size": 1}, str(file))
+    assert (config.placement, config.tp_size) == ("split", 1)
+
+
 @pytest.mark.parametrize("text", ["expert_pth: E", "expert: {quantisation: awq}"])
 def test_unknown_keys_are_refused_by_name(tmp_path, text):
     file = tmp_path / "proxies.yaml"
@@ -63,6 +89,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
         file.write_text(text)
     with pytest.raises(LaunchError, match="proxies.yaml"):
         build_config(NO_FLAGS, str(file))
+
+
+def test_a_rank_describes_the_proxies_that_it_runs_and_no_other():
+    config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1)
+    whole = {"expert": "E", "amateur": "A", "alpha": 0.5, "placement": "dedicated"}
+    assert config.describe() == config.describe_rank(tuple(Role)) == whole
+    assert config.describe_rank((Role.BASE,)) == whole | {"expert": None, "amateur": None}
+    assert config.describe_rank((Role.AMATEUR,)) == whole | {"expert": None}
 
 
 def test_it_is_frozen_and_travels():

@@ -107,6 +107,20 @@ def test_a_refused_environment_variable_is_named(triple):
     assert code != 0 and "SGLANG_ENABLE_POST_CAPTURE_KV_SIZING=1" in output
 
 
+@pytest.mark.parametrize(
+    ("flags", "why", "instead"),
+    [
+        (("--tp-size", "2", "--proxy-placement", "dedicated"), "two small models need 2 ranks and the base at",
+         "The nearest that works: --tp-size 2 --proxy-placement split."),
+        (("--tp-size", "3", "--proxy-tp-size", "2"), "the base's 4 heads don't divide by 3",
+         "The nearest that works: --tp-size 3 --proxy-placement dedicated."),
+        (("--proxy-placement", "everywhere"), "invalid choice: 'everywhere'", "shared"),
+    ],
+)  # fmt: skip
+def test_a_placement_that_does_not_work_is_refused_with_one_that_does(triple, flags, why, instead):
+    assert_refused(command(triple.base, (triple.expert, triple.amateur), *flags), why, instead)
+
+
 def test_a_missing_checkpoint(triple, tmp_path):
     assert_refused(command(triple.base, (tmp_path / "nowhere", triple.amateur)), "the expert's config", "nowhere")
 

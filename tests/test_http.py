@@ -228,9 +228,12 @@ def test_the_server_says_what_it_serves(guided, triple):
 
 def test_the_start_up_plan_is_printed(guided):
     log = guided.log_text()
-    table = log[log.index("proxythinker: memory of rank 0") :]
-    assert table.splitlines()[1].split() == ["model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
-    assert [line.split()[0] for line in table.splitlines()[2:6]] == ["base", "expert", "amateur", "sum"]
+    head = log[log.index("proxythinker: placement") :].splitlines()[0]
+    assert "shared (base on rank 0, expert on rank 0, amateur on rank 0; chosen: all ranks run all models)" in head
+    _, memory = log.split("; memory:\n")
+    titles, *rows = (line.split() for line in memory.splitlines()[:5])
+    assert titles == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
+    assert [row[:2] for row in rows] == [["0", name] for name in ("base", "expert", "amateur", "sum")]
 
 
 def test_aborting_a_stream_frees_its_request(guided):

@@ -1,9 +1,11 @@
-"""What guidance must not change: strength 0 and equal proxies are plain SGLang."""
+"""What guidance must not change: strength 0 and equal proxies are plain SGLang, and a cached prefix is a right one."""
 
+import openai
 import pytest
 
-from cases import Case, ask_all, mixed_cases
-from servers import picture
+from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from servers import chat_messages, picture
+from sgl_proxythinker.base_prefix import keep_apart
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -53,14 +55,80 @@ def test_prompt_logprobs_at_alpha_zero_are_the_bases(guided, plain):
     assert [logprob for logprob, *_ in ours[1:]] == pytest.approx([logprob for logprob, *_ in theirs[1:]], abs=1e-4)
 
 
-def test_a_guided_prefix_is_a_good_prefix_for_alpha_zero_and_the_other_way_round(guided, plain):
-    """One tree: whoever computes a prefix, all three models have its keys and values."""
+# What a request asks for, and in which part of the radix tree its prefix is therefore.
+KINDS = {
+    "guided": ({"proxy_alpha": 1.5}, "common"),
+    "without the expert": ({"proxy_alpha": 0.0, "proxy_amateur_alpha": 1.0}, "common"),
+    "alpha 0, traced": ({"proxy_alpha": 0.0, "proxy_trace": True}, "common"),
+    "alpha 0": ({"proxy_alpha": 0.0}, "the base's"),
+}
+
+
+def ask(server, kind: str, messages: list[dict], **options) -> dict:
+    return server.chat(messages, None, logprobs=True, extra_body={"custom_params": KINDS[kind][0], **options})
+
+
+def cached_tokens(answer: dict) -> int:
+    return answer["choices"][0]["meta_info"]["cached_tokens"]
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+def test_a_prefix_serves_only_requests_that_the_same_models_read(guided, reference, first, second):
+    """Two trees in one: where the base alone computed a prefix, the small models have no keys and values of it."""
     image = picture(71)
-    for first, second in ((0.0, 1.5), (1.5, 0.0)):
-        guided.post("/flush_cache", None)
-        ask_all(guided, [Case("Which?", (image,), first)])
-        [warm] = ask_all(guided, [Case("Which?", (image,), second)])
-        guided.post("/flush_cache", None)
-        [cold] = ask_all(guided, [Case("Which?", (image,), second)])
-        assert texts([warm]) == texts([cold])
-        assert warm["choices"][0]["meta_info"]["cached_tokens"] > 0
+    messages, params = chat_messages("Which?", [image]), KINDS[second][0]
+    guided.post("/flush_cache", None)
+    cold = ask(guided, second, messages)
+    guided.post("/flush_cache", None)
+    ask(guided, first, messages)
+    warm = ask(guided, second, messages)
+    case = Case("Which?", (image,), params["proxy_alpha"])
+    assert_agrees(warm, oracle_answer(reference, case, amateur_alpha=params.get("proxy_amateur_alpha")), case)
+    assert texts([warm]) == texts([cold]) and cached_tokens(cold) == 0
+    shared = KINDS[first][1] == KINDS[second][1]
+    assert cached_tokens(warm) == (warm["usage"]["prompt_tokens"] - 1 if shared else 0)
+
+
+def test_a_conversation_may_change_its_strength_at_every_turn(guided, reference):
+    """What the other kind has computed of it is no prefix, and what its own kind has computed is."""
+    guided.post("/flush_cache", None)
+    image = picture(72)
+    turns, seen = chat_messages("What is here?", [image]), {}
+    for kind in ("guided", "alpha 0", "guided", "alpha 0"):
+        answer = ask(guided, kind, turns)
+        alpha, part = KINDS[kind][0]["proxy_alpha"], KINDS[kind][1]
+        oracle = reference.generate(turns, [image], alpha=alpha, max_new_tokens=16)
+        assert_agrees(answer, oracle, Case(f"turn {len(turns)}", (image,), alpha))
+        # Text that was generated may be read as other tokens: the prompt before it is what is sure.
+        assert seen.get(part, 0) <= cached_tokens(answer) and (part in seen or cached_tokens(answer) == 0)
+        seen[part] = answer["usage"]["prompt_tokens"]
+        turns = [
+            *turns,
+            {"role": "assistant", "content": answer["choices"][0]["message"]["content"]},
+            *chat_messages("And now?"),
+        ]
+
+
+@pytest.mark.parametrize("field", ["extra_key", "cache_salt"])
+@pytest.mark.parametrize("kind", ["guided", "alpha 0"])
+def test_a_key_of_the_users_own_still_divides_the_tree(guided, field, kind):
+    guided.post("/flush_cache", None)
+    messages = chat_messages("Whose?")
+    asked = [ask(guided, kind, messages, **own) for own in ({}, {field: "mine"}, {field: "mine"}, {field: "theirs"})]
+    everything = asked[0]["usage"]["prompt_tokens"] - 1
+    assert [cached_tokens(answer) for answer in asked] == [0, 0, everything, 0]
+    [other] = {"guided", "alpha 0"} - {kind}
+    assert cached_tokens(ask(guided, other, messages, **{field: "mine"})) == 0
+    assert len({*texts(asked)}) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("own", ["", "mine"])
+def test_a_key_with_the_servers_ending_is_a_400(guided, alpha, own):
+    """It would bring a guided request to the base's prefixes."""
+    params = {**GREEDY, "custom_params": {"proxy_alpha": alpha}}
+    response = guided.post("/generate", {"text": "x", "sampling_params": params, "extra_key": keep_apart(own)})
+    assert response.status_code == 400 and "this ending is the server's own" in response.text
+    with pytest.raises(openai.BadRequestError, match="this ending is the server's own"):
+        guided.chat(chat_messages("x"), alpha, extra_body={"cache_salt": own, "extra_key": keep_apart("")})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sgl_proxythinker.memory import GIB, KVBudget, plan_table
+from sgl_proxythinker.memory import GIB, KVBudget, ModelMemory, plan_table
 from sgl_proxythinker.roles import Role
 
 # bf16 KV bytes per token of Qwen2.5-VL 32B and two 7B.
@@ -10,15 +10,22 @@ LARGE = {Role.BASE: 262_144, Role.EXPERT: 57_344, Role.AMATEUR: 57_344}
 
 
 @pytest.mark.parametrize("free", [10 * GIB, 10 * GIB + 12_345, 400_000])
-def test_three_pools_use_what_is_free_and_no_more(free):
-    budget = KVBudget(free, LARGE)
-    used = sum(budget.share_bytes(role) for role in Role)
-    assert used <= free < used + sum(LARGE.values()), "at most one token's bytes are left over"
-    assert {budget.share_bytes(role) // LARGE[role] for role in Role} == {budget.tokens}, "the same slots in each pool"
+@pytest.mark.parametrize("roles", [list(Role), [Role.BASE, Role.EXPERT], [Role.AMATEUR]], ids=len)
+def test_the_pools_of_a_rank_use_what_is_free_and_no_more(free, roles):
+    token_bytes = {role: LARGE[role] for role in roles}
+    used = KVBudget(free, token_bytes).tokens * sum(token_bytes.values())
+    assert used <= free < used + sum(token_bytes.values()), "at most one token's bytes are left over"
 
 
-def test_the_table_shows_every_role_and_the_sum():
-    table = plan_table({role: GIB for role in Role}, LARGE, 1000)
-    rows = {line.split()[0]: line.split() for line in table.splitlines()}
-    assert list(rows) == ["model", "base", "expert", "amateur", "sum"]
-    assert rows["base"][1:3] == ["1.00", "262,144"] and rows["sum"][1:3] == ["3.00", "376,832"]
+def test_the_table_shows_what_each_rank_holds_and_its_sum():
+    base, proxy = ModelMemory(GIB, LARGE[Role.BASE]), ModelMemory(GIB // 2, LARGE[Role.EXPERT])
+    ranks = [{Role.BASE: base, Role.EXPERT: proxy}, {Role.AMATEUR: proxy}]
+    head, *rows = (line.split() for line in plan_table(ranks, 1000).splitlines())
+    assert head == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
+    assert rows == [
+        ["0", "base", "1.00", "262,144", "0.24", "1,000"],
+        ["0", "expert", "0.50", "57,344", "0.05", "1,000"],
+        ["0", "sum", "1.50", "319,488", "0.30", "1,000"],
+        ["1", "amateur", "0.50", "57,344", "0.05", "1,000"],
+        ["1", "sum", "0.50", "57,344", "0.05", "1,000"],
+    ]

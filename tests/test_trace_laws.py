@@ -11,8 +11,11 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from servers import ON_GPU
+from sgl_proxythinker.fusion import ShardedLogits
+from sgl_proxythinker.roles import Role
 from sgl_proxythinker.trace import (
     FIELDS,
+    TracedRows,
     as_lists,
     attach_evidence,
     jensen_shannon,
@@ -46,6 +49,15 @@ def no_waiting():
             torch.cuda.set_sync_debug_mode("default")
 
 
+def attach(output, logits, rows, places, vocab_size):
+    """`attach_evidence` of logits [4, B, V]: base, expert, amateur, fused."""
+    *models, fused = logits
+    sharded = {role: ShardedLogits.whole(of_model) for role, of_model in zip(Role, models, strict=True)}
+    traced = TracedRows(torch.tensor(rows, device=DEVICE), torch.tensor(places, device=DEVICE))
+    with no_waiting():
+        attach_evidence(output, sharded, fused, traced, vocab_size)
+
+
 def step(logits, rows, tokens, delayed=False):
     """What the worker does of a step in which `rows` ask; what SGLang would take to the requests."""
     output = SimpleNamespace(customized_info=None)
@@ -55,9 +67,8 @@ def step(logits, rows, tokens, delayed=False):
         result.next_token_ids = tokens
         return result
 
-    rows = torch.tensor(rows, device=DEVICE)
+    attach(output, logits, rows, rows, V)
     with no_waiting():
-        attach_evidence(output, *logits, rows, V)
         logits.fill_(torch.nan)  # a graph's next replay, and the sampler
         if delayed:
             result.delay_sample_func = sample
@@ -99,7 +110,7 @@ def test_ids_of_a_large_vocabulary_are_exact():
     logits = torch.zeros(4, 1, width, device=DEVICE)
     output = SimpleNamespace(customized_info={"theirs": [1]})
     logits[0, 0, width - 2] = 1.0
-    attach_evidence(output, *logits, torch.tensor([0], device=DEVICE), width)
+    attach(output, logits, [0], [0], width)
     tokens = torch.tensor([width - 1], dtype=torch.int32, device=DEVICE)
     result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None)
     trace_tokens(result)
@@ -114,20 +125,19 @@ def test_only_rows_that_ask_are_computed():
     assert rows_that_ask(asked) == [1, 5]
 
 
-def test_a_step_in_which_nobody_asks_has_no_rows_to_compute():
-    """The worker's own question of whether to do anything at all."""
-    from sgl_proxythinker import cpu
-
-    if cpu.is_needed(None):
-        cpu.install()
-    from sgl_proxythinker.strength import Strength
-    from sgl_proxythinker.worker import StrengthTensors
-
-    tensors, strengths = StrengthTensors(DEVICE), [Strength(0.5, 0.5)] * 3
-    for traced, wanted in (([], None), ([0, 2], [0, 2]), ([1], [1]), ([], None)):
-        with tensors.step(strengths, traced):
-            rows = tensors.get().traced
-            assert (rows if rows is None else rows.tolist()) == wanted
+def test_a_row_of_few_that_the_small_models_ran_for_is_found_there(logits):
+    """Kills: the base's place of a row taken for the small models' place, and the other way round."""
+    ran = [1, 3, 4]
+    base, *proxies, fused = logits
+    sharded = {Role.BASE: ShardedLogits.whole(base)}
+    for role, of_model in zip((Role.EXPERT, Role.AMATEUR), proxies, strict=True):
+        # Their columns in two shards, as two ranks send them.
+        sharded[role] = ShardedLogits(torch.stack(of_model[ran, : V + 2].chunk(2, dim=1)))
+    traced = TracedRows(torch.tensor([1, 4], device=DEVICE), torch.tensor([0, 2], device=DEVICE))
+    output = SimpleNamespace(customized_info=None)
+    attach_evidence(output, sharded, fused, traced, V)
+    wanted = logits[:, [1, 4], :V].double().log_softmax(-1).float()
+    assert torch.allclose(output.proxy_trace.logprobs, wanted, atol=1e-5)
 
 
 def test_a_step_in_which_nobody_asks_is_left_alone():

@@ -1,0 +1,155 @@
+"""Laws of the batch that the small models run: it is what SGLang would have made of its requests alone."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from itertools import accumulate, combinations
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from servers import ON_GPU
+
+DEVICE = "cuda" if ON_GPU else "cpu"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def upstream(sglang):
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
+
+    return SimpleNamespace(ForwardBatch=ForwardBatch, ForwardMode=ForwardMode)
+
+
+class Request(NamedTuple):
+    """What of a batch is this request's."""
+
+    pool_index: int
+    seq_len: int  # with the tokens of this step
+    prompt_len: int
+    new: int  # tokens of this step; 1 in a decode step
+    image: Any = None
+
+
+# Of different lengths; the last row of a mixed batch is one that decodes.
+REQUESTS = [Request(7, 12, 12, 5, "wide"), Request(2, 9, 30, 9), Request(0, 31, 31, 1, "tall"), Request(5, 4, 3, 1)]
+SUBSETS = [list(rows) for size in range(1, 5) for rows in combinations(range(4), size)]
+
+
+def tensor(values: list, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype, device=DEVICE)
+
+
+def tokens_of(request: Request) -> list[int]:
+    """Numbers that no other request's tokens have, one for each position of this step."""
+    return [100 * request.pool_index + at for at in range(request.seq_len - request.new, request.seq_len)]
+
+
+def batch_of(upstream, requests: list[Request], mode: str):
+    """A batch of these requests, with the fields that `ForwardBatch.init_new` fills for Qwen2.5-VL."""
+    if mode == "DECODE":
+        requests = [request._replace(new=1) for request in requests]
+    tokens = [token for request in requests for token in tokens_of(request)]
+    lengths = [request.seq_len for request in requests]
+    batch = upstream.ForwardBatch(
+        forward_mode=upstream.ForwardMode[mode],
+        batch_size=len(requests),
+        input_ids=tensor(tokens),
+        req_pool_indices=tensor([request.pool_index for request in requests]),
+        seq_lens=tensor(lengths),
+        out_cache_loc=tensor([token + 5000 for token in tokens]),
+        seq_lens_sum=sum(lengths),
+        seq_lens_cpu=torch.tensor(lengths),
+        orig_seq_lens=tensor([max(request.seq_len, request.prompt_len) for request in requests], torch.int32),
+        positions=tensor([token % 100 for token in tokens]),
+        mrope_positions=tensor([[token + axis for token in tokens] for axis in range(3)]),
+        mm_inputs=[request.image for request in requests],
+        lora_ids=[None] * len(requests),
+        rids=[f"request {request.pool_index}" for request in requests],
+        num_token_non_padded=tensor(len(tokens), torch.int32),
+        num_token_non_padded_cpu=len(tokens),
+    )
+    if mode == "DECODE":
+        return batch
+    new = [request.new for request in requests]
+    batch.extend_num_tokens = len(tokens)
+    batch.extend_seq_lens = tensor(new, torch.int32)
+    batch.extend_prefix_lens = tensor([request.seq_len - request.new for request in requests], torch.int32)
+    batch.extend_start_loc = tensor([0, *accumulate(new)][:-1], torch.int32)
+    batch.extend_seq_lens_cpu = new
+    batch.extend_prefix_lens_cpu = [request.seq_len - request.new for request in requests]
+    return batch
+
+
+def assert_equal(one, other) -> None:
+    for field in dataclasses.fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if torch.is_tensor(theirs):
+            assert ours.dtype == theirs.dtype and ours.tolist() == theirs.tolist(), field.name
+        else:
+            assert ours == theirs, field.name
+
+
+def guided(rows: list[int], size: int = 4):
+    from sgl_proxythinker.guided_rows import GuidedRows
+
+    return GuidedRows.of([row in rows for row in range(size)], DEVICE)
+
+
+def select(batch, rows: list[int]):
+    from sgl_proxythinker.guided_rows import select_rows
+
+    return select_rows(batch, guided(rows))
+
+
+@pytest.mark.parametrize("rows", SUBSETS, ids=str)
+@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+def test_the_batch_of_some_rows_is_that_of_their_requests_alone(upstream, mode, rows):
+    """Kills: another row's tokens, slots or positions; a length, sum or start that counts rows left out."""
+    some = select(batch_of(upstream, REQUESTS, mode), rows)
+    assert_equal(some, batch_of(upstream, [REQUESTS[row] for row in rows], mode))
+
+
+@pytest.mark.parametrize("mode", ["DECODE", "EXTEND"])
+def test_nothing_of_the_whole_batch_changes(upstream, mode):
+    """Also not through what is done to the other: clamping ids in place is what embedding an image does."""
+    batch = batch_of(upstream, REQUESTS, mode)
+    before, held = copy.deepcopy(batch), copy.copy(batch)
+    for rows in SUBSETS:
+        some = select(batch, rows)
+        for field in dataclasses.fields(some):
+            if torch.is_tensor(values := getattr(some, field.name)):
+                values.fill_(-1)
+            elif isinstance(values, list):
+                values.clear()
+    assert_equal(batch, before)
+    assert all(getattr(batch, f.name) is getattr(held, f.name) for f in dataclasses.fields(batch))
+
+
+@pytest.mark.parametrize("name", ["input_embeds", "mamba_track_indices", "encoder_lens", "rids_int", "token_type_ids"])
+def test_a_tensor_that_nobody_knows_is_not_guessed_at(upstream, name):
+    batch = batch_of(upstream, REQUESTS, "EXTEND")
+    setattr(batch, name, tensor([1, 2, 3, 4]))
+    with pytest.raises(RuntimeError, match=f"a batch with {name} can't be divided"):
+        select(batch, [1])
+
+
+def test_each_field_of_a_batch_is_known_or_refused(upstream):
+    """A field of the next SGLang that is a tensor stops the step; the ones that are handled exist."""
+    from sgl_proxythinker import guided_rows
+
+    names = {field.name for field in dataclasses.fields(upstream.ForwardBatch)}
+    handled = (*guided_rows._BY_ROW, *guided_rows._BY_TOKEN, *guided_rows._LISTS, *guided_rows._HANDLED)
+    assert names >= set(handled) and len(set(handled)) == len(handled)
+
+
+@pytest.mark.parametrize("rows", [[], *SUBSETS], ids=str)
+def test_a_place_leads_back_to_its_row(rows):
+    found = guided(rows)
+    assert found.index == found.on_device.tolist() == rows
+    places = found.places.tolist()
+    assert [places[row] for row in rows] == list(range(len(rows)))
+    assert {places[row] for row in range(4) if row not in rows} <= {-1}
+    assert found.on_device.dtype == found.places.dtype == torch.int64

@@ -1,0 +1,191 @@
+"""Laws of where the models go: what works is placed soundly, and what doesn't is refused with what does."""
+
+import itertools
+import re
+
+import pytest
+
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.placement import NAMES, Placement, Shape, place
+from sgl_proxythinker.roles import PROXIES, Role
+
+LARGE = Shape(heads=40, kv_heads=8, mlp=27648, vision_heads=16, vision_mlp=3456)  # Qwen2.5-VL 32B
+SMALL = Shape(heads=28, kv_heads=4, mlp=18944, vision_heads=16, vision_mlp=3420)  # Qwen2.5-VL 7B
+PUBLISHED = {Role.BASE: LARGE, **dict.fromkeys(PROXIES, SMALL)}
+TINY = dict.fromkeys(Role, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256))
+SIXES = dict.fromkeys(Role, Shape(heads=12, kv_heads=2, mlp=768, vision_heads=12, vision_mlp=768))
+NARROW = {Role.BASE: LARGE, Role.EXPERT: SMALL, Role.AMATEUR: SMALL._replace(mlp=18943)}  # one rank or none
+FAMILIES = {"published": PUBLISHED, "tiny": TINY, "sixes": SIXES, "narrow": NARROW}
+
+EVERY_WISH = list(itertools.product(range(1, 18), [None, *NAMES], [None, 1, 2, 3, 4, 6, 9]))
+
+
+def sizes(placement: Placement) -> list[int]:
+    return [len(placement.ranks[role]) for role in Role]
+
+
+def ranks(placement: Placement) -> list[list[int]]:
+    return [list(placement.ranks[role]) for role in Role]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "name", "proxy_tp_size", "wanted"),
+    [
+        (1, "shared", None, [[0], [0], [0]]),
+        (2, "shared", None, [[0, 1], [0, 1], [0, 1]]),
+        (2, "split", None, [[0, 1], [0], [1]]),
+        (3, "dedicated", None, [[0], [1], [2]]),
+        (4, "shared", 4, [[0, 1, 2, 3]] * 3),
+        (4, "split", None, [[0, 1, 2, 3], [0, 1], [2, 3]]),
+        (4, "split", 1, [[0, 1, 2, 3], [0], [3]]),
+        (4, "dedicated", None, [[0, 1], [2], [3]]),
+        (5, "dedicated", 2, [[0], [1, 2], [3, 4]]),
+        (6, "dedicated", None, [[0, 1, 2, 3], [4], [5]]),
+        # One rank each would leave the base six, by which its 40 heads don't divide.
+        (8, "dedicated", None, [[0, 1, 2, 3], [4, 5], [6, 7]]),
+        (8, "split", None, [list(range(8)), [0, 1, 2, 3], [4, 5, 6, 7]]),
+        (8, "split", 2, [list(range(8)), [0, 1], [6, 7]]),
+    ],
+)
+def test_the_published_models_go_where_they_are_asked_to(world_size, name, proxy_tp_size, wanted):
+    placement = place(world_size, PUBLISHED, name, proxy_tp_size)
+    assert ranks(placement) == wanted
+    assert (placement.name, placement.world_size, placement.reason) == (name, world_size, "as asked for")
+    assert placement.proxy_tp_size == len(wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("world_size", "name", "wanted", "reason"),
+    [
+        (1, "shared", [1, 1, 1], "all ranks run all models"),
+        (2, "split", [2, 1, 1], "at the same time, on half of the ranks each"),
+        (3, "dedicated", [1, 1, 1], "not split, where the base's 40 heads don't divide by 3"),
+        (4, "split", [4, 2, 2], "at the same time, on half of the ranks each"),
+        (6, "dedicated", [4, 1, 1], "not split, where the base's 40 heads don't divide by 6"),
+        (8, "split", [8, 4, 4], "at the same time, on half of the ranks each"),
+    ],
+)
+def test_what_is_not_asked_for_is_chosen_with_a_reason(world_size, name, wanted, reason):
+    placement = place(world_size, PUBLISHED)
+    assert (placement.name, sizes(placement)) == (name, wanted)
+    assert "chosen: " in str(placement) and reason in str(placement) and str(placement).startswith(name)
+
+
+def test_shared_is_chosen_where_nothing_else_works():
+    placement = place(5, dict.fromkeys(Role, Shape(*[5] * 5)))
+    assert placement.name == "shared"
+    assert "not split, where the expert's 5 heads don't divide by 2" in placement.reason
+    assert "not dedicated, where the base's 5 heads don't divide by 3" in placement.reason
+
+
+def test_a_size_without_a_name_is_kept():
+    placement = place(8, PUBLISHED, proxy_tp_size=2)
+    assert (placement.name, sizes(placement)) == ("split", [8, 2, 2])
+    assert place(6, PUBLISHED, proxy_tp_size=1).name == "dedicated"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_placed_can_run(family):
+    """Over every number of ranks, every name and every size of the proxies."""
+    shapes, names = FAMILIES[family], set()
+    for world_size, name, proxy_tp_size in EVERY_WISH:
+        try:
+            placement = place(world_size, shapes, name, proxy_tp_size)
+        except LaunchError:
+            continue
+        names.add(placement.name)
+        everyone = range(world_size)
+        base, expert, amateur = (set(placement.ranks[role]) for role in Role)
+        assert name in (None, placement.name) and placement.world_size == world_size
+        assert proxy_tp_size in (None, placement.proxy_tp_size)
+        assert len(expert) == len(amateur) == placement.proxy_tp_size
+        assert {*base, *expert, *amateur} == set(everyone), "no rank is idle"
+        assert 0 in base, "the first rank samples, and has the base"
+        for role, own in placement.ranks.items():
+            assert list(own) == list(range(own[0], own[-1] + 1)), "the exchange reads a role's ranks as one block"
+            for count in shapes[role]:
+                divides = count % len(own) == 0 or (count == shapes[role].kv_heads and len(own) % count == 0)
+                assert divides, f"{role} of {placement}"
+        match placement.name:
+            case "shared":
+                assert base == expert == amateur
+            case "split":
+                assert base == set(everyone) and not expert & amateur
+            case "dedicated":
+                assert not base & expert and not base & amateur and not expert & amateur
+        for rank in everyone:
+            assert placement.roles_on(rank) == tuple(role for role in Role if rank in placement.ranks[role])
+    assert names == set(NAMES)
+
+
+def suggested(refusal: LaunchError) -> tuple[int, str, int | None]:
+    [words] = re.findall(r"The nearest that works: (.*)\.$", str(refusal))
+    found = re.fullmatch(r"--tp-size (\d+) --proxy-placement (\w+)(?: --proxy-tp-size (\d+))?", words)
+    return int(found[1]), found[2], found[3] and int(found[3])
+
+
+def works(shapes, *wish) -> bool:
+    try:
+        place(wish[0], shapes, *wish[1:])
+    except LaunchError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_refusal_names_the_nearest_that_works_and_it_does(family):
+    shapes, refused = FAMILIES[family], 0
+    possible = {wish[0] for wish in EVERY_WISH if wish[0] <= 16 and works(shapes, *wish)}
+    for world_size, name, proxy_tp_size in EVERY_WISH:
+        try:
+            place(world_size, shapes, name, proxy_tp_size)
+            continue
+        except LaunchError as refusal:
+            refused += 1
+            size, other_name, other_each = suggested(refusal)
+        assert works(shapes, size, other_name, other_each), f"{world_size}, {name}, {proxy_tp_size}: not {size}"
+        assert abs(size - world_size) == min(abs(other - world_size) for other in possible), "as many GPUs as there are"
+        if name and size == world_size and any(works(shapes, size, name, each) for each in range(1, 17)):
+            assert other_name == name, "who names a placement means it"
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("wish", "why", "nearest"),
+    [
+        ((3, "split", None), "the base's 40 heads don't divide by 3", "--tp-size 3 --proxy-placement dedicated"),
+        ((2, "dedicated", None), "two small models need 2 ranks and the base at least one",
+         "--tp-size 2 --proxy-placement split"),
+        ((8, "dedicated", 1), "the base's 40 heads don't divide by 6",
+         "--tp-size 8 --proxy-placement dedicated --proxy-tp-size 2"),
+        ((4, "split", 3), "two small models need 6 ranks", "--tp-size 4 --proxy-placement split"),
+        ((4, "shared", 2), "all models are on all 4 ranks, so --proxy-tp-size is 4 or left out",
+         "--tp-size 4 --proxy-placement shared"),
+        ((8, "shared", None), "the expert's 28 heads don't divide by 8", "--tp-size 8 --proxy-placement split"),
+        ((1, "split", None), "two small models need 2 ranks", "--tp-size 1 --proxy-placement shared"),
+        ((7, None, None), "not split, where the base's 40 heads don't divide by 7",
+         "--tp-size 6 --proxy-placement dedicated"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_does_not_fit(wish, why, nearest):
+    with pytest.raises(LaunchError) as refusal:
+        place(wish[0], PUBLISHED, *wish[1:])
+    assert why in str(refusal.value)
+    assert f"The nearest that works: {nearest}." in str(refusal.value)
+
+
+def test_copies_of_kv_heads_are_no_obstacle():
+    assert SMALL.obstacle(4) is None
+    few = Shape(heads=8, kv_heads=2, mlp=64, vision_heads=8, vision_mlp=64)
+    assert few.obstacle(8) is None, "four ranks hold copies of each"
+    assert Shape(12, 4, 12, 12, 12).obstacle(6) == "4 kv heads don't divide by 6"
+
+
+def test_a_rank_is_described_by_what_it_runs():
+    placement = place(4, TINY, "split", 1)
+    assert placement.describe_rank(0) == "rank 0, which runs the base and the expert"
+    assert placement.describe_rank(1) == "rank 1, which runs the base"
+    assert place(3, TINY, "dedicated").describe_rank(2) == "rank 2, which runs the amateur"
+    assert str(place(4, TINY, "dedicated")) == (
+        "dedicated (base on ranks 0 to 1, expert on rank 2, amateur on rank 3; as asked for)"
+    )

@@ -1,0 +1,307 @@
+"""Wherever the models run, the answers are the oracle's and those of one rank.
+
+Each placement is a real server over gloo with little room for keys and values and small chunks, so that prompts are
+prefilled in pieces beside rows that decode, and requests are retracted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from cases import LOGPROB_TOLERANCE, ask_all, assert_agrees, mixed_cases, oracle_answer
+from programs.random_triple import make_triple
+from programs.reference_hf import Reference
+from servers import DEVICE, Server, chat_messages, command, picture, serving
+from trace_oracle import assert_is_the_oracles
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+TOKENS = 700
+PRESSURE = (
+    *DEVICE, "--max-total-tokens", str(TOKENS), "--max-running-requests", "32", "--random-seed", "1",
+    "--schedule-conservativeness", "0.05", "--chunked-prefill-size", "64", "--enable-mixed-chunk",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a server is asked for a placement, and what it must say of it."""
+
+    name: str
+    flags: tuple[str, ...]
+    models: tuple[str, ...]  # of each rank
+    in_file: dict[str, Any] | None = None
+    plan: str = "as asked for"
+
+
+LAYOUTS = {
+    "shared over 2": Layout(
+        "shared", ("--tp-size", "2", "--proxy-placement", "shared"), ("base expert amateur", "base expert amateur")
+    ),
+    # Nothing is asked for.
+    "split over 2": Layout(
+        "split", ("--tp-size", "2"), ("base expert", "base amateur"),
+        plan="chosen: expert and amateur run at the same time, on half of the ranks each",
+    ),
+    # By file, with options of its own for a proxy.
+    "dedicated over 3": Layout(
+        "dedicated", ("--tp-size", "3"), ("base", "expert", "amateur"),
+        in_file={"placement": "dedicated", "tp_size": 1, "expert": {"load_format": "safetensors", "revision": "main"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    """The proxies' heads are wider than the base's, and no half of one is as wide as another's."""
+    return make_triple(tmp_path_factory.mktemp("ranks"), seed=5, head_rows={"base": 384, "expert": 448, "amateur": 512})
+
+
+@pytest.fixture(scope="module")
+def reference(triple):
+    return Reference(triple.base, triple.expert, triple.amateur)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The oracle shares two cores with a server."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def single_rank(triple, tmp_path_factory) -> dict[str, Any]:
+    """What a server of one rank answers to `FEATURES`; it has ended before another starts."""
+    folder = tmp_path_factory.mktemp("single")
+    with serving(command(triple.base, (triple.expert, triple.amateur), *PRESSURE), folder / "log") as server:
+        return {name: ask(server) for name, ask in FEATURES.items()}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def layout(request) -> Layout:
+    return LAYOUTS[request.param]
+
+
+@pytest.fixture(scope="module")
+def server(layout, triple, single_rank, tmp_path_factory) -> Iterator[Server]:
+    folder, proxies = tmp_path_factory.mktemp(layout.name), (triple.expert, triple.amateur)
+    flags = (*PRESSURE, *layout.flags)
+    if layout.in_file is not None:
+        paths = {"expert_path": str(triple.expert), "amateur_path": str(triple.amateur)}
+        (folder / "proxies.yaml").write_text(yaml.safe_dump(paths | layout.in_file))
+        flags, proxies = (*flags, "--proxy-config", str(folder / "proxies.yaml")), None
+    with serving(command(triple.base, proxies, *flags), folder / "log") as server:
+        yield server
+
+
+def generate(server: Server, text: str, alpha: float, tokens: int = 16, trace: bool = False, **options) -> Any:
+    """One request to /generate; what is none of its own fields goes to its sampling parameters."""
+    own = {name: options.pop(name) for name in list(options) if "logprob" in name}
+    params = {"temperature": 0, "max_new_tokens": tokens, **options}
+    params["custom_params"] = {"proxy_alpha": alpha, "proxy_trace": trace}
+    return server.generate(text=text, sampling_params=params, **own)
+
+
+# Start
+
+
+def test_the_server_says_where_its_models_are(server, layout, triple):
+    proxy = {"expert": str(triple.expert), "amateur": str(triple.amateur), "alpha": 0.5, "placement": layout.name}
+    assert server.get("/server_info").json()["proxy"] == proxy
+    assert server.get("/model_info").json()["proxy"] == proxy
+    assert f"proxythinker: placement {layout.name} (" in server.log_text() and layout.plan in server.log_text()
+
+
+def test_a_rank_holds_its_own_models_and_the_same_slots(server, layout):
+    [_, table] = server.log_text().split("; memory:\n")
+    rows = [line.split() for line in table.splitlines()[1:] if line[:1].isdigit() and "." in line.split()[2]]
+    wanted = [(str(rank), role) for rank, models in enumerate(layout.models) for role in (*models.split(), "sum")]
+    assert [(row[0], row[1]) for row in rows[: len(wanted)]] == wanted
+    assert {row[-1] for row in rows[: len(wanted)]} == {str(TOKENS)}
+
+
+# Tokens
+
+
+@pytest.fixture(scope="module")
+def expected(reference):
+    """Every second case: text and images, each alpha; two gloo ranks are about ten times slower than one."""
+    return [(case, oracle_answer(reference, case)) for case in mixed_cases()[::2]]
+
+
+def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected):
+    """Kills: a small model without some rows of a step, logits of another rank's shard or of another step."""
+    server.post("/flush_cache", None)
+    cases = [case for case, _ in expected]
+    for _ in ("cold", "warm"):
+        for answer, (case, oracle) in zip(ask_all(server, cases), expected, strict=True):
+            assert_agrees(answer, oracle, case)
+    assert {case.alpha for case in cases} >= {0.0, 0.5, 1.5, -1.0}
+
+
+def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, reference):
+    messages, images = chat_messages("Which?", [picture(9)]), [picture(9)]
+    server.post("/flush_cache", None)
+    for alpha, cached in ((0.0, False), (1.5, False), (0.0, True), (1.5, True)):
+        answer = server.chat(messages, alpha)
+        oracle = reference.generate(messages, images, alpha=alpha, max_new_tokens=16)
+        assert answer["choices"][0]["message"]["content"] == oracle.text.replace("<|im_end|>", "")
+        told = answer["choices"][0]["meta_info"]["cached_tokens"]
+        assert told == (len(oracle.input_ids) - 1 if cached else 0)
+
+
+LONG = 96
+STRENGTHS = [0.0, 0.25, 0.0, 0.75, 1.0, 0.0, 1.5, 1.75, 0.0, 2.25, 0.0, 2.75, -0.5, 0.0, -1.0, 0.5]
+
+
+@pytest.fixture(scope="module")
+def long_answers(reference):
+    return [
+        reference.generate(f"Say number {index}", alpha=alpha, max_new_tokens=LONG, stop_at_eos=False).token_ids
+        for index, alpha in enumerate(STRENGTHS)
+    ]
+
+
+def test_retracted_requests_give_the_oracles_tokens(server, long_answers):
+    """Guided and plain answers that together need several times the room, in one burst."""
+
+    def ask(index: int) -> dict:
+        # Of the plain ones some ask for a trace, and are computed by three models.
+        return generate(server, f"Say number {index}", STRENGTHS[index], LONG, index % 4 == 0, ignore_eos=True)
+
+    with ThreadPoolExecutor(len(STRENGTHS)) as pool:
+        answers = list(pool.map(ask, range(len(STRENGTHS))))
+    assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
+    for index, (answer, tokens) in enumerate(zip(answers, long_answers, strict=True)):
+        assert answer["output_ids"] == tokens, f"alpha {STRENGTHS[index]}"
+        if index % 4 == 0:
+            assert answer["meta_info"]["proxy_trace"]["token_id"] == tokens
+
+
+@pytest.mark.parametrize("regex", [None, "[a-z]{24}"])
+def test_sampled_tokens_are_the_same_on_every_rank(server, reference, regex):
+    """Where a rank went on with tokens of its own, its model's numbers would be those of another text."""
+    options = {"temperature": 1.0, "ignore_eos": True} | ({} if regex is None else {"regex": regex})
+    alphas = [0.0, 0.5, 1.5, -1.0]
+    with ThreadPoolExecutor(len(alphas)) as pool:
+        answers = list(pool.map(lambda alpha: generate(server, "Tell", alpha, 24, True, **options), alphas))
+    for answer, alpha in zip(answers, alphas, strict=True):
+        trace = answer["meta_info"]["proxy_trace"]
+        assert len(trace["token_id"]) > 8 and trace["token_id"] == answer["output_ids"]
+        assert_is_the_oracles(trace, reference, "Tell", [], alpha)
+    assert any(any(answer["meta_info"]["proxy_trace"]["flipped"]) for answer in answers), "not drawn, but greedy"
+
+
+# What shapes or describes an answer
+
+
+def _stopped(server: Server) -> list[dict]:
+    free = generate(server, "Count", 1.5)
+    return [free, generate(server, "Count", 1.5, stop=free["text"][3:6])]
+
+
+def _next_token(server: Server, alpha: float) -> list:
+    """Of a request for no token SGLang counts one where it shared a batch with others, and none where it did not."""
+    answer = generate(server, "So", alpha, 0, return_logprob=True, token_ids_logprob=[5, 6])
+    return answer["meta_info"]["output_token_ids_logprobs"]
+
+
+FEATURES = {
+    "penalties": lambda s: generate(s, "Say", 0.7, frequency_penalty=0.9, presence_penalty=0.6, repetition_penalty=1.3),
+    "penalties at alpha 0": lambda s: generate(s, "Say", 0.0, frequency_penalty=0.9, repetition_penalty=1.3),
+    "a bias": lambda s: generate(s, "Say", 0.7, logit_bias={"70": 6.0, "80": 5.0}),
+    "a grammar": lambda s: generate(s, "Say", 1.5, regex="[0-9]{12}"),
+    "a grammar at alpha 0": lambda s: generate(s, "Say", 0.0, regex="[a-f]{9}"),
+    "logprobs": lambda s: generate(
+        s, "Why", 0.7, return_logprob=True, top_logprobs_num=3, token_ids_logprob=[7, 8]
+    ),
+    "logprobs at alpha 0": lambda s: generate(
+        s, "Why", 0.0, return_logprob=True, top_logprobs_num=3, token_ids_logprob=[7, 8]
+    ),
+    "prompt logprobs at alpha 0": lambda s: generate(
+        s, "Hello you, what is in it? " * 8, 0.0, return_logprob=True, logprob_start_len=0, top_logprobs_num=2
+    ),
+    "prompt logprobs at alpha 0, traced": lambda s: generate(
+        s, "Hello you, who is it?", 0.0, trace=True, return_logprob=True, logprob_start_len=2
+    ),
+    "the next token's logprobs": lambda s: _next_token(s, 0.7),
+    "the next token's logprobs at alpha 0": lambda s: _next_token(s, 0.0),
+    "several samples": lambda s: generate(s, "Tell", 1.5, n=2),
+    "several samples at alpha 0": lambda s: generate(s, "Tell", 0.0, n=2),
+    "a stop string": _stopped,
+}  # fmt: skip
+
+
+def assert_same(told: Any, wanted: Any, at: str) -> None:
+    """The same JSON, with numbers that are near; of `meta_info` what describes the answer."""
+    if isinstance(wanted, dict):
+        names = set(wanted) - {
+            "id", "e2e_latency", "cached_tokens", "cached_tokens_details", "weight_version", "num_retractions",
+            "dp_rank", *(name for name in wanted if "time" in name or "latency" in name or "ts" in name.split("_")),
+        }  # fmt: skip
+        assert names <= set(told), at
+        for name in names:
+            assert_same(told[name], wanted[name], f"{at}, {name}")
+    elif isinstance(wanted, list):
+        assert len(told) == len(wanted), at
+        for index, (one, other) in enumerate(zip(told, wanted, strict=True)):
+            assert_same(one, other, f"{at}, {index}")
+    elif isinstance(wanted, float):
+        assert told == pytest.approx(wanted, abs=LOGPROB_TOLERANCE), at
+    else:
+        assert told == wanted, at
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_request_alone_is_answered_as_by_one_rank(server, single_rank, feature):
+    assert_same(FEATURES[feature](server), single_rank[feature], feature)
+
+
+def test_requests_in_a_crowd_are_answered_as_by_one_rank(server, single_rank, long_answers):
+    """All at once, beside guided and plain answers that decode meanwhile."""
+
+    def keep_busy(index: int) -> list[int]:
+        return generate(server, f"Say number {index}", STRENGTHS[index], LONG, ignore_eos=True)["output_ids"]
+
+    with ThreadPoolExecutor(len(FEATURES) + 5) as pool:
+        busy = [pool.submit(keep_busy, index) for index in range(5)]
+        told = {name: pool.submit(ask, server) for name, ask in FEATURES.items()}
+    assert [answer.result() for answer in busy] == long_answers[:5]
+    for name, answer in told.items():
+        assert_same(answer.result(), single_rank[name], name)
+
+
+# The end of a request
+
+
+def endless(server: Server, alpha: float, rid: str):
+    params = {"temperature": 0, "max_new_tokens": 600, "ignore_eos": True, "custom_params": {"proxy_alpha": alpha}}
+    body = {"text": "Long", "rid": rid, "stream": True, "sampling_params": params}
+    return server.post("/generate", body, stream=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+@pytest.mark.parametrize("way", ["the client leaves", "it is aborted"])
+def test_an_aborted_request_ends_on_every_rank(server, reference, way, alpha):
+    rid = f"{way} {alpha}".replace(" ", "-")
+    with endless(server, alpha, rid) as stream:
+        lines = stream.iter_lines()
+        next(lines)  # it is decoding now
+        if way == "it is aborted":
+            assert server.post("/abort_request", {"rid": rid}).ok
+            *_, last = (json.loads(line[6:]) for line in lines if line.startswith(b"data: {"))
+            assert last["meta_info"]["finish_reason"]["type"] == "abort"
+            assert last["meta_info"]["completion_tokens"] < 600
+    assert server.post("/flush_cache?timeout=60", None).ok, "flushing needs every request to be gone"
+    oracle = reference.generate("After it", alpha=1.5, max_new_tokens=8)
+    assert generate(server, "After it", 1.5, 8)["output_ids"] == oracle.token_ids

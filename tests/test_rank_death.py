@@ -1,0 +1,76 @@
+"""A rank that is killed ends the server, with a message that names the models it ran; nobody waits for it forever."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import psutil
+import pytest
+import requests
+
+from programs.random_triple import make_triple
+from servers import COMMON, Server, command, serving
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+ENDS_WITHIN_S = 120
+# SGLang waits a minute for the dumps of a GPU's memory before it ends.
+NO_DUMPS = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0", "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0"}
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    return make_triple(tmp_path_factory.mktemp("death"))
+
+
+def rank_of(processes: list[psutil.Process], rank: int) -> psutil.Process:
+    """The scheduler of a rank, by the title that SGLang gives its process."""
+    [found] = [
+        process for process in processes if f"scheduler_TP{rank}" in " ".join([process.name(), *process.cmdline()])
+    ]
+    return found
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def start_endless(server: Server) -> requests.Response:
+    """A request that runs for minutes, and is decoding."""
+    params = {"temperature": 0, "max_new_tokens": 3500, "ignore_eos": True, "custom_params": {"proxy_alpha": 1.0}}
+    stream = server.post("/generate", {"text": "Long", "stream": True, "sampling_params": params}, stream=True)
+    next(stream.iter_lines())
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("placement", "ranks", "killed", "models", "busy"),
+    [
+        ("split", 2, 1, "the base and the amateur", False),
+        ("dedicated", 3, 1, "the expert", True),
+    ],
+    ids=["the amateur's in split, idle", "the expert's in dedicated, while a request runs"],
+)
+def test_a_killed_rank_ends_the_server_and_is_named(triple, tmp_path, placement, ranks, killed, models, busy):
+    flags = (*COMMON, "--tp-size", str(ranks), "--proxy-placement", placement)
+    arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
+    with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
+        whole = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        stream = start_endless(server) if busy else None
+        rank_of(whole, killed).kill()
+        assert server.process.wait(ENDS_WITHIN_S) != 0
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while (left := [process for process in whole if is_running(process)]) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert not left, f"these processes of the server are still there: {left}"
+        if stream is not None:
+            told = []
+            with contextlib.suppress(requests.RequestException):
+                for line in stream.iter_lines():
+                    told.append(line)
+            assert b"data: [DONE]" not in told, "nobody is told that this was the whole answer"
+    assert f"rank {killed}, which runs {models})" in server.log_text()

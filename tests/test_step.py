@@ -1,0 +1,158 @@
+"""Laws of a step's inputs: for which rows the small models run, and how strongly each is guided."""
+
+from __future__ import annotations
+
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+
+from servers import ON_GPU
+from sgl_proxythinker.base_prefix import is_kept_apart, keep_apart
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.front import admit_strength
+from sgl_proxythinker.strength import read_strength
+
+DEVICE = "cuda" if ON_GPU else "cpu"
+DEFAULT = 0.5
+APART = keep_apart(None)
+
+
+@pytest.fixture
+def inputs(sglang):
+    from sgl_proxythinker.step import StepInputs
+
+    return StepInputs(DEVICE)
+
+
+def req(alpha=None, key=None, **params):
+    """What of SGLang's `Req` is read; without any of our keys `custom_params` is None."""
+    params |= {} if alpha is None else {"proxy_alpha": alpha}
+    return SimpleNamespace(sampling_params=SimpleNamespace(custom_params=params or None), extra_key=key)
+
+
+def traced(alpha, key=None):
+    return req(alpha, key, proxy_trace=True)
+
+
+# Each row of a step, the weights of expert and amateur, and whether the small models run for it.
+ROWS = {
+    "guided": (req(1.5), (1.5, 1.5), True),
+    "the server's alpha": (req(), (DEFAULT, DEFAULT), True),
+    "without the expert": (req(0.0, proxy_amateur_alpha=2.0), (0.0, 2.0), True),
+    "alpha 0 with a key of its own": (req(0.0, keep_apart("mine")), (0.0, 0.0), False),
+    "guided with a key of its own": (req(-1.0, "mine"), (-1.0, -1.0), True),
+    "alpha 0": (req(0.0, APART), (0.0, 0.0), False),
+    "alpha 0, traced": (traced(0.0), (0.0, 0.0), True),
+    "guided, traced": (traced(2.0), (2.0, 2.0), True),
+    # Its tokens enter the common part of the tree, so all three models must have read them.
+    "alpha 0 in the common part": (req(0.0), (0.0, 0.0), True),
+}
+
+
+def step_of(inputs, reqs, everyone=False):
+    with inputs.of(reqs, DEFAULT, everyone) as step:
+        assert inputs.current is step
+        return step
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_small_models_run_for_rows_that_ask_for_them_or_share_their_prefix(inputs, order):
+    reqs, weights, needed = zip(*list(ROWS.values())[::order], strict=True)
+    step = step_of(inputs, reqs)
+    assert step.size == len(reqs)
+    assert list(zip(step.expert.tolist(), step.amateur.tolist(), strict=True)) == list(weights)
+    assert step.expert.is_contiguous() and step.amateur.is_contiguous()
+    assert step.guided.index == [row for row, needs in enumerate(needed) if needs]
+    wanted = [row for row, name in enumerate(list(ROWS)[::order]) if name.endswith("traced")]
+    assert step.traced.rows.tolist() == wanted
+    assert [step.guided.index[place] for place in step.traced.places] == wanted
+
+
+def test_no_row_needs_them(inputs):
+    step = step_of(inputs, [req(0.0, APART)] * 3)
+    assert step.guided.index == [] and step.guided.places.tolist() == [-1] * 3 and step.traced is None
+
+
+def test_where_prompt_logprobs_are_taken_on_every_rank_they_run_for_all_rows(inputs):
+    reqs = [req(0.0, APART), req(1.0), req(0.0, APART)]
+    step = step_of(inputs, reqs, everyone=True)
+    assert step.guided.index == [0, 1, 2] and step.guided.places.tolist() == [0, 1, 2]
+    assert step.expert.tolist() == [0.0, 1.0, 0.0], "which changes no answer"
+    assert step_of(inputs, reqs).guided.index == [1]
+
+
+@pytest.mark.parametrize("row", [req(1.0, APART), traced(0.0, APART), req(None, APART)])
+@pytest.mark.parametrize("everyone", [False, True])
+def test_a_row_that_is_kept_apart_and_guided_is_no_step(inputs, row, everyone):
+    """Its prefix may be one that the small models have not read: a wrong answer in place of an error."""
+    with pytest.raises(RuntimeError, match="has the base's own prefix"):
+        step_of(inputs, [req(1.0), row], everyone)
+    with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
+        _ = inputs.current
+
+
+def test_outside_of_a_step_there_is_none(inputs):
+    step_of(inputs, [req(1.0)])
+    with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
+        _ = inputs.current
+    with pytest.raises(ZeroDivisionError), inputs.of([req(1.0)], DEFAULT, False):
+        raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
+        _ = inputs.current
+
+
+def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
+    plain, guided = req(0.0, APART), req(1.0)
+    first = step_of(inputs, [guided, plain])
+    assert step_of(inputs, [req(1.0), req(0.0, keep_apart("mine"))]) is first, "the same was asked for"
+    steps = [
+        step_of(inputs, reqs, everyone)
+        for reqs, everyone in (
+            ([plain, guided], False),
+            ([guided, plain], False),
+            ([guided, req(0.0)], False),  # the same strengths, another need
+            ([guided, traced(0.0)], False),
+            ([guided, plain], True),
+            ([guided, plain, plain], False),
+            ([guided, req(0.0, proxy_amateur_alpha=1.0)], False),
+        )
+    ]
+    assert all(one is not other for one, other in zip([first, *steps], steps, strict=False))
+    assert [step.guided.index for step in steps] == [[1], [0], [0, 1], [0, 1], [0, 1], [0], [0, 1]]
+    assert [step.traced is None for step in steps] == [True, True, True, False, True, True, True]
+    with inputs.of([req()], 2.0, False) as step:
+        assert step.expert.tolist() == [2.0], "the server's alpha counts as a wish"
+
+
+# The front keeps requests apart, the scheduler believes it
+
+
+@pytest.mark.parametrize("key", [None, "", "mine", "a|b"])
+@pytest.mark.parametrize("default", [0.0, 0.5])
+def test_what_the_front_admits_the_step_understands(sglang, key, default):
+    from sgl_proxythinker.guided_rows import needs_proxies
+
+    config = ProxyConfig(expert_path="E", amateur_path="A", alpha=default)
+    for alpha, amateur_alpha, trace in product((None, 0, 0.0, -0.0, 1.5), (None, 0.0, 1.0), (None, False, True)):
+        given = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha, "proxy_trace": trace}
+        given = {name: value for name, value in given.items() if value is not None} or None
+        sampling_params = SimpleNamespace(custom_params=given)
+        tokenized = SimpleNamespace(
+            sampling_params=sampling_params, extra_key=key, return_logprob=False, logprob_start_len=-1, input_ids=[1]
+        )
+        wanted = read_strength(given, default)
+        admit_strength(SimpleNamespace(), tokenized, config)
+        strength = read_strength(sampling_params.custom_params, 9.0)
+        assert strength == wanted, "the strength that was resolved is written down"
+        apart = is_kept_apart(tokenized.extra_key)
+        assert apart == (strength.is_base_alone and not trace)
+        assert needs_proxies(strength, bool(trace), apart) is not apart
+        assert tokenized.extra_key == (keep_apart(key) if apart else key)
+
+
+def test_keys_that_differ_stay_different_when_they_are_kept_apart():
+    keys = ["", "mine", "theirs", "mine|", "|mine", "proxythinker:base", "a|proxythinker:base|b"]
+    assert not any(map(is_kept_apart, [None, *keys]))
+    assert len({keep_apart(key) for key in keys}) == len(keys)
+    assert all(map(is_kept_apart, map(keep_apart, [None, *keys])))
