@@ -53,21 +53,33 @@ def test_our_configuration_survives_what_sglang_does_to_its_arguments():
 import copy, pickle
 from sglang.srt.server_args import ServerArgs
 from sgl_proxythinker import ProxyConfig
-from sgl_proxythinker.plugin import is_ours, mark_as_ours, proxy_config
+from sgl_proxythinker.placement import Shape, place
+from sgl_proxythinker.plugin import is_ours, mark_as_ours, proxy_config, proxy_placement
+from sgl_proxythinker.roles import Role
 arguments = ServerArgs(model_path="dummy")
 assert not is_ours(arguments)
 arguments._declarations_materialized = True
 config = ProxyConfig(expert_path="E", amateur_path="A", alpha=2.0)
-mark_as_ours(arguments, config)
+placement = place(2, dict.fromkeys(Role, Shape(4, 2, 8, 4, 8)))
+mark_as_ours(arguments, config, placement)
 for travelled in (pickle.loads(pickle.dumps(arguments)), copy.deepcopy(arguments)):
-    assert is_ours(travelled) and proxy_config(travelled) == config
+    assert is_ours(travelled) and proxy_config(travelled) == config and proxy_placement(travelled) == placement
 print("survived")
 """
     assert run(code).strip().endswith("survived")
 
 
 @pytest.mark.parametrize(
-    "flag", ["--plugin", "--proxy-expert-path", "--proxy-amateur-path", "--proxy-alpha", "--proxy-config"]
+    "flag",
+    [
+        "--plugin",
+        "--proxy-expert-path",
+        "--proxy-amateur-path",
+        "--proxy-alpha",
+        "--proxy-placement",
+        "--proxy-tp-size",
+        "--proxy-config",
+    ],
 )
 def test_the_help_shows_our_flags_in_a_group(flag, help_text):
     group = help_text[help_text.index("\nproxythinker:") :]
