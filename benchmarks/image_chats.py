@@ -82,7 +82,8 @@ def run_client(server: Server, args: argparse.Namespace, alpha: float | None) ->
         "random-output-len": args.chat_tokens,
         "random-range-ratio": 1,  # all lengths are the same
         "warmup-requests": 0,  # its warm-up is one of the chats that are timed
-        "seed": 1,
+        # Other pictures in each run of a server: their embeddings would be found cached.
+        "seed": 1 + (0 if alpha is None else args.alphas.index(alpha)),
         "output-file": result_file,
     }
     if alpha is not None:

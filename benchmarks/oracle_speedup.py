@@ -177,6 +177,8 @@ def measure_server(server: servers.Server, args: argparse.Namespace) -> Iterator
 
 def summaries(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Speed-ups by requests per second; the newest line of a kind counts."""
+    # The loop has no server that flags could change.
+    lines = [line | {"setting": line["setting"] | {"server_flags": ""}} for line in lines]
     return [summary({line["how"]: line for line in group}) for group in group_by_setting(lines)]
 
 

@@ -25,15 +25,15 @@ from benchmarks.weightless import DIMENSIONS, write_weightless
 
 # The first that a kernel's name holds tells what it is for.
 KINDS = (
-    ("fusion", ("_fuse", "_neutralize")),
     ("all-reduce", ("all_reduce", "allreduce", "cross_device_reduce", "AllReduce")),
     ("all-gather, broadcast", ("AllGather", "Broadcast", "all_gather", "multimem")),
     ("attention", ("flash", "Flash", "fmha", "attention", "decode_", "prepare_varlen")),
     ("matrices", ("gemm", "Gemm", "nvjet", "cutlass", "sm90_", "splitK", "gemv", "cublas")),
     ("copies", ("Memcpy", "Memset", "memcpy", "memset")),
-    ("norms, activations, rotations", ("norm", "Norm", "silu", "act_and_mul", "rotary", "rope")),
+    ("norms, activations, rotations", ("norm", "Norm", "silu", "act_and_mul", "rotary", "rope", "fused")),
 )
 TRACES = "*-DECODE.trace.json.gz"  # SGLang writes one for each rank
+FUSION = ("_fuse", "_neutralize")
 STEP_END = "_neutralize"  # the last launch of fusion, once a step
 
 
@@ -123,7 +123,7 @@ def summarize(kernels: list[Kernel]) -> dict[str, Any]:
         Microseconds: `step`, from fusion to fusion; `busy`, in which some kernel runs; `idle`; `together`, in which two
         streams run kernels; per stream the time its kernels take, and per kind over all streams.
     """
-    ends = [kernel.end_us for kernel in kernels if STEP_END in kernel.name]
+    ends = [kernel.end_us for kernel in kernels if kernel.name == STEP_END]
     steps = []
     for begin, end in zip(ends, ends[1:], strict=False):
         inside = [kernel for kernel in kernels if begin <= kernel.start_us < end]
@@ -145,6 +145,8 @@ def summarize(kernels: list[Kernel]) -> dict[str, Any]:
 
 
 def kind_of(name: str) -> str:
+    if name in FUSION:
+        return "fusion"
     return next((kind for kind, parts in KINDS if any(part in name for part in parts)), "other")
 
 

@@ -549,4 +549,10 @@ CALLS: tuple[Upstream, ...] = (
         "af14846e6761",
         "its `_names` say what ran on a rank that died",
     ),
+    _call(
+        "sglang.srt.utils.common:get_device_memory_capacity",
+        "(device=None)",
+        "d4422c1b9ed5",
+        "the memory of one GPU in MiB, which weights of a placement must fit in",
+    ),
 )

@@ -70,6 +70,9 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     _check_equal(configs, _VISION, lambda config: config.vision_config, "vision tower")
     _check_equal(processors, _PIXELS, lambda processor: processor, "image processor")
     shapes = {role: _shape(config) for role, config in configs.items()}
+    if given.get("dtype") in _WIDE or given.get("quantization") or any(map(_is_quantized, configs.values())):
+        # Not what 16 bits a weight would take.
+        shapes = {role: shape._replace(weight_bytes=0) for role, shape in shapes.items()}
     return Models(_context_length(configs, given.get("context_length")), shapes)
 
 
@@ -142,10 +145,25 @@ def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callab
 
 def _shape(config: Any) -> Shape:
     text, vision = config.get_text_config(), config.vision_config
+    hidden, head_dim = text.hidden_size, text.hidden_size // text.num_attention_heads
+    layer = hidden * (2 * hidden + 2 * text.num_key_value_heads * head_dim + 3 * text.intermediate_size)
+    ends = text.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    block = vision.hidden_size * (4 * vision.hidden_size + 3 * vision.intermediate_size)
+    patch = vision.hidden_size * vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    merged = vision.hidden_size * vision.spatial_merge_size**2
+    tower = vision.depth * block + patch + merged * (merged + hidden)
+    weights = text.num_hidden_layers * layer + ends + tower
     return Shape(
         text.num_attention_heads, text.num_key_value_heads, text.intermediate_size,
-        vision.num_heads, vision.intermediate_size,
+        vision.num_heads, vision.intermediate_size, 2 * weights,
     )  # fmt: skip
+
+
+_WIDE = ("float", "float32")
+
+
+def _is_quantized(config: Any) -> bool:
+    return getattr(config, "quantization_config", None) is not None
 
 
 def _comparable(value: Any) -> Any:

@@ -10,6 +10,10 @@ REFUSED: dict[str, str] = {
     "SGLANG_RUST_SERVER": "its front end validates no custom_params, so requests would be guided by chance",
     "SGLANG_GRPC_PORT": "its front end validates no custom_params, so requests would be guided by chance",
     "SGLANG_ENABLE_POST_CAPTURE_KV_SIZING": "it grows the base's KV pool past those of the expert and the amateur",
+    "SGLANG_EXPERIMENTAL_CPP_RADIX_TREE": "it ignores extra_key, which keeps prefixes that the base alone has "
+    "read from guided requests",
+    "SGLANG_ENABLE_UNIFIED_RADIX_TREE": "it was not tried whether it keeps prefixes that the base alone has read "
+    "from guided requests",
     "SGLANG_VIT_ENABLE_CUDA_GRAPH": "its graphs of the vision tower were not tried with three towers in a process",
     "SGLANG_KV_CANARY_ENABLE_WRITE_INPUT_ASSERT": "the canary watches one KV pool of three",
     "SGLANG_KV_CANARY_ENABLE_TOKEN_ORACLE": "the canary watches one KV pool of three",

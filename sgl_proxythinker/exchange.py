@@ -25,11 +25,12 @@ class LogitsExchange:
         group: SGLang's `GroupCoordinator` over all ranks.
         vocab_size: columns that are tokens; the others are not sent.
         dtype: what is sent; the one that the models compute their logits in loses nothing.
+        device: of the models.
     """
 
-    def __init__(self, placement: Placement, group: Any, vocab_size: int, dtype: torch.dtype):
+    def __init__(self, placement: Placement, group: Any, vocab_size: int, dtype: torch.dtype, device: str):
         self._group = group
-        self._dtype = dtype
+        self._options = {"dtype": dtype, "device": device}
         self._rank = group.rank_in_group
         self._ranks = {role: ranks for role, ranks in placement.ranks.items() if not placement.is_everywhere(role)}
         self._vocab_size = vocab_size
@@ -51,12 +52,11 @@ class LogitsExchange:
             return gathered
         # As large on every rank as the largest part is; what a rank doesn't fill is not read.
         shape = max(rows[role] for role in travelling), max(self._widths[role] for role in travelling)
-        device = next(iter(here.values())).device if here else self._group.device
-        sent = torch.empty(shape, dtype=self._dtype, device=device)
+        sent = torch.empty(shape, **self._options)
         for role in travelling:
             if role in here:
                 self._fill(sent, role, here[role])
-        received = torch.empty(self._group.world_size, *shape, dtype=self._dtype, device=device)
+        received = torch.empty(self._group.world_size, *shape, **self._options)
         torch.distributed.all_gather_into_tensor(received.flatten(0, 1), sent, group=self._group.device_group)
         for role in travelling:
             ranks, width = self._ranks[role], self._widths[role]

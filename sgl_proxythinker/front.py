@@ -50,6 +50,13 @@ def admit_inputs(obj: Any, known_ids: int) -> None:
     if ids and not all(0 <= token < known_ids for token in ids):
         wrong = next(token for token in ids if not 0 <= token < known_ids)
         raise RequestError(f"input_ids has {wrong}: the tokenizer knows the ids 0 to {known_ids - 1}.")
+    named = [token for token in _flat(getattr(obj, "token_ids_logprob", None)) if token is not None]
+    if any(not 0 <= token < known_ids for token in named):
+        raise RequestError(
+            f"token_ids_logprob names ids that the tokenizer doesn't know: 0 to {known_ids - 1} are known."
+        )
+    if (getattr(obj, "top_logprobs_num", None) or 0) > known_ids:
+        raise RequestError(f"top_logprobs_num is {obj.top_logprobs_num}, and the tokenizer knows {known_ids} ids.")
 
 
 def admit_image_places(text: str) -> None:

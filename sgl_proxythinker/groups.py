@@ -61,10 +61,10 @@ class RoleGroup:
     def cores(self) -> Iterator[None]:
         """While it is open, a model is built whose ranks on a CPU take the cores of this group's ranks only."""
         everyones = os.environ.get(_CPU_CORES)
-        if self._coordinator is None or everyones is None:
+        cores = (everyones or "").split("|")
+        if self._coordinator is None or len(cores) == 1:
             yield
             return
-        cores = everyones.split("|")
         os.environ[_CPU_CORES] = "|".join(cores[rank] for rank in self._coordinator.ranks)
         try:
             yield
@@ -85,6 +85,8 @@ def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def join_world(server_args: Any, ps: Any, nccl_port: int, model_config: Any) -> None:
     """Make SGLang's groups over all ranks, as the first model of a process does when it is built."""
+    # Communicators are made on the current device.
+    torch.get_device_module(server_args.device).set_device(ps.gpu_id)
     bootstrap.init_torch_distributed(
         server_args=server_args, model_config=model_config, device=server_args.device, ps=ps, dist_port=nccl_port,
         is_draft_worker=False, local_omp_cpuid=None,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.strength import Strength
 from sgl_proxythinker.upstream.runtime import ForwardBatch
 
 # Fields of a `ForwardBatch` with an element per request, and with one per token.
@@ -40,7 +41,7 @@ class GuidedRows(NamedTuple):
         return cls(index, to_device(index, torch.int64, device), to_device(places, torch.int64, device))
 
 
-def to_device(values: list, dtype: torch.dtype, device: str) -> torch.Tensor:
+def to_device(values: Any, dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
     """Copy to the model's device without waiting for it."""
     pin = torch.device(device).type == "cuda"
     return torch.tensor(values, dtype=dtype, pin_memory=pin).to(device, non_blocking=True)
@@ -104,11 +105,11 @@ def _refuse_unknown_tensors(batch: ForwardBatch) -> None:
         raise RuntimeError(f"a batch with {', '.join(unknown)} can't be divided into guided and plain rows")
 
 
-def needs_proxies(strength: Any, traced: bool, is_kept_apart: bool) -> bool:
+def needs_proxies(strength: Strength, traced: bool, is_kept_apart: bool) -> bool:
     """Whether the small models run for a request.
 
     Args:
-        strength: its `Strength`.
+        strength: what it asks for.
         traced: it asks for a trace.
         is_kept_apart: its prefix is in the base's own part of the radix tree.
 

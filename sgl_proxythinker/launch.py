@@ -57,7 +57,8 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
         check_arguments(given, _defaults())
         models = check_models(config, given)
         given["context_length"] = models.context_length
-        placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size)
+        memory = _gpu_bytes(given)
+        placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         server_args = resolve()
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
@@ -154,6 +155,16 @@ def name_roles(watchdog: Any, placement: Placement | None) -> None:
         stop()
 
     watchdog.stop = stop_and_tell
+
+
+def _gpu_bytes(given: dict[str, Any]) -> int | None:
+    """The memory of one GPU; None on a CPU, or where it can't be told."""
+    from sgl_proxythinker.upstream.launch import get_device_memory_capacity
+
+    if cpu.is_needed(given.get("device")):
+        return None
+    mebibytes = get_device_memory_capacity(given.get("device"))
+    return None if mebibytes is None else int(mebibytes) << 20
 
 
 def _defaults() -> dict[str, Any]:

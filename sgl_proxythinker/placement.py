@@ -1,7 +1,7 @@
 """Which ranks run which model.
 
     shared     base, expert and amateur on all ranks
-    split      base on all ranks; the expert on the first, the amateur on the last `tp_size` of them
+    split      base on all ranks; the expert on the first half, the amateur on the second half of them
     dedicated  base on the first ranks; expert and amateur on ranks of their own behind it
 
 A rank is one of the server's `--tp-size` processes, and one GPU. Every rank runs the same scheduler on the same
@@ -10,17 +10,20 @@ requests; the models of a role are sharded over its ranks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.memory import GIB
 from sgl_proxythinker.roles import Role
 
 PlacementName = Literal["shared", "split", "dedicated"]
 NAMES: tuple[PlacementName, ...] = get_args(PlacementName)
 
 _MOST_RANKS = 16  # where a combination that works is looked for
+_MOST_WEIGHTS = 0.9  # of a GPU's memory: a server needs room for KV and graphs
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,19 @@ class Placement:
 
 
 class Shape(NamedTuple):
-    """What of a model must divide by the number of its ranks."""
+    """What of a model counts where it is placed."""
 
     heads: int
     kv_heads: int
     mlp: int
     vision_heads: int
     vision_mlp: int
+    weight_bytes: int = 0  # about; 0: not known
 
     def obstacle(self, tp_size: int) -> str | None:
         """Why this model can't be sharded over `tp_size` ranks; None where it can."""
-        for name, count in self._asdict().items():
+        for name in ("heads", "kv_heads", "mlp", "vision_heads", "vision_mlp"):
+            count = getattr(self, name)
             # Ranks past the number of KV heads hold copies.
             if count % tp_size and not (name == "kv_heads" and tp_size % count == 0):
                 return f"{count} {name.replace('_', ' ')} don't divide by {tp_size}"
@@ -71,7 +76,11 @@ class Shape(NamedTuple):
 
 
 def place(
-    world_size: int, shapes: Mapping[Role, Shape], name: PlacementName | None = None, proxy_tp_size: int | None = None
+    world_size: int,
+    shapes: Mapping[Role, Shape],
+    name: PlacementName | None = None,
+    proxy_tp_size: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Placement:
     """Place three models on the ranks, as asked for or, where nothing is asked for, as it is fastest.
 
@@ -81,21 +90,23 @@ def place(
         name: `--proxy-placement`; None: the first that works of `_PREFERENCE`.
         proxy_tp_size: `--proxy-tp-size`; None: all ranks in `shared`, half of them in `split`, as few as leave the
             base a number that it divides by in `dedicated`.
+        memory_bytes: of one GPU; None: not known.
 
     Raises:
         LaunchError: no model can be placed like that; names the nearest combination that works.
     """
     obstacles: list[str] = []
-    for candidate in [name] if name else ["shared"] if world_size == 1 else _PREFERENCE:
+    candidates = _PREFERENCE if world_size > 1 else ("shared",)
+    for candidate in [name] if name else candidates:
         sizes = [proxy_tp_size] if proxy_tp_size else _default_proxy_tp_sizes(candidate, world_size)
-        found = {size: _obstacle(candidate, world_size, size, shapes) for size in sizes}
+        found = {size: _obstacle(candidate, world_size, size, shapes, memory_bytes) for size in sizes}
         if working := [size for size, obstacle in found.items() if obstacle is None]:
             reason = "as asked for" if name else "; ".join([_REASONS[candidate], *obstacles])
             return Placement(candidate, world_size, _ranks_of(candidate, world_size, working[0]), reason)
         obstacles.append(f"not {candidate}, where {next(iter(found.values()))}")
     raise LaunchError(
         f"the three models can't be placed with {_typed(name, world_size, proxy_tp_size)}: {'; '.join(obstacles)}. "
-        f"{_nearest(name, world_size, proxy_tp_size, shapes)}"
+        f"{_nearest(name, world_size, proxy_tp_size, shapes, memory_bytes)}"
     )
 
 
@@ -115,7 +126,8 @@ def _default_proxy_tp_sizes(name: PlacementName, world_size: int) -> list[int]:
         case "split":
             return [max(1, world_size // 2)]
         case "dedicated":
-            return list(range(1, max(2, (world_size + 1) // 2)))
+            # Not more than the base has.
+            return list(range(1, max(2, world_size // 3 + 1)))
 
 
 def _ranks_of(name: PlacementName, world_size: int, each: int) -> dict[Role, tuple[int, ...]]:
@@ -134,24 +146,48 @@ def _ranks_of(name: PlacementName, world_size: int, each: int) -> dict[Role, tup
             }
 
 
-def _obstacle(name: PlacementName, world_size: int, each: int, shapes: Mapping[Role, Shape]) -> str | None:
+def _obstacle(
+    name: PlacementName, world_size: int, each: int, shapes: Mapping[Role, Shape], memory_bytes: int | None
+) -> str | None:
     """Why the proxies can't have `each` ranks in this placement; None where they can."""
     if name == "shared" and each != world_size:
         return f"all models are on all {world_size} ranks, so --proxy-tp-size is {world_size} or left out"
-    if name != "shared" and 2 * each + (name == "dedicated") > world_size:
-        rest = " and the base at least one" if name == "dedicated" else ""
-        return f"two small models need {2 * each} ranks{rest}"
-    for role, ranks in _ranks_of(name, world_size, each).items():
-        if obstacle := shapes[role].obstacle(len(ranks)):
+    # Every rank runs one of the small models: ranks take part in each other's start once for each of their models.
+    if name == "split" and world_size % 2:
+        return f"{world_size} {_rank_word(world_size)} can't be halved"
+    if name == "split" and 2 * each != world_size:
+        return f"each small model has half of the ranks, and {each} is not half of {world_size}"
+    if name == "dedicated" and 2 * each >= world_size:
+        return f"two small models need {2 * each} ranks and the base at least one"
+    ranks = _ranks_of(name, world_size, each)
+    for role in Role:
+        if obstacle := shapes[role].obstacle(len(ranks[role])):
             return f"the {role}'s {obstacle}"
-    return None
+    return _memory_obstacle(ranks, shapes, memory_bytes) if memory_bytes else None
+
+
+def _memory_obstacle(
+    ranks: Mapping[Role, tuple[int, ...]], shapes: Mapping[Role, Shape], memory_bytes: int
+) -> str | None:
+    """Why the weights don't fit; None where they do, or where it can't be told."""
+    needed: Counter[int] = Counter()
+    for role, own in ranks.items():
+        needed.update(dict.fromkeys(own, shapes[role].weight_bytes // len(own)))
+    rank, most = needed.most_common(1)[0]
+    if most <= _MOST_WEIGHTS * memory_bytes:
+        return None
+    return f"rank {rank} would hold {most / GIB:.0f} GiB of weights, and a GPU has {memory_bytes / GIB:.0f}"
 
 
 def _nearest(
-    name: PlacementName | None, world_size: int, proxy_tp_size: int | None, shapes: Mapping[Role, Shape]
+    name: PlacementName | None,
+    world_size: int,
+    proxy_tp_size: int | None,
+    shapes: Mapping[Role, Shape],
+    memory_bytes: int | None,
 ) -> str:
     """A sentence with the combination that works and differs least from what was asked for."""
-    working = [option for option in _options() if not _obstacle(*option, shapes)]
+    working = [option for option in _options() if not _obstacle(*option, shapes, memory_bytes)]
     if not working:
         return f"No number of ranks up to {_MOST_RANKS} works for these models."
 
@@ -173,8 +209,7 @@ def _nearest(
 def _options() -> Iterator[tuple[PlacementName, int, int]]:
     for size in range(1, _MOST_RANKS + 1):
         yield "shared", size, size
-        for each in range(1, size // 2 + 1):
-            yield "split", size, each
+        yield "split", size, size // 2
         for each in range(1, (size - 1) // 2 + 1):
             yield "dedicated", size, each
 
@@ -186,6 +221,10 @@ def _typed(name: PlacementName | None, world_size: int, proxy_tp_size: int | Non
     if proxy_tp_size and not (name and proxy_tp_size == _default_proxy_tp_sizes(name, world_size)[0]):
         words.append(f"--proxy-tp-size {proxy_tp_size}")
     return " ".join(words)
+
+
+def _rank_word(count: int) -> str:
+    return "rank" if count == 1 else "ranks"
 
 
 def _ranks(ranks: tuple[int, ...]) -> str:

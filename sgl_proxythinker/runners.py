@@ -62,6 +62,8 @@ class HostedModel:
         """
         with self.loading():
             self.adopt(TpModelWorker(**self.worker_arguments(is_draft_worker=True, **kwargs)))
+        if self.worker.device == "cuda":
+            self._stream = torch.cuda.Stream()
 
     def worker_arguments(self, **kwargs: Any) -> dict[str, Any]:
         """`kwargs` of a `TpModelWorker` with this model's arguments and its rank in this model's group."""
@@ -72,8 +74,6 @@ class HostedModel:
         """Take the worker that holds this model; before anything of its runner is replaced."""
         self.worker = worker
         self._forward = worker.model_runner.forward
-        if worker.device == "cuda":
-            self._stream = torch.cuda.Stream()
 
     @property
     def runner(self) -> ModelRunner:

@@ -38,19 +38,19 @@ class StepInputs:
         self._is_open = False
 
     @contextmanager
-    def of(self, reqs: Sequence[Any], default_alpha: float, everyone: bool) -> Iterator[Step]:
+    def of(self, reqs: Sequence[Any], default_alpha: float, for_all_rows: bool) -> Iterator[Step]:
         """While it is open, `current` is the step of these requests.
 
         Args:
             reqs: SGLang's `Req` of each row.
             default_alpha: the server's.
-            everyone: the small models run for all rows, whatever these ask for.
+            for_all_rows: the small models run for all rows, whatever these ask for.
         """
         params = [req.sampling_params.custom_params for req in reqs]
         strengths = [read_strength(row, default_alpha) for row in params]
         traced = rows_that_ask(params)
         needed = [
-            needs_proxies(strength, row in traced, is_kept_apart(req.extra_key)) or everyone
+            needs_proxies(strength, row in traced, is_kept_apart(req.extra_key)) or for_all_rows
             for row, (strength, req) in enumerate(zip(strengths, reqs, strict=True))
         ]
         if (strengths, traced, needed) != self._asked:

@@ -66,26 +66,30 @@ class ProxyWorker(TpModelWorker):
         base_config = ModelConfig.from_server_args(server_args)
         join_world(server_args, world, kwargs["nccl_port"], base_config)
         groups = make_groups(placement, world)
-        self._seat, *self._beside = (
-            HostedModel(role, group, server_args_of(role, config, server_args, base_config, group.ps.tp_size))
-            for role, group in groups.items()
-        )
-        is_draft = self._seat.role in PROXIES
+
+        def host(role: Role) -> HostedModel:
+            tp_size = groups[role].ps.tp_size
+            return HostedModel(role, groups[role], server_args_of(role, config, server_args, base_config, tp_size))
+
+        seat, *others = groups
+        self._seat = host(seat)
         with self._seat.loading(), joined_world():
-            super().__init__(**self._seat.worker_arguments(**kwargs, is_draft_worker=is_draft))
+            super().__init__(**self._seat.worker_arguments(**kwargs, is_draft_worker=seat in PROXIES))
         self._seat.adopt(self)
+        # Arguments are copied now: loading the seat's model may have settled some of them.
+        self._beside = [host(role) for role in others]
         for model in self._beside:
             model.build(**kwargs)
         self._inputs = StepInputs(self.device)
         # Over all ranks: schedulers share requests in it too.
-        self._everyone = get_tp_group()
+        self._world = get_tp_group()
         # The first rank has the base, and the one tokenizer.
-        self.vocab_size = self._everyone.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
+        self.vocab_size = self._world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
         self._width = base_config.vocab_size
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
         # from what this method of the seat's runner returns.
         self.model_runner.forward = self._guided_forward
-        if placement.name != "shared":
+        if placement.world_size > 1:
             self._sample = self.model_runner.sample
             self.model_runner.sample = self._sample_once
 
@@ -139,8 +143,8 @@ class ProxyWorker(TpModelWorker):
             raise RuntimeError("a forward without its ScheduleBatch carries no request's strength")
         # A rank without the base takes prompt logprobs, which its scheduler expects and nobody reads, from its proxy.
         is_shared_out = not self.placement.is_everywhere(Role.BASE)
-        everyone = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
-        with self._inputs.of(batch.reqs, self.config.alpha, everyone) as step:
+        for_all_rows = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
+        with self._inputs.of(batch.reqs, self.config.alpha, for_all_rows) as step:
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
         # Answers are sent by the first rank alone.
         if step.traced and self.rank == 0:
@@ -157,19 +161,14 @@ class ProxyWorker(TpModelWorker):
         batch = forward_batch if len(ran) == step.size else select_rows(forward_batch, step.guided)
         rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, len(ran)) if ran else {})
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
-        at_once = self.device == "cuda" and forward_batch.forward_mode.is_decode()
+        on_own_streams = self.device == "cuda" and forward_batch.forward_mode.is_decode()
         beside = self._beside if ran else []
-        logits = {model.role: model.launch(batch) if at_once else model.logits(batch) for model in beside}
-        if self._seat.role is Role.BASE:
-            output = self._seat.forward(forward_batch, *args, **kwargs)
-        elif ran:
-            output = self._seat.forward(batch if batch is forward_batch else without_logprobs(batch))
-        else:
-            output = ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
+        logits = {model.role: model.launch(batch) if on_own_streams else model.logits(batch) for model in beside}
+        output = self._run_seat(forward_batch, batch if ran else None, *args, **kwargs)
         logits_output = output.logits_output
         if self._seat.role in rows:
             logits[self._seat.role] = logits_output.next_token_logits
-        if at_once:
+        if on_own_streams:
             for model in beside:
                 model.join()
         gathered, fused = self._meet(logits, rows, step)
@@ -178,6 +177,16 @@ class ProxyWorker(TpModelWorker):
             attach_evidence(logits_output, gathered, fused.logits, step.traced, self.vocab_size)
         logits_output.next_token_logits = fused.logits
         return output
+
+    def _run_seat(
+        self, forward_batch: ForwardBatch, guided: ForwardBatch | None, *args: Any, **kwargs: Any
+    ) -> ModelRunnerOutput:
+        """The base on all rows; where a proxy has the seat, that proxy on the `guided` ones, if there are any."""
+        if self._seat.role is Role.BASE:
+            return self._seat.forward(forward_batch, *args, **kwargs)
+        if guided is None:
+            return ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
+        return self._seat.forward(guided if guided is forward_batch else without_logprobs(guided))
 
     def _meet(
         self, logits: dict[Role, torch.Tensor], rows: dict[Role, int], step: Step
@@ -202,25 +211,25 @@ class ProxyWorker(TpModelWorker):
             self._meet(here, dict.fromkeys(roles, 1), step)
 
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
-        return one_token_for_all(self._sample(logits_output, forward_batch), self._everyone)
+        return one_token_for_all(self._sample(logits_output, forward_batch), self._world)
 
     def _least(self, number: int) -> int:
         """The smallest of all ranks' numbers. Collective."""
         least = torch.tensor(number)
-        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, self._everyone.cpu_group)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, self._world.cpu_group)
         return int(least)
 
     def _make_exchange(self) -> None:
         here = {model.runner.dtype for model in self.hosted.values()}
-        everywhere = set().union(*self._everyone.all_gather_object(here))
+        everywhere = set().union(*self._world.all_gather_object(here))
         dtype = logits_dtype(everywhere, self.server_args)
-        self._exchange = LogitsExchange(self.placement, self._everyone, self.vocab_size, dtype)
+        self._exchange = LogitsExchange(self.placement, self._world, self.vocab_size, dtype, self.device)
 
     def _log_plan(self, token_bytes: dict[Role, int]) -> None:
         memory = {
             role: ModelMemory(weight_bytes(model.runner), token_bytes[role]) for role, model in self.hosted.items()
         }
-        ranks = self._everyone.all_gather_object(memory)
+        ranks = self._world.all_gather_object(memory)
         if self.rank == 0:
             table = plan_table(ranks, self.model_runner.max_total_num_tokens)
             logger.info("proxythinker: placement %s; memory:\n%s", self.placement, table)

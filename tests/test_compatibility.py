@@ -36,10 +36,19 @@ def test_the_context_is_the_shortest_of_the_three(triple):
 
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
-    assert check(made).shapes == {
+    assert {role: shape._replace(weight_bytes=0) for role, shape in check(made).shapes.items()} == {
         Role.BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
         **dict.fromkeys(PROXIES, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
     }
+
+
+def test_the_bytes_of_weights_are_about_those_of_the_file(triple):
+    """Random triples are float32 files; a server takes 16 bits a weight unless it is told otherwise."""
+    for role, shape in check(triple).shapes.items():
+        file = getattr(triple, role) / "model.safetensors"
+        assert shape.weight_bytes == pytest.approx(file.stat().st_size / 2, rel=0.15), role
+    assert {shape.weight_bytes for shape in check(triple, dtype="float32").shapes.values()} == {0}
+    assert {shape.weight_bytes for shape in check(triple, quantization="fp8").shapes.values()} == {0}
 
 
 def test_a_longer_context_than_the_shortest_is_refused(triple):

@@ -62,3 +62,16 @@ def test_known_ids_are_admitted(request_class, ids):
 def test_unknown_ids_are_refused(request_class, token):
     with pytest.raises(RequestError, match=f"input_ids has {token}: .* 0 to 9"):
         admit_inputs(request_class(input_ids=[1, token]), 10)
+
+
+def test_logprobs_of_known_ids_are_admitted(request_class):
+    admit_inputs(request_class(text="x", token_ids_logprob=[0, 9], top_logprobs_num=10), 10)
+
+
+@pytest.mark.parametrize("token", [-1, 10, 10**9])
+def test_logprobs_of_ids_that_only_one_model_has_a_column_for_are_refused(request_class, token):
+    """Where a proxy has the scheduler's seat it would read past its narrower head."""
+    with pytest.raises(RequestError, match="token_ids_logprob names ids .* 0 to 9"):
+        admit_inputs(request_class(text="x", token_ids_logprob=[1, token]), 10)
+    with pytest.raises(RequestError, match="top_logprobs_num is 11"):
+        admit_inputs(request_class(text="x", top_logprobs_num=11), 10)

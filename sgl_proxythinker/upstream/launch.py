@@ -1,5 +1,6 @@
 """SGLang names that are safe to import in the main process while the command line is read."""
 
+from sglang.srt.utils.common import get_device_memory_capacity
 from sglang.srt.utils.hf_transformers.common import get_context_length
 
-__all__ = ["get_context_length"]
+__all__ = ["get_context_length", "get_device_memory_capacity"]
