@@ -76,8 +76,9 @@ def alpha_ladder(
         raise ValueError("a ladder has two rungs at least: give more alphas")
     asked = {"question": ask(question, instruction), "regex": regex, "max_tokens": max_tokens}
     each = [{"pictures": pictures, "alpha": alpha, **asked} for alpha in rising]
-    # One token ahead, so that the rungs find pictures and question in the prefix cache.
-    run(climb, backend, **{**each[0], "max_tokens": 1})
+    # One token ahead, so that the rungs find pictures and question in the prefix cache: alpha 0 has a part of its own.
+    for one in {rung["alpha"] == 0: rung for rung in each}.values():
+        run(climb, backend, **{**one, "max_tokens": 1})
     states = run_batch(climb, backend, each, temperature=0, progress_bar=progress_bar)
     made = [generation(state, "answer") for state in states]
     rungs = [Rung(alpha=alpha, answer=one.claim, generation=one) for alpha, one in zip(rising, made, strict=True)]

@@ -57,7 +57,8 @@ def compare(
 ) -> Comparison:
     """The same greedy question at alpha 0, `alpha` and `expert_alpha`, one after the other.
 
-    Pictures and question are read once before, so that a column's time is that of its own tokens.
+    Pictures and question are read before, once by the base alone and once by three models, so that a column's time is
+    that of its own tokens.
 
     Raises:
         ProgramFailed: a call failed.
@@ -68,6 +69,8 @@ def compare(
         return generation(run(answer, backend, pictures=pictures, temperature=0, **asked), "answer")
 
     reading = made(0, 1)
+    for at in (alpha, expert_alpha):
+        made(at, 1)
     columns = []
     for name, at in (("base", 0.0), ("guided", alpha), ("expert-like", expert_alpha)):
         one = made(at, max_tokens)

@@ -3,8 +3,9 @@
     python -m programs.describe_then_reason --image map.png --question "How far is A?" --question "Is B nearer?"
 
 For several questions about one picture. The large base sees best, and an unguided description keeps its eyes clear of
-the expert's; reasoning is guided and may lean on it. All turns are one conversation, so each question is read on top
-of what the prefix cache holds of those before it.
+the expert's; reasoning is guided and may lean on it. All turns are one conversation: the first question is read with
+the picture and the description, which so far only the base has read, and each later one on top of what the prefix cache
+holds of those before it.
 """
 
 from __future__ import annotations

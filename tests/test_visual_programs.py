@@ -205,7 +205,8 @@ def test_the_base_describes_and_the_guided_model_reasons_on_it(guided, backend):
         messages += [said(before.text), *chat_messages(ask(question, INSTRUCTION))]
         assert answer.question == question
         assert_is_chat(guided, answer.generation, messages)
-        assert answer.generation.cached_tokens >= before.prompt_tokens, "a turn reads on from the one before"
+        if before is not done.description:
+            assert answer.generation.cached_tokens >= before.prompt_tokens, "a turn reads on from the one before"
         before = answer.generation
 
 
