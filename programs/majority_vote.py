@@ -3,8 +3,8 @@
     python -m programs.majority_vote --image figure.png --question "How many?" --alphas 0.3 0.5 0.8 --samples 3
 
 For answers that matter more than their cost, and for knowing how sure an answer is: the agreement says so. The picture
-and the question are computed once, at the fork; every sample reads them from the prefix cache, whatever its strength; samples at alpha 0, which the base answers alone,
-read them once more.
+and the question are computed once, at the fork; every sample reads them from the prefix cache, whatever its strength.
+Only samples at alpha 0, which the base answers alone, read them once more.
 """
 
 from __future__ import annotations
