@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import openai
+import pytest
 import requests
 import torch
 from PIL import Image
@@ -38,6 +39,12 @@ DEVICE = (
 )  # fmt: skip
 # Small pools: the requests are small, and so is the host.
 COMMON = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
+
+
+def skip_without_ranks(ranks: int) -> None:
+    """On a GPU a rank is a GPU of its own."""
+    if ON_GPU and torch.cuda.device_count() < ranks:
+        pytest.skip(f"needs {ranks} GPUs")
 
 
 def picture(seed: int, width: int = 84, height: int = 84) -> Image.Image:

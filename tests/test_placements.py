@@ -19,7 +19,7 @@ import yaml
 from cases import LOGPROB_TOLERANCE, ask_all, assert_agrees, mixed_cases, oracle_answer
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import DEVICE, Server, chat_messages, command, picture, serving
+from servers import DEVICE, Server, chat_messages, command, picture, serving, skip_without_ranks
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -89,7 +89,9 @@ def single_rank(triple, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def layout(request) -> Layout:
-    return LAYOUTS[request.param]
+    layout = LAYOUTS[request.param]
+    skip_without_ranks(len(layout.models))
+    return layout
 
 
 @pytest.fixture(scope="module")
