@@ -8,6 +8,7 @@ from sgl_proxythinker.patches import (
     scheduler_process_batch_result,
     server_args_add_cli_args,
     server_args_from_cli_args,
+    signal_handler_running_phase_sigquit_handler,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
@@ -22,6 +23,7 @@ FRONT = (
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_wait_one_response,
+    signal_handler_running_phase_sigquit_handler,
 )
 SCHEDULER = (
     scheduler_init_tp_model_worker,

@@ -17,7 +17,7 @@ from sgl_proxythinker.arguments import check_arguments
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.placement import Placement, place
+from sgl_proxythinker.placement import place
 from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
@@ -128,33 +128,6 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
     if config is not None:
         # What /server_info shows: every model was found on the ranks that are to run it.
         scheduler_infos[0]["proxy"] = config.describe()
-
-
-def name_roles(watchdog: Any, placement: Placement | None) -> None:
-    """Let SGLang's watchdog say what ran on a rank that died.
-
-    A rank whose peer was killed fails in their next collective and asks for the end of the server, mostly before the
-    watchdog has looked; the server then stops the watchdog first of all.
-
-    Args:
-        watchdog: its `SubprocessWatchdog`; its first processes are the schedulers, by rank.
-        placement: None on a server that serves the base alone.
-    """
-    if placement is None:
-        return
-    for rank in range(placement.world_size):
-        watchdog._names[rank] += f" ({placement.describe_rank(rank)})"
-    stop = watchdog.stop
-
-    def stop_and_tell() -> None:
-        # An engine that was shut down stops it once more when Python exits; by then it has ended the processes itself.
-        watchdog.stop = stop
-        for process, name in zip(watchdog._processes, watchdog._names, strict=True):
-            if process.exitcode:
-                logger.error("proxythinker: %s ended with exit code %d", name, process.exitcode)
-        stop()
-
-    watchdog.stop = stop_and_tell
 
 
 def _gpu_bytes(given: dict[str, Any]) -> int | None:

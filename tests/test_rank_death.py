@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import threading
 import time
 
 import psutil
@@ -13,7 +14,7 @@ import requests
 
 from programs.random_triple import make_triple
 from servers import COMMON, Server, command, serving, skip_without_ranks
-from sgl_proxythinker.launch import name_roles
+from sgl_proxythinker.dead_ranks import name_roles, tell_of_dead_ranks
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.roles import Role
 
@@ -107,29 +108,42 @@ def end(pipe) -> None:
     os._exit(pipe.recv())
 
 
-def test_the_watchdog_tells_of_a_rank_that_died_when_it_is_stopped(watched, caplog):
-    """Mostly a peer has asked for the end of the server before the watchdog has looked."""
+def told(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+DIED = "proxythinker: scheduler_1 (rank 1, which runs the base and the amateur) ended with exit code 3"
+
+
+def test_a_rank_that_died_is_named(watched, caplog):
     watchdog, end_with = watched
     name_roles(watchdog, PLACEMENT)
     end_with(1, 3)
-    watchdog.stop()
-    assert [record.getMessage() for record in caplog.records] == [
-        "proxythinker: scheduler_1 (rank 1, which runs the base and the amateur) ended with exit code 3"
-    ]
+    tell_of_dead_ranks(watchdog)
+    assert told(caplog) == [DIED]
 
 
-def test_processes_that_a_server_has_ended_itself_are_no_news(watched, caplog):
-    """An engine's shutdown stops the watchdog, ends everything, and comes once more when Python exits."""
+def test_a_death_that_its_peers_saw_first_is_waited_for(watched, caplog):
+    """Connections of a killed process close before it can be seen to have ended; a peer may end well meanwhile."""
     watchdog, end_with = watched
     name_roles(watchdog, PLACEMENT)
-    watchdog.stop()
-    for index in range(3):
-        end_with(index, 9)
-    watchdog.stop()
+    teller = threading.Thread(target=tell_of_dead_ranks, args=(watchdog,))
+    teller.start()
+    end_with(0, 0)
+    end_with(1, 3)
+    teller.join()
+    assert told(caplog) == [DIED]
+
+
+def test_where_nobody_died_nobody_is_named(watched, caplog, monkeypatch):
+    monkeypatch.setattr("sgl_proxythinker.dead_ranks.SEEN_WITHIN_S", 0.0)
+    watchdog, _ = watched
+    name_roles(watchdog, PLACEMENT)
+    tell_of_dead_ranks(watchdog)
     assert not caplog.records
 
 
 def test_a_plain_servers_watchdog_is_left_alone(watched):
     watchdog, _ = watched
     name_roles(watchdog, None)
-    assert watchdog._names == ["scheduler_0", "scheduler_1", "detokenizer"] and "stop" not in vars(watchdog)
+    assert watchdog._names == ["scheduler_0", "scheduler_1", "detokenizer"]
