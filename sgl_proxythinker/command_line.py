@@ -26,7 +26,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "tp_size": dict(
         type=int,
         metavar="N",
-        help="Ranks of each small model (default: half of --tp-size in 'split', 1 in 'dedicated').",
+        help="Ranks of each small model (default: half of --tp-size in 'split'; in 'dedicated' as few as leave the "
+        "base a number of ranks that it divides by, mostly 1).",
     ),
     "config": dict(
         metavar="FILE",

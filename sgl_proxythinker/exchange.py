@@ -78,3 +78,15 @@ def one_token_for_all(token_ids: torch.Tensor, group: Any) -> torch.Tensor:
         group: SGLang's `GroupCoordinator` over all ranks.
     """
     return group.broadcast(token_ids, src=0)
+
+
+def least_of_all(number: int, group: Any) -> int:
+    """The smallest of all ranks' numbers, on the host. Collective.
+
+    Args:
+        number: this rank's.
+        group: SGLang's `GroupCoordinator` over all ranks.
+    """
+    least = torch.tensor(number)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, group.cpu_group)
+    return int(least)

@@ -15,7 +15,7 @@ import torch
 from sgl_proxythinker.broken_rows import attach_verdict
 from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.exchange import LogitsExchange, one_token_for_all
+from sgl_proxythinker.exchange import LogitsExchange, least_of_all, one_token_for_all
 from sgl_proxythinker.fusion import FusedLogits, ShardedLogits, fuse_logits
 from sgl_proxythinker.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.guided_rows import select_rows
@@ -112,7 +112,8 @@ class ProxyWorker(TpModelWorker):
                 token_bytes[role] = kv_bytes_per_token(model.runner)
 
         def share(free_bytes: int) -> int:
-            return self._least(KVBudget(free_bytes, token_bytes).tokens) * token_bytes[self._seat.role]
+            tokens = least_of_all(KVBudget(free_bytes, token_bytes).tokens, self._world)
+            return tokens * token_bytes[self._seat.role]
 
         with self._seat.arguments(), seat_share(self.model_runner, share):
             super().alloc_memory_pool(*args, **kwargs)
@@ -212,12 +213,6 @@ class ProxyWorker(TpModelWorker):
 
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self._world)
-
-    def _least(self, number: int) -> int:
-        """The smallest of all ranks' numbers. Collective."""
-        least = torch.tensor(number)
-        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, self._world.cpu_group)
-        return int(least)
 
     def _make_exchange(self) -> None:
         here = {model.runner.dtype for model in self.hosted.values()}

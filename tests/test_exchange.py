@@ -83,6 +83,13 @@ def draw_tokens(group, dtype: str) -> list[int]:
     return one_token_for_all(own, group).tolist()
 
 
+def count_tokens(group, smallest: int) -> int:
+    """KV tokens of ranks that have room for different numbers of them, `smallest` on one rank."""
+    from sgl_proxythinker.exchange import least_of_all
+
+    return least_of_all(2**40 + (group.rank_in_group - smallest) ** 2, group)
+
+
 def be_a_rank(rank: int, world_group_of, results) -> None:
     try:
         groups = {size: world_group_of(rank, size) for size in sorted({size for _, size, _ in LAYOUTS.values()})}
@@ -95,6 +102,7 @@ def be_a_rank(rank: int, world_group_of, results) -> None:
         for size, group in groups.items():
             if rank < size:
                 told |= {f"tokens/{size}/{dtype}": draw_tokens(group, dtype) for dtype in ("int32", "int64")}
+                told |= {f"least/{size}/{smallest}": count_tokens(group, smallest) for smallest in range(size)}
         results.put((rank, told))
     except BaseException as error:
         results.put((rank, repr(error)))
@@ -161,6 +169,12 @@ def test_every_rank_ends_with_the_exact_logits_of_every_role(told, layout, vocab
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_every_rank_goes_on_with_the_first_ranks_tokens(told, size, dtype):
     assert told[f"tokens/{size}/{dtype}"] == [[0, 1, 2, 3]] * size
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_every_rank_has_as_many_kv_tokens_as_the_one_with_the_least_room(told, size):
+    for smallest in range(size):
+        assert told[f"least/{size}/{smallest}"] == [2**40] * size
 
 
 # These ranks have nobody to talk to: a collective would raise.
