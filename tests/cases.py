@@ -63,11 +63,23 @@ def ask_all(server: Server, cases: list[Case], **options) -> list[dict]:
         )
 
 
+def sure_tokens(expected: ReferenceOutput) -> int:
+    """How many of the oracle's first tokens a server must give, whatever its device rounds: all of them on a CPU."""
+    return next((i for i, gap in enumerate(expected.top2_gaps) if gap < CLOSE_CALL), len(expected.top2_gaps))
+
+
+def assert_same_tokens(token_ids: list[int], expected: ReferenceOutput, about: str = "") -> None:
+    """As many tokens as the oracle's, and the same ones as far as that is sure."""
+    sure = sure_tokens(expected)
+    assert token_ids[:sure] == expected.token_ids[:sure], about
+    assert sure < len(expected.token_ids) or len(token_ids) == sure, about
+
+
 def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case) -> None:
     """The same prompt tokens, the same tokens, and the same log probability for each."""
     choice, about = answer["choices"][0], f"{case.text[:30]!r} with {len(case.images)} images at alpha {case.alpha}"
     assert answer["usage"]["prompt_tokens"] == len(expected.input_ids), f"another prompt was read: {about}"
-    sure = next((i for i, gap in enumerate(expected.top2_gaps) if gap < CLOSE_CALL), len(expected.top2_gaps))
+    sure = sure_tokens(expected)
     served = choice["logprobs"]["content"][:sure]
     if sure == len(expected.top2_gaps):
         assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), (

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import openai
-import pytest
 import requests
 import torch
 from PIL import Image
 
+import ranks_share_gpus
 from programs.serving import free_port
 from sgl_proxythinker import cpu
 
@@ -39,12 +39,6 @@ DEVICE = (
 )  # fmt: skip
 # Small pools: the requests are small, and so is the host.
 COMMON = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
-
-
-def skip_without_ranks(ranks: int) -> None:
-    """On a GPU a rank is a GPU of its own."""
-    if ON_GPU and torch.cuda.device_count() < ranks:
-        pytest.skip(f"needs {ranks} GPUs")
 
 
 def picture(seed: int, width: int = 84, height: int = 84) -> Image.Image:
@@ -106,9 +100,11 @@ class Server:
 def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[str]:
     """The command line of a server with our plugin."""
     paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
+    ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1
+    is_crowded = ON_GPU and ranks > torch.cuda.device_count()
+    launcher = (ranks_share_gpus.__file__,) if is_crowded else ("-m", "sglang.launch_server")
     return [
-        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker",
-        "--model-path", str(base), *paths, *flags,
+        sys.executable, *launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from programs.random_triple import make_triple
-from servers import COMMON, Server, command, serving, skip_without_ranks
+from servers import COMMON, Server, command, serving
 from sgl_proxythinker.dead_ranks import name_roles, tell_of_dead_ranks
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.roles import Role
@@ -63,7 +63,6 @@ def start_endless(server: Server) -> requests.Response:
     ids=["the amateur's in split, idle", "the expert's in dedicated, while a request runs"],
 )
 def test_a_killed_rank_ends_the_server_and_is_named(triple, tmp_path, placement, ranks, killed, models, busy):
-    skip_without_ranks(ranks)
     flags = (*COMMON, "--tp-size", str(ranks), "--proxy-placement", placement)
     arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
     with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
