@@ -19,8 +19,6 @@ import torch
 
 ENVIRONMENT = {
     "SGLANG_ONE_VISIBLE_DEVICE_PER_PROCESS": "1",
-    # Ranks on one GPU see each other's memory as taken.
-    "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0",
     "NCCL_NET": "Socket",
     "NCCL_SOCKET_IFNAME": "lo",
 }

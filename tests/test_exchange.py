@@ -6,6 +6,7 @@ Run as a script, this file is those processes: SGLang is imported once and the r
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,7 +145,9 @@ def main() -> None:
 @pytest.fixture(scope="module")
 def told():
     """What each rank saw of each scenario: {scenario: [rank 0's, rank 1's, ...]}."""
-    env = clean_environment({"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parent.parent)})
+    # Where tests run from a checkout that is not installed, SGLang may be on this path too.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    env = clean_environment({"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path})
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, timeout=2 * WITHIN_S)
     assert run.returncode == 0, run.stderr[-3000:]
     by_rank = json.loads(run.stdout.splitlines()[-1])
