@@ -60,7 +60,7 @@ def test_unequal_heads_give_the_oracles_tokens(small, reference):
 
 def test_retracted_requests_give_the_oracles_tokens(small, reference):
     """Long answers that together need several times the room, in one burst."""
-    cases = [Case(f"Say number {index}", alpha=index / 4) for index in range(16)]
+    cases = [Case(f"Say number {index}", alpha=index / 8) for index in range(16)]
     with ThreadPoolExecutor(len(cases)) as pool:
         # Every other one asks for a trace, which must lose no token where a request is retracted.
         answers = list(pool.map(lambda case, trace: _long_answer(small, case, trace), cases, [True, False] * 8))
