@@ -29,6 +29,7 @@ from benchmarks.engines import Decode, Plan, measure_engine, read_memory, read_s
 from benchmarks.layout import Layout, Shard, add_arguments, layout_of
 from benchmarks.lines import append_line, read_lines
 from benchmarks.weightless import BYTES_PER_WEIGHT, DIMENSIONS, write_weightless
+from programs.shared_gpus import share_gpus
 
 GIB = 1 << 30
 CONFIGURATIONS = ("plain-base", "plain-proxy", "guided")
@@ -73,7 +74,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--attention-backend", default=None)
     parser.add_argument("--mem-fraction-static", type=float, default=None, help="default: SGLang's choice")
+    parser.add_argument("--max-total-tokens", type=int, default=None, help="default: what fits")
     parser.add_argument("--disable-custom-all-reduce", action="store_true")
+    parser.add_argument(
+        "--gpu-of-rank",
+        type=gpu_numbers,
+        metavar="0,1,1",
+        help="GPUs of the guided engine's ranks, which may share one (programs.shared_gpus): for want of GPUs",
+    )
     parser.add_argument("--cpu", action="store_true", help="float32 on the CPU, to rehearse")
     parser.add_argument("--only", choices=CONFIGURATIONS, action="append", help="repeat for more; default: all three")
     parser.add_argument("--out", type=Path, default=Path("results/guided_cost.jsonl"), help="JSON lines, appended")
@@ -86,6 +94,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def integers(text: str) -> tuple[int, ...]:
     return tuple(sorted(filter(None, map(int, text.split(",")))))
+
+
+def gpu_numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def pair(text: str) -> tuple[int, int]:
@@ -105,6 +117,8 @@ def run_engine(args: argparse.Namespace) -> None:
     if args.child == "plain-proxy":
         path = write_weightless(args.models / f"{args.proxy}-expert", args.proxy)
     if args.child == "guided":
+        if args.gpu_of_rank:
+            share_gpus(args.gpu_of_rank)
         expert, amateur = (
             write_weightless(args.models / f"{args.proxy}-{role}", args.proxy) for role in ("expert", "amateur")
         )
@@ -123,11 +137,12 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The same for all three configurations, but for the number of ranks."""
-    batches = plan_of(args).batches
+    batches, shares_gpus = plan_of(args).batches, args.gpu_of_rank is not None
     optional = {
         "attention_backend": args.attention_backend,
         "mem_fraction_static": args.mem_fraction_static,
-        "disable_custom_all_reduce": args.disable_custom_all_reduce or None,
+        "max_total_tokens": args.max_total_tokens,
+        "disable_custom_all_reduce": args.disable_custom_all_reduce or args.child == "guided" and shares_gpus or None,
         "cuda_graph_bs_decode": None if args.cpu else list(batches),
         "device": "cpu" if args.cpu else None,
     }
@@ -197,7 +212,7 @@ def setting_of(args: argparse.Namespace, where: dict[str, Any]) -> dict[str, Any
         "prefill": list(args.prefill),
         "machine": where["machine"],
         "commit": where["commit"],
-    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size")}
+    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size", "gpu_of_rank")}
 
 
 def setting_layout(setting: dict[str, Any]) -> Layout:
@@ -286,7 +301,7 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
     models = [configuration, ranks_of(setting, configuration)]
     if configuration == "guided":
         # It has a table of its own for each plain base that it was to be compared with.
-        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base")]
+        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base"), setting.get("gpu_of_rank")]
     return json.dumps(models + [setting[name] for name in named])
 
 

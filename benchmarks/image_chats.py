@@ -13,15 +13,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import Server, base_folder, data_url, picture, user_turn
+from benchmarks.servers import Server, base_folder
 
 NAME = "image_chats"
 ENGINES = ("plain", "guided")
-WARM_UP_CHATS = 8
 CLIENT_WITHIN_S = 600
 # Of the client's result.
 MEASURED = (
@@ -50,20 +48,16 @@ def workload(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One record for each alpha; a plain server has one, without an alpha."""
-    for alpha in args.alphas if server.guided else (None,):
-        warm_up(server, args, alpha)
+    for number, alpha in enumerate(args.alphas if server.guided else (None,), start=1):
+        # A server's first load of this kind takes longer than its second one, also where single requests warmed it.
+        run_client(server, args, alpha, seed=0)
         server.flush_cache()
-        yield {"alpha": alpha, **run_client(server, args, alpha)}
+        # Other pictures in each run: embeddings of known ones would be found cached.
+        yield {"alpha": alpha, **run_client(server, args, alpha, seed=number)}
 
 
-def warm_up(server: Server, args: argparse.Namespace, alpha: float | None) -> None:
-    """Kernels are compiled and caches of shapes filled by other chats than those that are timed."""
-    images = [data_url(picture(seed, *args.image)) for seed in range(WARM_UP_CHATS)]
-    with ThreadPoolExecutor(WARM_UP_CHATS) as pool:
-        list(pool.map(lambda image: server.generate(user_turn("Hi", 1), [image], alpha or 0, max_new_tokens=8), images))
-
-
-def run_client(server: Server, args: argparse.Namespace, alpha: float | None) -> dict[str, Any]:
+def run_client(server: Server, args: argparse.Namespace, alpha: float | None, seed: int) -> dict[str, Any]:
+    """Send all chats, with the pictures and texts of `seed`; what of the client's result is kept."""
     height, width = args.image
     result_file, log = (args.out.with_suffix(f".bench_serving.{ending}") for ending in ("json", "log"))
     result_file.unlink(missing_ok=True)
@@ -82,15 +76,14 @@ def run_client(server: Server, args: argparse.Namespace, alpha: float | None) ->
         "random-output-len": args.chat_tokens,
         "random-range-ratio": 1,  # all lengths are the same
         "warmup-requests": 0,  # its warm-up is one of the chats that are timed
-        # Other pictures in each run of a server: their embeddings would be found cached.
-        "seed": 1 + (0 if alpha is None else args.alphas.index(alpha)),
+        "seed": seed,
         "output-file": result_file,
     }
     if alpha is not None:
         flags["extra-request-body"] = json.dumps({"custom_params": {"proxy_alpha": alpha}})
     command = [sys.executable, "-m", "benchmarks.bench_client", "--disable-tqdm"]
     command += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    print(f"  {args.chats} image chats, alpha {alpha}: log in {log}", flush=True)
+    print(f"  {args.chats} image chats, alpha {alpha}, seed {seed}: log in {log}", flush=True)
     with log.open("a") as output:
         subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=CLIENT_WITHIN_S, check=True)
     result = read_result(result_file, args.chats)

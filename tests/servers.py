@@ -21,7 +21,6 @@ import requests
 import torch
 from PIL import Image
 
-import ranks_share_gpus
 from programs.serving import free_port
 from sgl_proxythinker import cpu
 
@@ -102,16 +101,16 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
     paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
     ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1
     is_crowded = ON_GPU and ranks > torch.cuda.device_count()
-    launcher = (ranks_share_gpus.__file__,) if is_crowded else ("-m", "sglang.launch_server")
+    launcher = "programs.shared_gpus" if is_crowded else "sglang.launch_server"
     return [
-        sys.executable, *launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
+        sys.executable, "-m", launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
     ]  # fmt: skip
 
 
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
     ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
-    # Servers of several workers, and ranks of one server, may share a GPU, and see each other's memory as taken.
+    # Servers of several workers share a GPU, and see each other's memory as taken.
     shared = {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"} if ON_GPU else {}
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cases import LOGPROB_TOLERANCE, assert_same_tokens
+from cases import assert_same_tokens, logprob_tolerance
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
 from servers import ON_GPU, picture
@@ -159,12 +159,13 @@ def test_choices_are_scored_on_the_engine(backend, triple):
         s += "The answer is"
         s += proxy_gen("choice", alpha=alpha, choices=[" right", " 42"])
 
-    scores = [choose.run(alpha, backend=backend).get_meta_info("choice")["input_token_logprobs"] for alpha in (0, 2.0)]
+    alphas = (0, 2.0)
+    scores = [choose.run(alpha, backend=backend).get_meta_info("choice")["input_token_logprobs"] for alpha in alphas]
     base = Reference(triple.base, triple.base, triple.base)
     prompt = PLACE + "The answer is"
     ids = base.tokenizer(prompt)["input_ids"]
     tokens = base.tokenizer(prompt + " right")["input_ids"][len(ids) :]
     rows = base.fused_logits(prompt, [picture(3)], tokens[:-1], alpha=0.0).log_softmax(-1)
     wanted = [rows[at, token].item() for at, token in enumerate(tokens)]
-    for scored in scores:  # equal proxies: the base's, at any alpha
-        assert [logprob for logprob, *_ in scored[0]] == pytest.approx(wanted, abs=max(2e-2, LOGPROB_TOLERANCE))
+    for alpha, scored in zip(alphas, scores, strict=True):  # equal proxies: the base's, at any alpha
+        assert [logprob for logprob, *_ in scored[0]] == pytest.approx(wanted, abs=logprob_tolerance(alpha))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cases import LOGPROB_TOLERANCE, Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
+from cases import Case, ask_all, assert_agrees, assert_same_tokens, logprob_tolerance, mixed_cases, oracle_answer
 from programs.random_triple import UNEQUAL, make_triple
 from programs.reference_hf import Reference
 from servers import DEVICE, command, serving
@@ -140,7 +140,7 @@ def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
     assert_same_tokens(response.json()["output_ids"], oracle)
     trace = response.json()["meta_info"]["proxy_trace"]
     assert trace["expert_logprob"] == trace["js_nats"] == [None] * 8, "what is no number is null, not a wrong number"
-    assert trace["base_logprob"] == pytest.approx(oracle.logprobs, abs=LOGPROB_TOLERANCE)
+    assert trace["base_logprob"] == pytest.approx(oracle.logprobs, abs=logprob_tolerance())
     assert trace["fused_logprob"] == trace["base_logprob"] and None not in trace["amateur_logprob"]
 
 

@@ -10,6 +10,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
+from cases import logprob_tolerance
 from programs.serving import free_port
 from servers import chat_messages, picture
 from sgl_proxythinker import ProxyBackend, proxy_gen
@@ -110,8 +111,8 @@ def test_the_amateur_may_have_a_weight_of_its_own(guided):
     def scores(**weights):
         return chosen.run(backend=backend, **weights).get_meta_info("answer")["normalized_prompt_logprobs"]
 
-    assert scores(amateur_alpha=0) == pytest.approx(scores(alpha=2.0, amateur_alpha=0), abs=1e-4)
-    assert scores(amateur_alpha=0) != pytest.approx(scores(alpha=2.0), abs=1e-2)
+    assert scores(amateur_alpha=0) == pytest.approx(scores(alpha=2.0, amateur_alpha=0), abs=logprob_tolerance(2.0))
+    assert scores(amateur_alpha=0) != pytest.approx(scores(alpha=2.0), abs=2 * logprob_tolerance(2.0))
     with pytest.raises(RequestError, match="proxy_amateur_alpha is 11"):
         proxy_gen("answer", amateur_alpha=11)
 
@@ -247,7 +248,7 @@ def test_choices_are_scored_under_the_fused_distribution(backend, reference, alp
         assert [token for _, token, _ in scored] == tokens
         rows = reference.fused_logits(prompt, list(pictures), tokens[:-1], alpha=alpha).log_softmax(-1)
         wanted = [rows[at, token].item() for at, token in enumerate(tokens)]
-        assert [logprob for logprob, _, _ in scored] == pytest.approx(wanted, abs=2e-2)
+        assert [logprob for logprob, _, _ in scored] == pytest.approx(wanted, abs=logprob_tolerance(alpha))
         best.append(sum(wanted) / len(wanted))
     assert choice == choices[best.index(max(best))]
 

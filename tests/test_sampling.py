@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cases import CLOSE_CALL
+from cases import CLOSE_CALL, logprob_tolerance
 from chi_square import SIGNIFICANCE, p_value, softmax
 from servers import chat_messages, picture
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.xdist_group("guided")
 PROMPT = "Say"
 ALPHA = 0.7
 DRAWS = 3000
+NEAR = logprob_tolerance(ALPHA)
 
 
 @pytest.fixture(scope="module")
@@ -189,11 +190,11 @@ def test_logprobs_are_of_the_fused_distribution(guided, reference):
     meta = answer["meta_info"]
     fused = reference.fused_logits(PROMPT, continuation=answer["output_ids"][:-1], alpha=ALPHA).log_softmax(-1)
     for step, token in enumerate(answer["output_ids"]):
-        assert meta["output_token_logprobs"][step][0] == pytest.approx(float(fused[step, token]), abs=1e-3)
+        assert meta["output_token_logprobs"][step][0] == pytest.approx(float(fused[step, token]), abs=NEAR)
         top = fused[step].topk(3)
         assert [entry[1] for entry in meta["output_top_logprobs"][step]] == top.indices.tolist()
         for (logprob, token_id, _), wanted in zip(meta["output_token_ids_logprobs"][step], (7, 8), strict=True):
-            assert token_id == wanted and logprob == pytest.approx(float(fused[step, wanted]), abs=1e-3)
+            assert token_id == wanted and logprob == pytest.approx(float(fused[step, wanted]), abs=NEAR)
 
 
 def test_scoring_the_next_token_without_generating_is_guided(guided, reference):
@@ -204,4 +205,4 @@ def test_scoring_the_next_token_without_generating_is_guided(guided, reference):
     )  # fmt: skip
     fused = reference.fused_logits(PROMPT, alpha=ALPHA)[0].log_softmax(-1)
     scored = {token: logprob for logprob, token, _ in answer["meta_info"]["output_token_ids_logprobs"][0]}
-    assert scored == {token: pytest.approx(float(fused[token]), abs=1e-3) for token in (5, 6)}
+    assert scored == {token: pytest.approx(float(fused[token]), abs=NEAR) for token in (5, 6)}

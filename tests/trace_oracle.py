@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from cases import LOGPROB_TOLERANCE
+from cases import logprob_tolerance
 from programs.reference_hf import Prompt, Reference
 
 
@@ -22,9 +22,10 @@ def assert_is_the_oracles(
     rows = reference.logits(prompt, pictures, trace["token_id"][:-1])
     rows = (*rows, reference.fuse(*rows, alpha, amateur_alpha))
     base, expert, amateur, fused = (row[:, :known].double().log_softmax(-1) for row in rows)
+    weights = (alpha, alpha if amateur_alpha is None else amateur_alpha)
     for name, logprobs in zip(("base", "expert", "amateur", "fused"), (base, expert, amateur, fused), strict=True):
         wanted = logprobs.gather(1, tokens[:, None])[:, 0]
-        _assert_near(trace[f"{name}_logprob"], wanted, name)
+        _assert_near(trace[f"{name}_logprob"], wanted, name, weights if name == "fused" else ())
     middle = (expert.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
     _assert_near(trace["js_nats"], sum((p.exp() * (p - middle)).sum(-1) for p in (expert, amateur)) / 2, "js_nats")
     # On a GPU, in 16 bits, another id may be as likely within the tolerance.
@@ -33,6 +34,6 @@ def assert_is_the_oracles(
     assert trace["flipped"] == (tokens != top1).tolist()
 
 
-def _assert_near(told: list[float], wanted: torch.Tensor, name: str) -> None:
+def _assert_near(told: list[float], wanted: torch.Tensor, name: str, weights: tuple[float, ...] = ()) -> None:
     worst = (torch.tensor(told, dtype=torch.float64) - wanted).abs().max().item()
-    assert worst < LOGPROB_TOLERANCE, f"{name} is off by {worst:.5f} at worst"
+    assert worst < logprob_tolerance(*weights), f"{name} is off by {worst:.5f} at worst"
