@@ -111,9 +111,11 @@ def speedup_table(result: dict[str, Any]) -> str:
 def title(setting: dict[str, Any]) -> str:
     layout = setting_layout(setting)
     plain = ranks_of(setting, "plain-base")[0][0].tp_size
+    gpus = setting.get("gpu_of_rank")
+    shared_gpus = f"; ranks on GPUs {', '.join(map(str, gpus))}, through sockets" if gpus else ""
     return (
         f"{layout.base} + 2 x {layout.proxy}, {layout.tp_size} x `{layout.placement}` (base TP {layout.base_ranks}, "
-        f"proxies TP {layout.proxy_ranks}; plain TP {plain})"
+        f"proxies TP {layout.proxy_ranks}; plain TP {plain}{shared_gpus})"
     )
 
 

@@ -56,18 +56,16 @@ LAYOUTS = {
         "dedicated", ("--tp-size", "3"), ("base", "expert", "amateur"),
         in_file={"placement": "dedicated", "tp_size": 1, "expert": {"load_format": "safetensors", "revision": "main"}},
     ),
+    "shared over four": Layout(
+        "shared", ("--tp-size", "4", "--proxy-placement", "shared"), ("base expert amateur",) * 4
+    ),
+    "split over four": Layout(
+        "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
+    ),
+    "dedicated over four": Layout(
+        "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
+    ),
 }  # fmt: skip
-if ON_GPU:  # with gloo, four ranks on two cores take half an hour
-    everything = "base expert amateur"
-    LAYOUTS |= {
-        "shared over four": Layout("shared", ("--tp-size", "4", "--proxy-placement", "shared"), (everything,) * 4),
-        "split over four": Layout(
-            "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
-        ),
-        "dedicated over four": Layout(
-            "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
-        ),
-    }
 
 
 @pytest.fixture(scope="module")
