@@ -34,6 +34,7 @@ from programs.shared_gpus import share_gpus
 GIB = 1 << 30
 CONFIGURATIONS = ("plain-base", "plain-proxy", "guided")
 MIXED_FROM = 8  # the smallest batch that is also measured mixed
+SINCE_SHARED_GPUS = ("gpu_of_rank", "max_total_tokens")  # of a setting; older lines have none
 ALLOWED = 1.03  # what rows at alpha 0 may cost, over a plain base's
 
 
@@ -89,7 +90,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--commit", default=None, help="default: git's, else $COMMIT")
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help="print the tables of FILE and stop")
     parser.add_argument("--child", choices=CONFIGURATIONS, default=None, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.gpu_of_rank:
+        if len(args.gpu_of_rank) != args.tp_size or args.cpu:
+            parser.error(f"--gpu-of-rank names the GPU of each of the {args.tp_size} ranks of --tp-size, not on --cpu")
+        # Of all engines: they are to differ in nothing else.
+        args.disable_custom_all_reduce = True
+    return args
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -137,12 +144,12 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 def engine_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The same for all three configurations, but for the number of ranks."""
-    batches, shares_gpus = plan_of(args).batches, args.gpu_of_rank is not None
+    batches = plan_of(args).batches
     optional = {
         "attention_backend": args.attention_backend,
         "mem_fraction_static": args.mem_fraction_static,
         "max_total_tokens": args.max_total_tokens,
-        "disable_custom_all_reduce": args.disable_custom_all_reduce or args.child == "guided" and shares_gpus or None,
+        "disable_custom_all_reduce": args.disable_custom_all_reduce or None,
         "cuda_graph_bs_decode": None if args.cpu else list(batches),
         "device": "cpu" if args.cpu else None,
     }
@@ -212,7 +219,7 @@ def setting_of(args: argparse.Namespace, where: dict[str, Any]) -> dict[str, Any
         "prefill": list(args.prefill),
         "machine": where["machine"],
         "commit": where["commit"],
-    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size", "gpu_of_rank")}
+    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size", *SINCE_SHARED_GPUS)}
 
 
 def setting_layout(setting: dict[str, Any]) -> Layout:
@@ -249,7 +256,8 @@ def kv_account(
         )
     budget, weights = memory["free_before_gib"] * start["mem_fraction_static"], memory["weights_gib"]["sum"]
     kv = start["tokens"] * token_bytes / GIB
-    gpus = query_gpus("memory.used", "memory.free")[: setting["tp_size"]]
+    gpus = query_gpus("memory.used", "memory.free")
+    gpus = [gpus[number] for number in sorted({*(setting["gpu_of_rank"] or range(setting["tp_size"]))}) if gpus]
     return memory | {
         "token_bytes_sum": token_bytes,
         "kv_gib": round(kv, 2),
@@ -301,7 +309,8 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
     models = [configuration, ranks_of(setting, configuration)]
     if configuration == "guided":
         # It has a table of its own for each plain base that it was to be compared with.
-        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base"), setting.get("gpu_of_rank")]
+        models += [setting_layout(setting).placement, ranks_of(setting, "plain-base")]
+        models += [setting.get(name) for name in SINCE_SHARED_GPUS]
     return json.dumps(models + [setting[name] for name in named])
 
 

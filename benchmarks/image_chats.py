@@ -49,7 +49,7 @@ def workload(args: argparse.Namespace) -> dict[str, Any]:
 def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One record for each alpha; a plain server has one, without an alpha."""
     for number, alpha in enumerate(args.alphas if server.guided else (None,), start=1):
-        # A server's first load of this kind takes longer than its second one, also where single requests warmed it.
+        # A server that has answered such a load before is faster, also where a few requests warmed the other.
         run_client(server, args, alpha, seed=0)
         server.flush_cache()
         # Other pictures in each run: embeddings of known ones would be found cached.
@@ -57,7 +57,7 @@ def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]
 
 
 def run_client(server: Server, args: argparse.Namespace, alpha: float | None, seed: int) -> dict[str, Any]:
-    """Send all chats, with the pictures and texts of `seed`; what of the client's result is kept."""
+    """Send all chats, with the pictures and texts of `seed`; return the `MEASURED` part of the client's result."""
     height, width = args.image
     result_file, log = (args.out.with_suffix(f".bench_serving.{ending}") for ending in ("json", "log"))
     result_file.unlink(missing_ok=True)

@@ -1,21 +1,20 @@
 """SGLang with more ranks than GPUs, to try a layout where there are too few: `launch_server`, and its arguments.
 
-    python -m programs.shared_gpus --plugin proxythinker --tp-size 4 --proxy-placement dedicated --model-path ...
+    python -m programs.shared_gpus --plugin proxythinker --tp-size 4 --proxy-placement dedicated \\
+        --max-total-tokens 8192 --model-path ...
 
 The ranks take the GPUs in turn. NCCL takes no two ranks of a host on one GPU, so each rank calls itself a host, and
 they talk through sockets: slow where much is said, but with the collectives, graphs and streams of a server whose ranks
-have GPUs of their own.
+have GPUs of their own. Each rank takes what is free for keys and values: say how many tokens, or the first takes all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
-from unittest.mock import patch
 
 import torch
 
@@ -26,15 +25,16 @@ ENVIRONMENT = {
     "NCCL_NET": "Socket",
     "NCCL_SOCKET_IFNAME": "lo",
 }
-# SGLang's own all-reduce writes into the memory of the other ranks' GPUs.
-FLAG = "--disable-custom-all-reduce"
+# SGLang's own writes into the memory of the other ranks' GPUs.
+NO_CUSTOM_ALL_REDUCE = "--disable-custom-all-reduce"
 
 
-def share_gpus(gpu_of_rank: Sequence[int]) -> None:
-    """From here on, ranks that SGLang starts from this process see one GPU each, and may share it.
+def share_gpus(gpus: Sequence[int]) -> None:
+    """From here on, each rank that SGLang starts from this process sees one GPU, which it may share.
 
     Args:
-        gpu_of_rank: the number of each rank's GPU, among those that this process sees.
+        gpus: those of the ranks 0, 1, ...; after the last one comes the first again. Numbers among those that this
+            process sees.
     """
     from sglang.srt.entrypoints import engine
 
@@ -42,17 +42,20 @@ def share_gpus(gpu_of_rank: Sequence[int]) -> None:
     choose = engine.maybe_reindex_device_id
 
     @contextlib.contextmanager
-    def choose_shared(rank: int) -> Iterator[int]:
-        with patch.dict(os.environ, NCCL_HOSTID=f"rank-{rank}"), choose(gpu_of_rank[rank]) as gpu:
+    def choose_shared(number: int) -> Iterator[int]:
+        """Around SGLang's choice of what a rank's process sees; `number` is the GPU that the rank would have."""
+        os.environ["NCCL_HOSTID"] = f"rank-{number}"
+        with choose(gpus[number % len(gpus)]) as gpu:
             yield gpu
 
     engine.maybe_reindex_device_id = choose_shared
 
 
 def main() -> None:
-    ranks = int(sys.argv[sys.argv.index("--tp-size") + 1])
-    share_gpus(list(itertools.islice(itertools.cycle(range(torch.cuda.device_count())), ranks)))
-    sys.argv.append(FLAG)
+    if not torch.cuda.device_count():
+        sys.exit("there is no GPU to share; on a CPU ranks need none: python -m sglang.launch_server")
+    share_gpus(range(torch.cuda.device_count()))
+    sys.argv.append(NO_CUSTOM_ALL_REDUCE)
     runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)
 
 

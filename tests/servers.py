@@ -22,9 +22,10 @@ import torch
 from PIL import Image
 
 from programs.serving import free_port
+from programs.shared_gpus import ENVIRONMENT
 from sgl_proxythinker import cpu
 
-READY_WITHIN_S = 420  # imports in three processes on two busy cores; a bound, not a measurement
+READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300
 
 # On a GPU the same tests run with decode graphs and overlap. SGLang's normalisation kernels take 16 bits only there,
@@ -111,7 +112,8 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
     ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
     # Servers of several workers share a GPU, and see each other's memory as taken.
-    shared = {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"} if ON_GPU else {}
+    name = "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"
+    shared = {name: ENVIRONMENT[name]} if ON_GPU else {}
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})
 
 

@@ -10,7 +10,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
-from cases import logprob_tolerance
+from cases import ROUNDING, logprob_tolerance
 from programs.serving import free_port
 from servers import chat_messages, picture
 from sgl_proxythinker import ProxyBackend, proxy_gen
@@ -111,8 +111,8 @@ def test_the_amateur_may_have_a_weight_of_its_own(guided):
     def scores(**weights):
         return chosen.run(backend=backend, **weights).get_meta_info("answer")["normalized_prompt_logprobs"]
 
-    assert scores(amateur_alpha=0) == pytest.approx(scores(alpha=2.0, amateur_alpha=0), abs=logprob_tolerance(2.0))
-    assert scores(amateur_alpha=0) != pytest.approx(scores(alpha=2.0), abs=2 * logprob_tolerance(2.0))
+    assert scores(amateur_alpha=0) == pytest.approx(scores(alpha=2.0, amateur_alpha=0), abs=ROUNDING)
+    assert scores(amateur_alpha=0) != pytest.approx(scores(alpha=2.0), abs=5e-2)
     with pytest.raises(RequestError, match="proxy_amateur_alpha is 11"):
         proxy_gen("answer", amateur_alpha=11)
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cases import CLOSE_CALL, logprob_tolerance
+from cases import CLOSE_CALL, logprob_tolerance, sure_tokens
 from chi_square import SIGNIFICANCE, p_value, softmax
 from servers import chat_messages, picture
 
@@ -178,7 +178,9 @@ def test_n_samples_share_the_prompt_of_several_images(guided, reference):
     answer = guided.chat(messages, ALPHA, n=3, temperature=0)
     texts = {choice["message"]["content"] for choice in answer["choices"]}
     oracle = reference.generate(messages, [picture(31), picture(32)], alpha=ALPHA, max_new_tokens=16)
-    assert texts == {oracle.text.replace("<|im_end|>", "")}
+    assert len(texts) == 1
+    if sure_tokens(oracle) == len(oracle.token_ids):
+        assert texts == {oracle.text.replace("<|im_end|>", "")}
     assert all(choice["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1 for choice in answer["choices"])
 
 
@@ -192,7 +194,8 @@ def test_logprobs_are_of_the_fused_distribution(guided, reference):
     for step, token in enumerate(answer["output_ids"]):
         assert meta["output_token_logprobs"][step][0] == pytest.approx(float(fused[step, token]), abs=NEAR)
         top = fused[step].topk(3)
-        assert [entry[1] for entry in meta["output_top_logprobs"][step]] == top.indices.tolist()
+        ids = [entry[1] for entry in meta["output_top_logprobs"][step]]
+        assert len(set(ids)) == 3 and fused[step, ids].tolist() == pytest.approx(top.values.tolist(), abs=NEAR)
         for (logprob, token_id, _), wanted in zip(meta["output_token_ids_logprobs"][step], (7, 8), strict=True):
             assert token_id == wanted and logprob == pytest.approx(float(fused[step, wanted]), abs=NEAR)
 

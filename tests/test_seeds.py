@@ -6,12 +6,11 @@ SGLang honours seeds with `--enable-deterministic-inference`, whose kernels give
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from chi_square import SIGNIFICANCE, p_value, softmax
-from servers import COMMON, ON_GPU, command, serving
+from servers import COMMON, ON_GPU, chat_messages, command, serving
 
 pytestmark = [
     pytest.mark.xdist_group("seeds"),
@@ -30,33 +29,40 @@ def seeded(triple, tmp_path_factory):
         yield server
 
 
-def draw(server, seed: int, alpha: float, text: str = "Tell") -> list[int]:
-    params = {"temperature": 1.0, "max_new_tokens": TOKENS, "ignore_eos": True, "sampling_seed": seed}
-    params["custom_params"] = {"proxy_alpha": alpha}
-    return server.generate(text=text, sampling_params=params)["output_ids"]
+def params(seed: int, alpha: float) -> dict:
+    sampling = {"temperature": 1.0, "max_new_tokens": TOKENS, "ignore_eos": True, "sampling_seed": seed}
+    return sampling | {"custom_params": {"proxy_alpha": alpha}}
+
+
+def draw(server, *asked: dict) -> list[list[int]]:
+    """The tokens of requests that share their batches."""
+    answers = server.generate(text=["Tell"] * len(asked), sampling_params=list(asked))
+    return [answer["output_ids"] for answer in answers]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
 def test_a_seed_draws_the_same_tokens_alone_and_in_a_crowd(seeded, alpha):
-    alone = draw(seeded, 7, alpha)
-    with ThreadPoolExecutor(12) as pool:
-        again = pool.submit(draw, seeded, 7, alpha)
-        # Others of all kinds, some with the same seed.
-        others = [pool.submit(draw, seeded, 7 + i % 2, i / 4 - 1, f"Say {i}") for i in range(11)]
-    assert again.result() == alone
-    assert len({tuple(other.result()) for other in others}) == 11
+    [alone] = draw(seeded, params(7, alpha))
+    others = [params(8 + number, number / 4 - 1) for number in range(11)]
+    crowd = draw(seeded, *others[:5], params(7, alpha), *others[5:])
+    assert crowd[5] == alone
+    assert len({tuple(tokens) for tokens in crowd}) == 12, "other seeds draw other tokens"
 
 
-def test_other_seeds_draw_other_tokens(seeded):
-    assert len({tuple(draw(seeded, seed, 0.5)) for seed in range(8)}) == 8
+def test_a_seed_in_chat_is_a_seed(seeded):
+    def ask(seed: int) -> str:
+        answer = seeded.chat(chat_messages("Tell"), 0.5, temperature=1.0, seed=seed, max_tokens=TOKENS)
+        return answer["choices"][0]["message"]["content"]
+
+    first = ask(7)
+    assert ask(7) == first != ask(8)
 
 
 def test_seeds_draw_from_the_fused_distribution(seeded, reference):
     fused, base = (
-        softmax(reference.fused_logits("Say", alpha=alpha)[0, : len(reference.tokenizer)]) for alpha in (0.7, 0.0)
+        softmax(reference.fused_logits("Tell", alpha=alpha)[0, : len(reference.tokenizer)]) for alpha in (0.7, 0.0)
     )
-    params = {"max_new_tokens": 1, "temperature": 1.0, "custom_params": {"proxy_alpha": 0.7}}
-    asked = [{**params, "sampling_seed": seed} for seed in range(DRAWS)]
-    drawn = Counter(answer["output_ids"][0] for answer in seeded.generate(text=["Say"] * DRAWS, sampling_params=asked))
+    asked = [params(seed, 0.7) | {"max_new_tokens": 1} for seed in range(DRAWS)]
+    drawn = Counter(first for first, *_ in draw(seeded, *asked))
     assert p_value(drawn, fused) > SIGNIFICANCE
     assert p_value(drawn, base) < 1e-50, "the test could not tell the fused distribution apart"
