@@ -9,9 +9,6 @@ import argparse
 import base64
 import contextlib
 import io
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +22,7 @@ from PIL import Image
 
 from benchmarks import layout
 from benchmarks.weightless import write_weightless
-from programs.serving import free_port
+from programs.server_process import free_port, running, wait_until_ready
 
 # Name of an engine: is it guided, and further flags.
 ENGINES = {
@@ -119,21 +116,14 @@ def serving(args: argparse.Namespace, engine: str) -> Iterator[Server]:
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"\nstarting {engine}: log in {log}", flush=True)
     begin = time.perf_counter()
-    with log.open("wb") as output:
-        # A group of its own, so that it can be ended with everything it spawned; not a session of its own, which would
-        # outlive a command that ran into its time limit.
-        process = subprocess.Popen(
-            command(args, engine, port), stdout=output, stderr=subprocess.STDOUT, process_group=0
-        )  # fmt: skip
-    try:
-        _wait_until_ready(process, log)
+    with running(command(args, engine, port), log) as process:
+        try:
+            wait_until_ready(process, log, START_WITHIN_S)
+        except RuntimeError as error:
+            raise SystemExit(str(error)) from None
         server = Server(f"http://127.0.0.1:{port}", engine, round(time.perf_counter() - begin, 1))
         print(f"  started in {server.start_s} s", flush=True)
         yield server
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
@@ -162,17 +152,6 @@ def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
         sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", *given, *engine_flags,
         *args.server_flags.split(),
     ]  # fmt: skip
-
-
-def _wait_until_ready(process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_WITHIN_S
-    while process.poll() is None and time.monotonic() < deadline:
-        # The log line, not /health: the server answers /health before its warm-up request is done.
-        if "The server is fired up" in log.read_text(errors="replace"):
-            return
-        time.sleep(0.5)
-    end = log.read_text(errors="replace")[-3000:]
-    raise SystemExit(f"server not ready, exit code {process.poll()}; the end of {log}:\n{end}")
 
 
 # What is asked

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import random
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from programs.server_process import free_port, running
 from sgl_proxythinker import tiny_family
 
 # What the start-up log says, in order, and what a person wants to know meanwhile.
@@ -75,18 +72,12 @@ def serving(models: Models, alpha: float, log: Path, console: Console) -> Iterat
             "Serving the tiny trained family: it knows questions about grids of coloured shapes, and only those."
         )
         command += f"{TINY_ON_GPU if torch.cuda.is_available() else TINY_ON_CPU} {TINY_POOL}".split()
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_until_ready(server, log, console)
+    with running(command, log) as server:
+        show_until_ready(server, log, console)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
-def wait_until_ready(server: subprocess.Popen, log: Path, console: Console) -> None:
+def show_until_ready(server: subprocess.Popen, log: Path, console: Console) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Starting the server: importing SGLang", total=None)
@@ -99,12 +90,3 @@ def wait_until_ready(server: subprocess.Popen, log: Path, console: Console) -> N
                 progress.update(task, description=f"Starting the server: {STAGES[reached][1]}")
                 reached += 1
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

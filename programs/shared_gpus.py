@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-ENVIRONMENT = {
+# Processes on one GPU see each other's memory as taken: less is free on one GPU than on another.
+MEMORY_IS_SHARED = {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"}
+ENVIRONMENT = MEMORY_IS_SHARED | {
     "SGLANG_ONE_VISIBLE_DEVICE_PER_PROCESS": "1",
-    # Ranks on one GPU see each other's memory as taken.
-    "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0",
     "NCCL_NET": "Socket",
     "NCCL_SOCKET_IFNAME": "lo",
 }

@@ -15,7 +15,7 @@ MAX_TOKENS = 16
 # runner-up's may differ, and everything after it too.
 CLOSE_CALL = 0.1 if ON_GPU else 0.0
 # How far a model's log probability may be off by what its device rounds.
-ROUNDING = 0.04 if ON_GPU else 2e-4
+ROUNDING = 0.04 if ON_GPU else 1e-4
 
 
 @dataclass(frozen=True)

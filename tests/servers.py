@@ -6,10 +6,8 @@ import base64
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +19,8 @@ import requests
 import torch
 from PIL import Image
 
-from programs.serving import free_port
-from programs.shared_gpus import ENVIRONMENT
+from programs.server_process import end, free_port, running, wait_until_ready
+from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker import cpu
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
@@ -111,9 +109,7 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
     ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
-    # Servers of several workers share a GPU, and see each other's memory as taken.
-    name = "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"
-    shared = {name: ENVIRONMENT[name]} if ON_GPU else {}
+    shared = MEMORY_IS_SHARED if ON_GPU else {}  # by the servers of several workers
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})
 
 
@@ -125,51 +121,24 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
     port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*arguments, *_addresses(port)],
-            stdout=output, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
-        )  # fmt: skip
-    server = Server(f"http://127.0.0.1:{port}", log, process)
-    try:
-        _wait_until_ready(server)
-        yield server
-    finally:
-        _end(process)
+    with running([*arguments, *_addresses(port)], log, clean_environment(env)) as process:
+        wait_until_ready(process, log, READY_WITHIN_S)
+        yield Server(f"http://127.0.0.1:{port}", log, process)
 
 
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a launch that must fail. Returns its exit code and everything it printed."""
     process = subprocess.Popen(
         [*arguments, *_addresses(free_port())],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), process_group=0,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=EXIT_WITHIN_S)
     finally:
-        _end(process)
+        end(process)
     return process.returncode, output.decode(errors="replace")
 
 
 def _addresses(port: int) -> tuple[str, ...]:
     # Left to itself, SGLang picks a port for its ranks a minute before it listens there; another server may be first.
     return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()))
-
-
-def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            break
-        # The log line, not /health: the server answers /health before its warm-up request is done.
-        if "The server is fired up" in server.log_text():
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"server not ready, exit code {server.process.poll()}:\n{server.log_text()[-4000:]}")
-
-
-def _end(process: subprocess.Popen) -> None:
-    # The session's process group is the server and its children, and nothing else.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -118,7 +118,7 @@ def main() -> None:
 
     from sglang.srt.distributed import parallel_state
 
-    from programs.serving import free_port
+    from programs.server_process import free_port
 
     address = f"tcp://127.0.0.1:{free_port()}"
 

@@ -8,7 +8,7 @@ import pytest
 
 from programs.explain import main, page
 from programs.explanation import Answer, Explanation, Token, answer_from_trace
-from programs.serving import free_port
+from programs.server_process import free_port
 from servers import chat_messages, picture
 
 pytestmark = pytest.mark.xdist_group("guided")

@@ -20,7 +20,7 @@ from programs.compare import Comparison
 from programs.describe_then_reason import Conversation
 from programs.look_closer import Closer
 from programs.majority_vote import Majority
-from programs.serving import free_port
+from programs.server_process import free_port
 from programs.think_then_answer import Answered
 from programs.verify_and_revise import Revised
 from servers import clean_environment, picture

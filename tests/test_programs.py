@@ -11,7 +11,7 @@ from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
 from cases import ROUNDING, logprob_tolerance
-from programs.serving import free_port
+from programs.server_process import free_port
 from servers import chat_messages, picture
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError

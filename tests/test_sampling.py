@@ -8,7 +8,7 @@ import torch
 
 from cases import CLOSE_CALL, logprob_tolerance, sure_tokens
 from chi_square import SIGNIFICANCE, p_value, softmax
-from servers import chat_messages, picture
+from servers import ON_GPU, chat_messages, picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -195,6 +195,7 @@ def test_logprobs_are_of_the_fused_distribution(guided, reference):
         assert meta["output_token_logprobs"][step][0] == pytest.approx(float(fused[step, token]), abs=NEAR)
         top = fused[step].topk(3)
         ids = [entry[1] for entry in meta["output_top_logprobs"][step]]
+        assert ON_GPU or ids == top.indices.tolist()
         assert len(set(ids)) == 3 and fused[step, ids].tolist() == pytest.approx(top.values.tolist(), abs=NEAR)
         for (logprob, token_id, _), wanted in zip(meta["output_token_ids_logprobs"][step], (7, 8), strict=True):
             assert token_id == wanted and logprob == pytest.approx(float(fused[step, wanted]), abs=NEAR)

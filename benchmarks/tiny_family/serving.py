@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
-import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from programs.server_process import free_port, running, wait_until_ready
 
 START_WITHIN_S = 600
 # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
@@ -52,29 +50,20 @@ class Launch:
         with contextlib.ExitStack() as stack:
             started = [stack.enter_context(self._started(server, copy)) for copy in range(copies)]
             for process, log, _ in started:
-                _wait_until_ready(process, log)
+                wait_until_ready(process, log, START_WITHIN_S)
             yield [url for _, _, url in started]
 
     @contextlib.contextmanager
     def _started(self, server: str, copy: int) -> Iterator[tuple[subprocess.Popen, Path, str]]:
-        port, log, gpus = _free_port(), self.logs / f"server-{server}-{copy}.log", _gpus()
+        port, log, gpus = free_port(), self.logs / f"server-{server}-{copy}.log", _gpus()
         spread = {"CUDA_VISIBLE_DEVICES": str(copy % gpus)} if gpus > 1 else {}
         command = [
             self.python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *self._models(server),
             *(GPU_FLAGS if gpus else CPU_FLAGS).split(), *self.flags,
-            "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(_free_port()), "--random-seed", "1",
+            "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()), "--random-seed", "1",
         ]  # fmt: skip
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment() | spread, process_group=0
-            )
-        try:
+        with running(command, log, self._environment() | spread) as process:
             yield process, log, f"http://127.0.0.1:{port}"
-        finally:
-            # The group is the server and its children. It is no session of its own, which would outlive this one's.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
     def _models(self, server: str) -> list[str]:
         if server != "guided":
@@ -98,23 +87,3 @@ def _gpus() -> int:
     if not shutil.which("nvidia-smi"):
         return 0
     return len(subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines())
-
-
-def _free_port() -> int:
-    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def _wait_until_ready(process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_WITHIN_S
-    while process.poll() is None and time.monotonic() < deadline:
-        # The log line, not /health: the server answers /health before its warm-up request is done.
-        if "The server is fired up" in log.read_text(errors="replace"):
-            return
-        time.sleep(0.5)
-    end = log.read_text(errors="replace")[-3000:]
-    raise RuntimeError(f"server not ready, exit code {process.poll()}; the end of {log}:\n{end}")

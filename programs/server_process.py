@@ -1,0 +1,71 @@
+"""A server as a child process: started, waited for, and ended with everything that it spawned.
+
+Standard library only: evaluations run it in environments that have no SGLang.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+# The log line, not /health: a server answers /health before its warm-up request is done.
+READY = "The server is fired up"
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server, which may not be ready yet, until the block ends.
+
+    Args:
+        command: its command line.
+        log: the file of all that it prints.
+        env: its environment; None: this process's.
+    """
+    with log.open("wb") as output:
+        # A group of its own, so that it can be ended with everything it spawned; not a session of its own, which would
+        # outlive a command that ran into its time limit.
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, process_group=0)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process that leads a group, and its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen, log: Path, within_s: float) -> None:
+    """Return when the server answers.
+
+    Raises:
+        RuntimeError: it ended before, or the time is over; the message holds the end of its log.
+    """
+    deadline = time.monotonic() + within_s
+    while process.poll() is None and time.monotonic() < deadline:
+        if READY in log.read_text(errors="replace"):
+            return
+        time.sleep(0.5)
+    tail = log.read_text(errors="replace")[-4000:]
+    raise RuntimeError(f"server not ready, exit code {process.poll()}; the end of {log}:\n{tail}")
+
+
+def free_port() -> int:
+    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
