@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import guided_cost, image_chats, oracle_speedup, second_turn, served
-from benchmarks.guided_cost import divided, ranks_of, setting_layout, shown
+from benchmarks import image_chats, oracle_speedup, second_turn, served
+from benchmarks.cost_summary import divided, ranks_of, setting_layout, summaries
+from benchmarks.guided_cost import shown
 from benchmarks.lines import read_lines
 
 # Okabe and Ito's palette, and a dash and a marker of its own for each placement: told apart without colour too.
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="files of JSON lines")
     parser.add_argument("--plot", type=Path, help="PNG: ratio over batch")
     args = parser.parse_args()
-    costs = guided_cost.summaries(read_lines("guided_cost", *args.results))
+    costs = summaries(read_lines("guided_cost", *args.results))
     chats, turns = (
         served.summaries(module.NAME, read_lines(module.NAME, *args.results)) for module in (image_chats, second_turn)
     )
