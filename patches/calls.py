@@ -451,7 +451,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.distributed.parallel_state:graph_capture",
         "(stream=None)",
         "ae0d38eaf7a6",
-        "it enters the groups that are replaced, and no other of more than one rank",
+        "it enters the groups that are replaced, and no other of more than one rank; a partition's stream is given to it",
     ),
     _call(
         "sglang.srt.distributed.bootstrap:init_torch_distributed",
@@ -494,6 +494,18 @@ CALLS: tuple[Upstream, ...] = (
         "(device_module)",
         "a941ad56d464",
         "graphs of models that run at the same time must not share what it hands out",
+    ),
+    _call(
+        "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.capture",
+        "(self)",
+        "e3c9c286c7ce",
+        "the one caller of its module's `graph_capture`, which is replaced to capture on a partition of the GPU",
+    ),
+    _call(
+        "sgl_kernel.spatial:create_greenctx_stream_by_value",
+        "(SM_a, SM_b, device_id=None)",
+        "c65c0f754b21",
+        "a small model beside the base decodes on its first stream",
     ),
     _call(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.execute",

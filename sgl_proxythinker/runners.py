@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.groups import RoleGroup, swapped
 from sgl_proxythinker.memory import GIB
+from sgl_proxythinker.partition import stream_on
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import (
     CaptureHiddenMode,
@@ -24,12 +26,14 @@ from sgl_proxythinker.upstream.runtime import (
     MultiModalStaticCache,
     TpModelWorker,
     create_memory_pool_configurator,
+    decode_cuda_graph_runner,
     draft_server_args_copy,
     envs,
     get_available_gpu_memory,
     get_context,
     get_resources,
     get_world_group,
+    graph_capture,
     input_buffers,
     mm_utils,
 )
@@ -98,6 +102,12 @@ class HostedModel:
             with get_context().preserve_config():
                 get_context().set_server_args(self.server_args)
                 yield
+
+    def capture_on(self, sms: int, *args: Any, **kwargs: Any) -> None:
+        """`init_cuda_graphs`, with decode graphs that run on `sms` SMs of the GPU wherever there are such streams."""
+        stream = stream_on(sms, self.runner.gpu_id)
+        with swapped(decode_cuda_graph_runner, "graph_capture", partial(graph_capture, stream=stream)):
+            self.worker.init_cuda_graphs(*args, **kwargs)
 
     def forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """Upstream's forward of this model, whatever stands in its runner's place."""

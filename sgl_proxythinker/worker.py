@@ -20,6 +20,7 @@ from sgl_proxythinker.fusion import FusedLogits, ShardedLogits, fuse_logits
 from sgl_proxythinker.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.guided_rows import select_rows
 from sgl_proxythinker.memory import KVBudget, ModelMemory, plan_table
+from sgl_proxythinker.partition import sms_by_weights
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.runners import (
@@ -135,8 +136,21 @@ class ProxyWorker(TpModelWorker):
             super().init_cuda_graphs(*args, **kwargs)
         for model in self._beside:
             with model.arguments():
-                model.worker.init_cuda_graphs(*args, **kwargs)
+                if sms := self._sms_beside_base(model):
+                    model.capture_on(sms, *args, **kwargs)
+                else:
+                    model.worker.init_cuda_graphs(*args, **kwargs)
         self._warm_up()
+
+    def _sms_beside_base(self, model: HostedModel) -> int | None:
+        """SMs for the one small model beside the base; None where all decode on the whole GPU.
+
+        Two small models beside it are faster there (benchmarks/LOG.md).
+        """
+        if self.device != "cuda" or len(self._beside) > 1:
+            return None
+        sm_count = torch.cuda.get_device_properties(self.gpu_id).multi_processor_count
+        return sms_by_weights(weight_bytes(model.runner), weight_bytes(self.model_runner), sm_count)
 
     def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
         """One step of the models on this rank and one sample of the fused row, per request of `batch`."""

@@ -1,0 +1,48 @@
+"""The part of a GPU that a small model beside the base decodes on."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+# Green contexts of compute capability 9 are made of so many; those of earlier ones of fewer, which divide it.
+GRANULE = 8
+
+
+def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> int:
+    """SMs on which a small model's decode step takes as long as the base's beside it.
+
+    A decode step is bound by the bytes of its weights. A small model that may use the whole GPU takes half the base's
+    bandwidth until it ends early, and what the base leaves idle after that (tails of matrices, collectives) is lost.
+
+    Args:
+        weight_bytes: the small model's on this rank.
+        base_weight_bytes: the base's on this rank.
+        sm_count: of the GPU.
+
+    Returns:
+        The model's share by bytes, rounded up to a multiple of `GRANULE`, from `GRANULE` on, and never the whole GPU.
+    """
+    share = sm_count * weight_bytes / (weight_bytes + base_weight_bytes)
+    return min(max(math.ceil(share / GRANULE), 1) * GRANULE, (sm_count - 1) // GRANULE * GRANULE)
+
+
+def stream_on(sms: int, device: int) -> torch.cuda.Stream | None:
+    """A stream whose kernels run on `sms` SMs of a GPU, also when they are replayed from a graph on another stream.
+
+    Returns:
+        None where there is no such stream (CUDA driver before 12.4, another vendor's GPU): only speed is lost.
+    """
+    total = torch.cuda.get_device_properties(device).multi_processor_count
+    try:
+        # Can be imported on a machine with a GPU only.
+        from sgl_kernel.spatial import create_greenctx_stream_by_value
+
+        return create_greenctx_stream_by_value(sms, total - sms, device)[0]
+    except (ImportError, RuntimeError) as error:
+        logger.info("proxythinker: no partition of the GPU, small models decode on all of it: %s", error)
+        return None
