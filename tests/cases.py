@@ -14,8 +14,9 @@ MAX_TOKENS = 16
 # Served against oracle. On a GPU the models run in 16 bits: a token whose fused logit is closer than this to the
 # runner-up's may differ, and everything after it too.
 CLOSE_CALL = 0.1 if ON_GPU else 0.0
-# How far a model's log probability may be off by what its device rounds.
-ROUNDING = 0.04 if ON_GPU else 1e-4
+# How far a model's log probability may be off by what its device rounds. The oracle itself in float16 is 0.0125 (root
+# mean square) away from the oracle in float32, 0.06 at most at 960 drawn tokens of each model and 0.13 at any id.
+ROUNDING = 0.1 if ON_GPU else 1e-4
 
 
 @dataclass(frozen=True)

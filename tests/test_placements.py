@@ -188,7 +188,8 @@ def long_answers(reference):
         reference.generate(f"Say number {index}", alpha=alpha, max_new_tokens=LONG, stop_at_eos=False)
         for index, alpha in enumerate(STRENGTHS)
     ]
-    assert sum(map(sure_tokens, answers)) > len(answers) * LONG / 4, "too few tokens are compared"
+    # A fifth of them in the 16 bits of a GPU, all on a CPU.
+    assert sum(map(sure_tokens, answers)) > len(answers) * LONG / 8, "too few tokens are compared"
     return answers
 
 
