@@ -30,6 +30,7 @@ from benchmarks import servers
 from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line, group_by_setting, read_lines
 from benchmarks.weightless import write_weightless
+from programs.pictures import data_url, random_picture
 from programs.reference_hf import Reference
 
 NAME = "oracle_speedup"
@@ -97,7 +98,8 @@ def prompt_of(number: int) -> str:
 
 
 def picture_of(number: int, args: argparse.Namespace) -> Any:
-    return servers.picture(number, *args.image)
+    height, width = args.image
+    return random_picture(number, width, height)
 
 
 def record_of(how: str, seconds: float, prompt_tokens: list[int], args: argparse.Namespace) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def generate(reference: Reference, number: int, args: argparse.Namespace, tokens
 
 def measure_server(server: servers.Server, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """All requests at once, then some of them one after another."""
-    pictures = [servers.data_url(picture_of(number, args)) for number in range(args.requests)]
+    pictures = [data_url(picture_of(number, args)) for number in range(args.requests)]
 
     def ask(number: int) -> int:
         answer = server.generate(prompt_of(number), [pictures[number]], ALPHA, max_new_tokens=args.tokens)

@@ -17,7 +17,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from benchmarks.servers import Server, base_folder, data_url, picture, user_turn
+from benchmarks.servers import Server, base_folder, user_turn
+from programs.pictures import data_url, random_picture
 
 NAME = "second_turn"
 ENGINES = ("guided", "guided-no-cache")
@@ -54,7 +55,9 @@ def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]
 
 def converse(server: Server, args: argparse.Namespace, seed: int, answer_id: int) -> dict[str, Any]:
     """Both turns of a conversation with pictures of its own. An answer of one token ends with its first token."""
-    images = [data_url(picture(args.images * seed + index, *args.image)) for index in range(args.images)]
+    height, width = args.image
+    first = args.images * seed
+    images = [data_url(random_picture(first + index, width, height)) for index in range(args.images)]
     question = user_turn(" b" * args.turn_text, args.images)
     only_word = {"logit_bias": {str(answer_id): 1e4}}
     first = server.generate(question, images, ALPHA, max_new_tokens=args.turn_tokens, **only_word)

@@ -6,9 +6,7 @@ The server's engine is one of `ENGINES`; everything that its command line needs 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import requests
-from PIL import Image
 
 from benchmarks import layout
 from benchmarks.weightless import write_weightless
@@ -160,18 +156,6 @@ def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
 def user_turn(text: str, images: int = 0) -> str:
     """A user's turn and the beginning of the answer to it, as Qwen2.5's chat template has them."""
     return f"<|im_start|>user\n{IMAGE_PLACE * images}{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def picture(seed: int, height: int, width: int) -> Image.Image:
-    """A picture of random colours: any two differ everywhere, so none is cached for another."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def height_x_width(text: str) -> tuple[int, int]:

@@ -11,8 +11,6 @@ On a machine without a GPU it runs on the CPU.
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,6 +28,7 @@ from benchmarks.tiny_family.grading import is_right
 from benchmarks.tiny_family.problems import KINDS, Problem, problems
 from benchmarks.tiny_family.settings import ANSWER_TOKENS
 from benchmarks.tiny_family.wordings import TEST
+from programs.pictures import data_url
 from programs.serving import Models, serving, trained_family
 from programs.terminal import printable
 
@@ -91,10 +90,7 @@ class Answer:
 
 def ask(client: openai.OpenAI, picture: Image.Image, question: str, alpha: float, tokens: int) -> Answer:
     """One greedy answer about one picture, of at most `tokens` tokens."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
+    content = [{"type": "image_url", "image_url": {"url": data_url(picture)}}, {"type": "text", "text": question}]
     started = time.perf_counter()
     answer = client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=tokens,

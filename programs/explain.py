@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import io
 import math
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from programs.command_line import add_alphas, add_question, make_parser, run_com
 from programs.explain_chart import draw
 from programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
 from programs.generation import checked, run_batch, turn
+from programs.pictures import data_url
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.strength import TRACE
 
@@ -84,9 +84,7 @@ def picture_url(picture: Image.Image) -> str:
     """A data URL of an RGB picture, small enough for a page."""
     shown = picture.copy()
     shown.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
-    buffer = io.BytesIO()
-    shown.save(buffer, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(shown, "WEBP", quality=85)
 
 
 def page(explanation: Explanation) -> str:

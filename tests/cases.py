@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from programs.pictures import random_picture
 from programs.reference_hf import Reference, ReferenceOutput
-from servers import ON_GPU, Server, chat_messages, picture
+from servers import ON_GPU, Server, chat_messages
 
 MAX_TOKENS = 16
 # Served against oracle. On a GPU the models run in 16 bits: a token whose fused logit is closer than this to the
@@ -34,7 +35,7 @@ class Case:
 def mixed_cases() -> list[Case]:
     """Image counts 0 to 3, sizes from 2x2 to 8x4 image tokens, prompts from a word to several chunks, five alphas."""
     long_text = "Look at every picture, count what you see, and say it in order. " * 4
-    one, wide, tall = picture(1, 84, 84), picture(2, 224, 112), picture(3, 56, 140)
+    one, wide, tall = random_picture(1, 84, 84), random_picture(2, 224, 112), random_picture(3, 56, 140)
     prompts = [
         ("Hi", ()),
         (long_text, ()),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -13,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openai
 import requests
 import torch
 from PIL import Image
 
+from programs.pictures import data_url
 from programs.server_process import end, free_port, running, wait_until_ready
 from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker import cpu
@@ -37,18 +35,6 @@ DEVICE = (
 )  # fmt: skip
 # Small pools: the requests are small, and so is the host.
 COMMON = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
-
-
-def picture(seed: int, width: int = 84, height: int = 84) -> Image.Image:
-    """A picture of random colours: any two differ everywhere."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def chat_messages(text: str, images: list[Image.Image] = ()) -> list[dict]:

@@ -3,9 +3,10 @@
 import pytest
 
 from cases import assert_same_tokens, logprob_tolerance
+from programs.pictures import random_picture
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import ON_GPU, picture
+from servers import ON_GPU
 
 pytestmark = pytest.mark.xdist_group("engine")
 
@@ -39,7 +40,7 @@ def params(alpha, **options):
 
 def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
     base_alone = Reference(triple.base, triple.base, triple.base)
-    for images in ([], [picture(1)], [picture(1), picture(2, 112, 56)]):
+    for images in ([], [random_picture(1)], [random_picture(1), random_picture(2, 112, 56)]):
         prompt = PLACE * len(images) + "What is it?"
         wanted = base_alone.generate(prompt, images, alpha=0.0, max_new_tokens=12)
         for alpha in (-10, -1.0, 0, 0.5, 10):
@@ -129,7 +130,7 @@ def test_programs_run_on_the_engine(engine, triple):
         s += sgl.user(sgl.image(second) + "And now?")
         s += sgl.assistant(sgl.gen("plain", max_tokens=8, temperature=0))
 
-    pictures = picture(1), picture(2, 112, 56)
+    pictures = random_picture(1), random_picture(2, 112, 56)
     with EngineBackend(engine, default_alpha=0) as backend:
         state = program.run(*pictures, backend=backend)
         assert state.error() is None
@@ -155,7 +156,7 @@ def test_choices_are_scored_on_the_engine(backend, triple):
 
     @sgl.function
     def choose(s, alpha):
-        s += sgl.image(picture(3))
+        s += sgl.image(random_picture(3))
         s += "The answer is"
         s += proxy_gen("choice", alpha=alpha, choices=[" right", " 42"])
 
@@ -165,7 +166,7 @@ def test_choices_are_scored_on_the_engine(backend, triple):
     prompt = PLACE + "The answer is"
     ids = base.tokenizer(prompt)["input_ids"]
     tokens = base.tokenizer(prompt + " right")["input_ids"][len(ids) :]
-    rows = base.fused_logits(prompt, [picture(3)], tokens[:-1], alpha=0.0).log_softmax(-1)
+    rows = base.fused_logits(prompt, [random_picture(3)], tokens[:-1], alpha=0.0).log_softmax(-1)
     wanted = [rows[at, token].item() for at, token in enumerate(tokens)]
     for alpha, scored in zip(alphas, scores, strict=True):  # equal proxies: the base's, at any alpha
         assert [logprob for logprob, *_ in scored[0]] == pytest.approx(wanted, abs=logprob_tolerance(alpha))

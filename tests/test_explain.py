@@ -8,8 +8,9 @@ import pytest
 
 from programs.explain import main, page
 from programs.explanation import Answer, Explanation, Token, answer_from_trace
+from programs.pictures import random_picture
 from programs.server_process import free_port
-from servers import chat_messages, picture
+from servers import chat_messages
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -21,7 +22,7 @@ ALPHAS = [1.5, 0.0]
 def pictures(tmp_path):
     files = [tmp_path / "one.png", tmp_path / "two.png"]
     for seed, file in enumerate(files, start=81):
-        picture(seed).save(file)
+        random_picture(seed).save(file)
     return files
 
 
@@ -37,7 +38,7 @@ def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, picture
     models = {"base": str(triple.base), "expert": str(triple.expert), "amateur": str(triple.amateur)}
     assert {role: told[role] for role in models} == models
     assert [answer["alpha"] for answer in told["answers"]] == sorted(ALPHAS)
-    messages = chat_messages(QUESTION, [picture(81), picture(82)])
+    messages = chat_messages(QUESTION, [random_picture(81), random_picture(82)])
     for answer, alpha in zip(told["answers"], sorted(ALPHAS), strict=True):
         extra = {"custom_params": {"proxy_alpha": alpha, "proxy_trace": True}}
         choice = guided.chat(messages, None, max_tokens=24, extra_body=extra)["choices"][0]

@@ -6,7 +6,8 @@ import openai
 import pytest
 import requests
 
-from servers import chat_messages, data_url, picture
+from programs.pictures import data_url, random_picture
+from servers import chat_messages
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -26,7 +27,7 @@ def unharmed(guided):
 
 
 def test_streaming_chat_gives_the_same_text(guided):
-    messages = chat_messages("What is it?", [picture(7)])
+    messages = chat_messages("What is it?", [random_picture(7)])
     whole = guided.chat(messages, 1.5)["choices"][0]["message"]["content"]
     stream = guided.openai.chat.completions.create(
         model="default", messages=messages, temperature=0, max_tokens=16, stream=True,
@@ -172,10 +173,10 @@ def test_an_unreadable_image_in_a_chat_is_a_400(guided):
 def test_a_part_of_a_place_for_an_image_is_a_400(guided, question):
     """Stock SGLang never answers it, and can't be stopped afterwards."""
     with pytest.raises(openai.BadRequestError, match="outside of a place for an image"):
-        guided.chat(chat_messages(question, [picture(5)]))
+        guided.chat(chat_messages(question, [random_picture(5)]))
     prompt = f"<|vision_start|><|image_pad|><|vision_end|>{question}"
     ids = guided.post("/tokenize", {"prompt": prompt}).json()["tokens"]
-    response = guided.post("/generate", {"input_ids": ids, "image_data": [data_url(picture(5))]})
+    response = guided.post("/generate", {"input_ids": ids, "image_data": [data_url(random_picture(5))]})
     assert response.status_code == 400 and "outside of a place" in response.text
 
 
@@ -255,7 +256,7 @@ def test_usage_and_finish_reasons(guided):
 
 
 def test_images_by_file_and_by_data_url_are_the_same(guided, tmp_path):
-    image = picture(61)
+    image = random_picture(61)
     image.save(tmp_path / "picture.png")
     place = "<|vision_start|><|image_pad|><|vision_end|>What?"
     by_file, by_url = (

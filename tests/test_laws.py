@@ -4,7 +4,8 @@ import openai
 import pytest
 
 from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
-from servers import chat_messages, picture
+from programs.pictures import random_picture
+from servers import chat_messages
 from sgl_proxythinker.base_prefix import keep_apart
 
 pytestmark = pytest.mark.xdist_group("guided")
@@ -76,7 +77,7 @@ def cached_tokens(answer: dict) -> int:
 @pytest.mark.parametrize("second", KINDS)
 def test_a_prefix_serves_only_requests_that_the_same_models_read(guided, reference, first, second):
     """Two trees in one: where the base alone computed a prefix, the small models have no keys and values of it."""
-    image = picture(71)
+    image = random_picture(71)
     messages, params = chat_messages("Which?", [image]), KINDS[second][0]
     guided.post("/flush_cache", None)
     cold = ask(guided, second, messages)
@@ -93,7 +94,7 @@ def test_a_prefix_serves_only_requests_that_the_same_models_read(guided, referen
 def test_a_conversation_may_change_its_strength_at_every_turn(guided, reference):
     """What the other kind has computed of it is no prefix, and what its own kind has computed is."""
     guided.post("/flush_cache", None)
-    image = picture(72)
+    image = random_picture(72)
     turns, seen = chat_messages("What is here?", [image]), {}
     for kind in ("guided", "alpha 0", "guided", "alpha 0"):
         answer = ask(guided, kind, turns)

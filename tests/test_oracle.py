@@ -3,7 +3,8 @@
 import pytest
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
-from servers import chat_messages, data_url, picture
+from programs.pictures import data_url, random_picture
+from servers import chat_messages
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -43,7 +44,7 @@ def test_one_request_alone_gives_the_same_tokens_as_in_a_crowd(guided, expected)
 def test_the_same_image_in_three_models_of_equal_width(guided, reference):
     """An image cache shared between the models would be a silent corruption here, not a crash."""
     guided.post("/flush_cache", None)
-    image = picture(41)
+    image = random_picture(41)
     for alpha in (1.5, 1.5, 0.0, -1.0):
         case = Case("What do you see?", (image, image), alpha)
         [answer] = ask_all(guided, [case])
@@ -51,7 +52,7 @@ def test_the_same_image_in_three_models_of_equal_width(guided, reference):
 
 
 def test_the_ablation_without_the_amateur(guided, reference):
-    case = Case("What is in the picture?", (picture(5),), 0.5)
+    case = Case("What is in the picture?", (random_picture(5),), 0.5)
     answer = guided.chat(
         case.messages(), None, logprobs=True,
         extra_body={"custom_params": {"proxy_alpha": 0.5, "proxy_amateur_alpha": 0.0}},
@@ -64,7 +65,7 @@ def test_the_ablation_without_the_amateur(guided, reference):
 
 def test_a_conversation_over_images_in_several_turns(guided, reference):
     """The second turn extends the first: its prefix is cached in all three models."""
-    first, second = picture(11), picture(12, 112, 56)
+    first, second = random_picture(11), random_picture(12, 112, 56)
     messages = chat_messages("What is here?", [first])
     answer = guided.chat(messages, 1.0)
     turns = [
@@ -82,7 +83,7 @@ def test_a_conversation_over_images_in_several_turns(guided, reference):
 def test_generate_with_several_images_reads_what_the_oracle_reads(guided, reference):
     """/generate takes nested lists of images; the flat list is one image a prompt."""
     place = "<|vision_start|><|image_pad|><|vision_end|>"
-    images = [picture(21), picture(22, 112, 84)]
+    images = [random_picture(21), random_picture(22, 112, 84)]
     text = f"{place}{place}Compare."
     answer = guided.generate(
         text=[text], image_data=[[data_url(image) for image in images]],

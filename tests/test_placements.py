@@ -26,9 +26,10 @@ from cases import (
     oracle_answer,
     sure_tokens,
 )
+from programs.pictures import random_picture
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import DEVICE, ON_GPU, Server, chat_messages, command, picture, serving
+from servers import DEVICE, ON_GPU, Server, chat_messages, command, serving
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -168,7 +169,7 @@ def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected):
 
 
 def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, reference):
-    messages, images = chat_messages("Which?", [picture(9)]), [picture(9)]
+    messages, images = chat_messages("Which?", [random_picture(9)]), [random_picture(9)]
     server.post("/flush_cache", None)
     for alpha, cached in ((0.0, False), (1.5, False), (0.0, True), (1.5, True)):
         answer = server.chat(messages, alpha, logprobs=True)

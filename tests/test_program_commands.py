@@ -20,10 +20,11 @@ from programs.compare import Comparison
 from programs.describe_then_reason import Conversation
 from programs.look_closer import Closer
 from programs.majority_vote import Majority
+from programs.pictures import random_picture
 from programs.server_process import free_port
 from programs.think_then_answer import Answered
 from programs.verify_and_revise import Revised
-from servers import clean_environment, picture
+from servers import clean_environment
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
 pytestmark = [pytest.mark.xdist_group("guided"), pytest.mark.filterwarnings("ignore:Error in stream_executor")]
@@ -44,7 +45,7 @@ RESULTS = {
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for seed in (1, 2):
-        picture(seed).save(folder / f"{seed}.png")
+        random_picture(seed).save(folder / f"{seed}.png")
     return [str(folder / "1.png"), str(folder / "2.png")]
 
 
@@ -92,7 +93,7 @@ def test_the_crop_is_kept(guided, files, capsys, tmp_path):
 
 
 def test_a_picture_is_seen_as_people_see_it(tmp_path):
-    upright = picture(3, 40, 20)
+    upright = random_picture(3, 40, 20)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held so that the picture has to be turned
     upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)

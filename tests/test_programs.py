@@ -11,8 +11,9 @@ from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
 from cases import ROUNDING, logprob_tolerance
+from programs.pictures import random_picture
 from programs.server_process import free_port
-from servers import chat_messages, picture
+from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
 
@@ -183,7 +184,7 @@ def chat(s, pictures, questions, alpha):
 
 def test_a_program_renders_what_chat_completions_renders(guided, backend):
     """The same token ids, over several turns with a picture each."""
-    pictures = [picture(1), picture(2, 112, 84)]
+    pictures = [random_picture(1), random_picture(2, 112, 84)]
     state = chat.run(pictures=list(pictures), questions=["What is it?", "And this?"], alpha=2.0, backend=backend)
     first, second = chat_messages("What is it?", pictures[:1]), chat_messages("And this?", pictures[1:])
     opened = "<|im_start|>assistant\n"
@@ -207,7 +208,7 @@ def test_the_order_of_pictures_counts(backend):
 
         return both.run(backend=backend)["answer"]
 
-    assert answers(picture(1), picture(2)) != answers(picture(2), picture(1))
+    assert answers(random_picture(1), random_picture(2)) != answers(random_picture(2), random_picture(1))
 
 
 def test_the_template_is_the_servers_own(backend):
@@ -235,7 +236,7 @@ def chosen(backend, alpha, choices, pictures=(), **options):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 3.0])
-@pytest.mark.parametrize("pictures", [(), (picture(1), picture(5))], ids=["text", "pictures"])
+@pytest.mark.parametrize("pictures", [(), (random_picture(1), random_picture(5))], ids=["text", "pictures"])
 def test_choices_are_scored_under_the_fused_distribution(backend, reference, alpha, pictures):
     """Against the oracle: the sum of log p over a choice's tokens, given the prompt and the tokens before."""
     choices = [" right", " wrong, and the square is not", " 42"]

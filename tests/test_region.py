@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from programs.pictures import random_picture
 from programs.region import ENLARGED_PIXELS, LONGEST_RATIO, SMALLEST_PIXELS, Region, enlarge, region_regex, shown_box
-from servers import picture
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_any_box_in_any_picture_can_be_shown():
 
 def test_a_crop_holds_the_pixels_of_its_box():
     """Large enough to stay as they are: pixel for pixel."""
-    whole = picture(1, 1500, 1000)
+    whole = random_picture(1, 1500, 1000)
     crop = enlarge(whole, (100, 200, 1000, 900))
     assert np.array_equal(np.asarray(crop), np.asarray(whole)[200:900, 100:1000])
 

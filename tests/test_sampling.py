@@ -8,7 +8,8 @@ import torch
 
 from cases import CLOSE_CALL, logprob_tolerance, sure_tokens
 from chi_square import SIGNIFICANCE, p_value, softmax
-from servers import ON_GPU, chat_messages, picture
+from programs.pictures import random_picture
+from servers import ON_GPU, chat_messages
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -174,10 +175,10 @@ def _white_space(tokenizer) -> list[int]:
 
 def test_n_samples_share_the_prompt_of_several_images(guided, reference):
     """n > 1 with two images in one chat; the prompt is computed once for all samples, in all three models."""
-    messages = chat_messages("What are these?", [picture(31), picture(32)])
+    messages = chat_messages("What are these?", [random_picture(31), random_picture(32)])
     answer = guided.chat(messages, ALPHA, n=3, temperature=0)
     texts = {choice["message"]["content"] for choice in answer["choices"]}
-    oracle = reference.generate(messages, [picture(31), picture(32)], alpha=ALPHA, max_new_tokens=16)
+    oracle = reference.generate(messages, [random_picture(31), random_picture(32)], alpha=ALPHA, max_new_tokens=16)
     assert len(texts) == 1
     if sure_tokens(oracle) == len(oracle.token_ids):
         assert texts == {oracle.text.replace("<|im_end|>", "")}

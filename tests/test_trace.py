@@ -13,7 +13,8 @@ import sglang as sgl
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 
 from cases import logprob_tolerance
-from servers import chat_messages, data_url, picture
+from programs.pictures import data_url, random_picture
+from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.trace import FIELDS
@@ -44,7 +45,7 @@ def assert_complete(answer: dict) -> dict:
 @pytest.mark.parametrize("images", [0, 2], ids=["text", "pictures"])
 def test_it_is_what_the_oracle_says(guided, reference, alpha, images):
     """The prompts are prefilled in several chunks, and once more from the cache."""
-    pictures, text = [picture(71), picture(72, 112, 56)][:images], PLACE * images + LONG
+    pictures, text = [random_picture(71), random_picture(72, 112, 56)][:images], PLACE * images + LONG
     guided.post("/flush_cache", None)
     for _ in ("cold", "cached"):
         answer = guided.generate(
@@ -145,7 +146,7 @@ def test_each_of_several_samples_has_its_own(guided, reference):
 
 
 def test_chat_returns_it_with_meta_info(guided, reference):
-    messages, pictures = chat_messages("What is it?", [picture(8)]), [picture(8)]
+    messages, pictures = chat_messages("What is it?", [random_picture(8)]), [random_picture(8)]
     extra = {"custom_params": {"proxy_alpha": 1.5, "proxy_trace": True}}
     answer = guided.chat(messages, None, n=2, temperature=0.9, logprobs=True, extra_body=extra)
     for choice in answer["choices"]:

@@ -23,10 +23,11 @@ from programs.generation import ProgramFailed
 from programs.ladder_chart import COLOURS, draw_chart
 from programs.look_closer import AGAIN, WHERE, look_closer
 from programs.majority_vote import majority_vote
+from programs.pictures import data_url, random_picture
 from programs.region import enlarge, shown_box
 from programs.think_then_answer import think_then_answer
 from programs.verify_and_revise import CRITIQUE, LOOK_AGAIN, REVISE, verify_and_revise
-from servers import chat_messages, data_url, picture
+from servers import chat_messages
 from sgl_proxythinker import ProxyBackend
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
@@ -56,7 +57,7 @@ def assert_is_chat(guided, made, messages, **options):
 
 
 def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(guided, backend):
-    one = picture(101)
+    one = random_picture(101)
     done = think_then_answer(
         backend, [one], QUESTION, alpha=2.0, regex="[0-9]{3}", instruction=INSTRUCTION, max_tokens=10
     )
@@ -80,7 +81,7 @@ def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(g
 def test_an_answer_may_have_a_schema(backend):
     schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}, "count": {"enum": [1, 2]}}}
     schema |= {"required": ["colour", "count"], "additionalProperties": False}
-    done = think_then_answer(backend, [picture(102)], QUESTION, json_schema=schema, max_tokens=4)
+    done = think_then_answer(backend, [random_picture(102)], QUESTION, json_schema=schema, max_tokens=4)
     assert done.value == json.loads(done.answer.text)
     assert done.value["colour"] in ("red", "blue") and done.value["count"] in (1, 2)
 
@@ -114,7 +115,7 @@ def test_revising_goes_on_until_the_critique_agrees(backend, rounds):
 def test_the_critique_sees_the_pictures_again(guided, backend):
     options = {"alpha": 1.0, "rounds": 1, "instruction": INSTRUCTION, "max_tokens": 8}
     for seed in range(103, 111):  # one whose answer is revised
-        one = picture(seed)
+        one = random_picture(seed)
         done = verify_and_revise(backend, [one], QUESTION, **options)
         if done.rounds[0].verdict == "wrong":
             break
@@ -134,7 +135,7 @@ def test_the_critique_sees_the_pictures_again(guided, backend):
 def test_the_vote_is_the_vote_and_its_prefix_is_computed_once(backend):
     """A new picture: what a ballot finds cached was computed for this vote. All but a prompt's last token can be."""
     done = majority_vote(
-        backend, [picture(105, 112, 84)], QUESTION, alphas=(0.5, 3.0), samples=4, temperature=1.0, regex="[1-3]",
+        backend, [random_picture(105, 112, 84)], QUESTION, alphas=(0.5, 3.0), samples=4, temperature=1.0, regex="[1-3]",
         max_tokens=4,
     )  # fmt: skip
     made = [ballot.generation for ballot in done.ballots]
@@ -170,7 +171,7 @@ def test_one_ballot_is_no_vote(backend):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_crop_of_the_named_region_is_the_picture_of_a_new_turn(guided, backend, count):
-    pictures, kept = [picture(106, 120, 90), picture(107, 90, 120)][:count], []
+    pictures, kept = [random_picture(106, 120, 90), random_picture(107, 90, 120)][:count], []
     done = look_closer(
         backend, pictures, QUESTION, alpha=2.0, instruction=INSTRUCTION, max_tokens=8, keep_crop=kept.append
     )
@@ -198,7 +199,7 @@ def test_there_must_be_something_to_look_at(backend):
 
 
 def test_the_base_describes_and_the_guided_model_reasons_on_it(guided, backend):
-    one, questions = picture(108), ["How many?", "Which is next?"]
+    one, questions = random_picture(108), ["How many?", "Which is next?"]
     done = describe_then_reason(backend, [one], questions, alpha=2.0, instruction=INSTRUCTION, max_tokens=8)
     assert done.description.alpha == 0.0
     assert [answer.generation.alpha for answer in done.answers] == [2.0, 2.0]
@@ -219,7 +220,7 @@ def test_the_base_describes_and_the_guided_model_reasons_on_it(guided, backend):
 
 @pytest.fixture(scope="module")
 def ladder(backend):
-    return alpha_ladder(backend, [picture(109)], QUESTION, alphas=(2, -6, 0, 6, 0), regex="[0-9]", max_tokens=4)
+    return alpha_ladder(backend, [random_picture(109)], QUESTION, alphas=(2, -6, 0, 6, 0), regex="[0-9]", max_tokens=4)
 
 
 def test_a_ladder_has_a_rung_for_each_strength_and_says_where_the_answer_changes(ladder):
@@ -234,9 +235,9 @@ def test_a_ladder_has_a_rung_for_each_strength_and_says_where_the_answer_changes
 
 
 def test_each_rung_is_the_answer_at_its_strength(guided, backend):
-    free = alpha_ladder(backend, [picture(109)], QUESTION, alphas=(0, 4), instruction=INSTRUCTION, max_tokens=6)
+    free = alpha_ladder(backend, [random_picture(109)], QUESTION, alphas=(0, 4), instruction=INSTRUCTION, max_tokens=6)
     for rung in free.rungs:
-        assert_is_chat(guided, rung.generation, chat_messages(ask(QUESTION, INSTRUCTION), [picture(109)]))
+        assert_is_chat(guided, rung.generation, chat_messages(ask(QUESTION, INSTRUCTION), [random_picture(109)]))
         assert rung.answer == "", "a text that was cut off claims nothing"
     assert free.changes == []
 
@@ -261,7 +262,7 @@ def test_a_ladder_of_one_rung_is_refused(backend):
 
 
 def test_columns_are_the_same_question_at_three_strengths(guided, backend):
-    one = picture(110)
+    one = random_picture(110)
     done = compare(backend, [one], QUESTION, alpha=0.7, expert_alpha=2.0, instruction=INSTRUCTION, max_tokens=8)
     assert [column.generation.alpha for column in done.columns] == [0.0, 0.7, 2.0]
     assert done.reading.completion_tokens == 1
@@ -280,9 +281,9 @@ def test_columns_are_the_same_question_at_three_strengths(guided, backend):
 )
 def test_a_program_that_fails_says_why(backend, program):
     with pytest.raises(ProgramFailed, match="longer than"):
-        program(backend, [picture(111)], TOO_LONG, max_tokens=4)
+        program(backend, [random_picture(111)], TOO_LONG, max_tokens=4)
 
 
 def test_a_conversation_that_fails_says_why(backend):
     with pytest.raises(ProgramFailed, match="longer than"):
-        describe_then_reason(backend, [picture(111)], [QUESTION, TOO_LONG], max_tokens=4)
+        describe_then_reason(backend, [random_picture(111)], [QUESTION, TOO_LONG], max_tokens=4)

@@ -5,20 +5,18 @@ Another dataset joins with a task of its own that takes the same solver, the sam
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 
 from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import Dataset, MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, ContentReasoning, ContentText, GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
-from PIL import Image
 
 from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.problems import Problem, problems
 from benchmarks.tiny_family.settings import ANSWER_TOKENS, PASS_AT, SETTINGS, Setting
+from programs.pictures import data_url
 
 RETRIES = 3  # of a request; a server that is gone stays gone
 
@@ -28,12 +26,6 @@ def _problem(split: str, index: int) -> tuple[Problem, str]:
     """The problem and its picture's URL, made once in a process."""
     (one,) = problems(split, 1, index)
     return one, data_url(one.picture())
-
-
-def data_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def problem_dataset(split: str, start: int, stop: int, blind: bool) -> Dataset:
