@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from abc import abstractmethod
 from collections import UserDict
 from collections.abc import Iterator
@@ -183,11 +184,14 @@ class _Variables(UserDict):
     def __init__(self, s: StreamExecutor) -> None:
         # The dict itself, no copy: the program's thread may be writing into it just now.
         self.data = s.variables
-        self._program = s
+        # Weak: a program that only the garbage collector frees is ended wherever that runs, and ending takes a lock of
+        # `threading` that this thread may hold (Python before 3.13 starts a thread holding it, and then waits forever).
+        self._program = weakref.ref(s)
 
     def __missing__(self, name: str) -> Any:
-        if self._program.error_ is not None:
-            raise UnknownVariable(f"{name!r} was not generated, because the program failed: {self._program.error_}")
+        program = self._program()
+        if program is not None and program.error_ is not None:
+            raise UnknownVariable(f"{name!r} was not generated, because the program failed: {program.error_}")
         known = ", ".join(map(repr, self.data)) or "none yet"
         raise UnknownVariable(f"the program has no variable {name!r}; it has: {known}")
 

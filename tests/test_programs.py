@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import sglang as sgl
@@ -296,6 +298,26 @@ def test_so_does_one_that_failed_before_it_generated_anything(backend):
 
     with pytest.raises(KeyError, match="'answer' was not generated, because the program failed: .*no-such-picture"):
         unseen.run(backend=backend)["answer"]
+
+
+def test_a_program_that_nobody_holds_is_gone_without_the_garbage_collector(backend):
+    """Ended by the collector it may end inside of a thread's start, whose lock it waits for: forever."""
+
+    @sgl.function
+    def program(s):
+        s += "Say" + proxy_gen("word", alpha=0.5, max_tokens=2) + " or " + proxy_gen("one", choices=[" a", " b"])
+
+    gc.collect()
+    gc.disable()
+    try:
+        state = program.run(backend=backend)
+        assert state["word"] and state["one"]
+        executor = weakref.ref(state.stream_executor)
+        state.stream_executor.worker.join()
+        del state
+        assert executor() is None
+    finally:
+        gc.enable()
 
 
 def test_an_unreachable_server_is_a_sentence():
