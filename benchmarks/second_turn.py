@@ -56,8 +56,8 @@ def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]
 def converse(server: Server, args: argparse.Namespace, seed: int, answer_id: int) -> dict[str, Any]:
     """Both turns of a conversation with pictures of its own. An answer of one token ends with its first token."""
     height, width = args.image
-    first = args.images * seed
-    images = [data_url(random_picture(first + index, width, height)) for index in range(args.images)]
+    pictures = [random_picture(args.images * seed + index, width, height) for index in range(args.images)]
+    images = list(map(data_url, pictures))
     question = user_turn(" b" * args.turn_text, args.images)
     only_word = {"logit_bias": {str(answer_id): 1e4}}
     first = server.generate(question, images, ALPHA, max_new_tokens=args.turn_tokens, **only_word)

@@ -185,7 +185,7 @@ class _Variables(UserDict):
         # The dict itself, no copy: the program's thread may be writing into it just now.
         self.data = s.variables
         # Weak: a program that only the garbage collector frees is ended wherever that runs, and ending takes a lock of
-        # `threading` that this thread may hold (Python before 3.13 starts a thread holding it, and then waits forever).
+        # `threading` that this thread may hold (Python 3.11 holds it while a thread starts), and then waits forever.
         self._program = weakref.ref(s)
 
     def __missing__(self, name: str) -> Any:

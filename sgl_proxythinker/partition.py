@@ -16,8 +16,8 @@ GRANULE = 8
 def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> int:
     """SMs on which a small model's decode step takes as long as the base's beside it.
 
-    A decode step is bound by the bytes of its weights. A small model that may use the whole GPU takes half the base's
-    bandwidth until it ends early, and what the base leaves idle after that (tails of matrices, collectives) is lost.
+    A decode step of few rows is bound by the bytes of its weights. On the whole GPU a small model ends in the first
+    half of the base's step (benchmarks/LOG.md), and what the base leaves idle after that is lost.
 
     Args:
         weight_bytes: the small model's on this rank.

@@ -103,9 +103,9 @@ class HostedModel:
                 get_context().set_server_args(self.server_args)
                 yield
 
-    def capture_on(self, sms: int, *args: Any, **kwargs: Any) -> None:
-        """`init_cuda_graphs`, with decode graphs that run on `sms` SMs of the GPU wherever there are such streams."""
-        stream = stream_on(sms, self.runner.gpu_id)
+    def init_cuda_graphs(self, sms: int | None, *args: Any, **kwargs: Any) -> None:
+        """Its worker's, with decode graphs that run on `sms` SMs of the GPU; None, or no such streams: on all of it."""
+        stream = None if sms is None else stream_on(sms, self.runner.gpu_id)
         with swapped(decode_cuda_graph_runner, "graph_capture", partial(graph_capture, stream=stream)):
             self.worker.init_cuda_graphs(*args, **kwargs)
 

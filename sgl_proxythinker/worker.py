@@ -136,16 +136,13 @@ class ProxyWorker(TpModelWorker):
             super().init_cuda_graphs(*args, **kwargs)
         for model in self._beside:
             with model.arguments():
-                if sms := self._sms_beside_base(model):
-                    model.capture_on(sms, *args, **kwargs)
-                else:
-                    model.worker.init_cuda_graphs(*args, **kwargs)
+                model.init_cuda_graphs(self._sms_beside_base(model), *args, **kwargs)
         self._warm_up()
 
     def _sms_beside_base(self, model: HostedModel) -> int | None:
-        """SMs for the one small model beside the base; None where all decode on the whole GPU.
+        """SMs for a small model that is alone beside the base; None where all decode on the whole GPU.
 
-        Two small models beside it are faster there (benchmarks/LOG.md).
+        Two of them were slower on 32 SMs, and were not tried on more (benchmarks/LOG.md).
         """
         if self.device != "cuda" or len(self._beside) > 1:
             return None
