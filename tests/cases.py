@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from programs.reference_hf import Reference, ReferenceOutput
 from servers import ON_GPU, Server, chat_messages
 
 MAX_TOKENS = 16
-# Served against oracle. On a GPU the models run in 16 bits: a token whose fused logit is closer than this to the
-# runner-up's may differ, and everything after it too.
+# Served against oracle. On a GPU the models run in 16 bits: a token whose logit is closer than this to the runner-up's
+# may differ, and everything after it too.
 CLOSE_CALL = 0.1 if ON_GPU else 0.0
 # How far a model's log probability may be off by what its device rounds. The oracle itself in float16 is 0.0125 (root
 # mean square) away from the oracle in float32, 0.06 at most at 960 drawn tokens of each model and 0.13 at any id.
@@ -76,29 +77,47 @@ def logprob_tolerance(expert: float = 0.0, amateur: float | None = None) -> floa
     return ROUNDING * (1 + abs(expert) + abs(expert if amateur is None else amateur))
 
 
-def sure_tokens(expected: ReferenceOutput) -> int:
-    """How many of the oracle's first tokens a server must give, whatever its device rounds: all of them on a CPU."""
-    return next((i for i, gap in enumerate(expected.top2_gaps) if gap < CLOSE_CALL), len(expected.top2_gaps))
+def close_call(expert: float = 0.0, amateur: float | None = None) -> float:
+    """A gap of two fused logits that a device may turn round; the errors of its models are independent.
+
+    Args:
+        expert: the expert's weight, alpha.
+        amateur: the amateur's; None: the same.
+    """
+    return CLOSE_CALL * math.hypot(1, expert, expert if amateur is None else amateur)
 
 
-def assert_same_tokens(token_ids: list[int], expected: ReferenceOutput, about: str = "") -> None:
-    """The oracle's tokens, as far as they are sure on this device: on a CPU all of them, and no more."""
-    sure = sure_tokens(expected)
-    assert token_ids[:sure] == expected.token_ids[:sure], about
-    assert sure < len(expected.token_ids) or len(token_ids) == sure, about
+def sure_tokens(expected: ReferenceOutput, gap: float) -> int:
+    """How many of the oracle's first tokens a server must give where it may turn `gap` round: on a CPU all of them."""
+    return next((i for i, top2 in enumerate(expected.top2_gaps) if top2 < gap), len(expected.top2_gaps))
+
+
+def assert_same_tokens(token_ids: list[int], expected: ReferenceOutput, alpha: float) -> int:
+    """The oracle's tokens, all and no more; on a GPU up to one that differs, which must be a close call.
+
+    Returns how many are the same.
+    """
+    if token_ids == expected.token_ids:
+        return len(token_ids)
+    pairs = zip(token_ids, expected.token_ids, strict=False)
+    same = next((i for i, (token, wanted) in enumerate(pairs) if token != wanted), None)
+    assert same is not None, f"{len(token_ids)} tokens for the oracle's {len(expected.token_ids)}, at alpha {alpha}"
+    assert expected.top2_gaps[same] < close_call(alpha), f"token {same} of {token_ids} is another, at alpha {alpha}"
+    return same
 
 
 def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case) -> None:
     """The same prompt tokens, the same tokens, and the same log probability for each."""
     choice, about = answer["choices"][0], f"{case.text[:30]!r} with {len(case.images)} images at alpha {case.alpha}"
     assert answer["usage"]["prompt_tokens"] == len(expected.input_ids), f"another prompt was read: {about}"
-    sure = sure_tokens(expected)
+    # Where the amateur has a weight of its own it is 0 or 1.
+    amateur = max(1.0, abs(case.alpha))
+    sure = sure_tokens(expected, close_call(case.alpha, amateur))
     served = choice["logprobs"]["content"][:sure]
     if sure == len(expected.top2_gaps):
         assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), (
             f"tokens differ: {about}; the oracle's closest call was {min(expected.top2_gaps):.5f}"
         )
     worst = max((abs(a["logprob"] - b) for a, b in zip(served, expected.logprobs, strict=False)), default=0.0)
-    # Where the amateur has a weight of its own it is 0 or 1.
-    allowed = logprob_tolerance(case.alpha, max(1.0, abs(case.alpha)))
+    allowed = logprob_tolerance(case.alpha, amateur)
     assert worst < allowed, f"logprobs off by {worst:.5f} are not of the fused distribution: {about}"

@@ -1,8 +1,10 @@
 """Laws of the part of a GPU that a small model beside the base decodes on."""
 
 import pytest
+import torch
 
-from sgl_proxythinker.partition import GRANULE, sms_by_weights
+from servers import ON_GPU
+from sgl_proxythinker.partition import GRANULE, sms_by_weights, stream_on
 
 H200, GB = 132, 1 << 30
 BASE = 32 * GB
@@ -20,3 +22,25 @@ def test_it_is_the_least_that_reads_the_share_of_bytes_in_time():
         share = H200 * weight_bytes / (weight_bytes + BASE)
         sms = sms_by_weights(weight_bytes, BASE, H200)
         assert sms - GRANULE < share <= sms
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+def test_a_graph_stays_on_the_part_that_it_was_captured_on():
+    """On whichever stream it is replayed: a step replays small models' graphs on streams of the whole GPU."""
+    from used_sms import launch
+
+    def replayed(stream: torch.cuda.Stream) -> int:
+        launch()  # compiled before the capture
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph, stream=stream):
+            out = launch()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            graph.replay()
+        torch.cuda.synchronize()
+        return len(out[0].unique())
+
+    sm_count = torch.cuda.get_device_properties(0).multi_processor_count
+    part = stream_on(32, 0)
+    assert part is not None, "the GPUs that are tested have such streams"
+    assert replayed(part) == 32 and replayed(torch.cuda.Stream()) == sm_count

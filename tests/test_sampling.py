@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cases import CLOSE_CALL, logprob_tolerance, sure_tokens
+from cases import close_call, logprob_tolerance, sure_tokens
 from chi_square import SIGNIFICANCE, p_value, softmax
 from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
@@ -85,7 +85,7 @@ def check_greedy(reference, answer_ids, adjust, alpha=ALPHA, images=()):
     unadjusted = fused[: len(answer_ids)].argmax(-1).tolist()
     for step, token in enumerate(answer_ids):
         row = adjust(fused[step].clone(), answer_ids[:step])
-        assert row[token] >= row.max() - CLOSE_CALL, f"step {step}"
+        assert row[token] >= row.max() - close_call(alpha), f"step {step}"
     return unadjusted
 
 
@@ -180,7 +180,7 @@ def test_n_samples_share_the_prompt_of_several_images(guided, reference):
     texts = {choice["message"]["content"] for choice in answer["choices"]}
     oracle = reference.generate(messages, [random_picture(31), random_picture(32)], alpha=ALPHA, max_new_tokens=16)
     assert len(texts) == 1
-    if sure_tokens(oracle) == len(oracle.token_ids):
+    if sure_tokens(oracle, close_call(ALPHA)) == len(oracle.token_ids):
         assert texts == {oracle.text.replace("<|im_end|>", "")}
     assert all(choice["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1 for choice in answer["choices"])
 
