@@ -451,7 +451,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.distributed.parallel_state:graph_capture",
         "(stream=None)",
         "ae0d38eaf7a6",
-        "it enters the groups that are replaced, and no other of more than one rank; a partition's stream is given to it",
+        "it enters the groups that are replaced, and no other of more than one rank",
     ),
     _call(
         "sglang.srt.distributed.bootstrap:init_torch_distributed",
@@ -496,10 +496,10 @@ CALLS: tuple[Upstream, ...] = (
         "graphs of models that run at the same time must not share what it hands out",
     ),
     _call(
-        "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.capture",
-        "(self)",
-        "e3c9c286c7ce",
-        "the one caller of its module's `graph_capture`, which is replaced to capture on a partition of the GPU",
+        "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.capture_one_shape",
+        "(self, size, forward, stream_idx=None, variant_label=None)",
+        "f4b274e8bb2d",
+        "small shapes are captured on a partition of the GPU, by another `_capture_stream` of its `backend`",
     ),
     _call(
         "sgl_kernel.spatial:create_greenctx_stream_by_value",

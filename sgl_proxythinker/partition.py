@@ -11,6 +11,9 @@ logger = logging.getLogger(__name__)
 
 # Green contexts of compute capability 9 are made of so many; those of earlier ones of fewer, which divide it.
 GRANULE = 8
+# With more rows a step is bound by arithmetic too, for which the whole GPU is faster: measured with 32B at TP 2 and 7B,
+# 1 to 3 % slower up to 64 rows, and 3 and 5 % faster with 128 and 256 (benchmarks/LOG.md).
+MOST_ROWS = 64
 
 
 def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> int:

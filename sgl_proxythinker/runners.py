@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +13,11 @@ import torch
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.groups import RoleGroup, swapped
 from sgl_proxythinker.memory import GIB
-from sgl_proxythinker.partition import stream_on
+from sgl_proxythinker.partition import MOST_ROWS, stream_on
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import (
     CaptureHiddenMode,
+    DecodeCudaGraphRunner,
     ForwardBatch,
     GraphSharedOutput,
     KVCacheConfigurator,
@@ -26,14 +26,12 @@ from sgl_proxythinker.upstream.runtime import (
     MultiModalStaticCache,
     TpModelWorker,
     create_memory_pool_configurator,
-    decode_cuda_graph_runner,
     draft_server_args_copy,
     envs,
     get_available_gpu_memory,
     get_context,
     get_resources,
     get_world_group,
-    graph_capture,
     input_buffers,
     mm_utils,
 )
@@ -104,9 +102,20 @@ class HostedModel:
                 yield
 
     def init_cuda_graphs(self, sms: int | None, *args: Any, **kwargs: Any) -> None:
-        """Its worker's, with decode graphs that run on `sms` SMs of the GPU; None, or no such streams: on all of it."""
+        """Its worker's, with decode graphs of up to `MOST_ROWS` rows on `sms` SMs; None, or no such streams: on all."""
         stream = None if sms is None else stream_on(sms, self.runner.gpu_id)
-        with swapped(decode_cuda_graph_runner, "graph_capture", partial(graph_capture, stream=stream)):
+        capture = DecodeCudaGraphRunner.capture_one_shape
+
+        def capture_one_shape(runner: DecodeCudaGraphRunner, size: int, *args: Any, **kwargs: Any) -> None:
+            if stream is None or size > MOST_ROWS:
+                capture(runner, size, *args, **kwargs)
+                return
+            stream.wait_stream(torch.cuda.current_stream())
+            with swapped(runner.backend, "_capture_stream", stream), torch.cuda.stream(stream):
+                capture(runner, size, *args, **kwargs)
+            torch.cuda.current_stream().wait_stream(stream)
+
+        with swapped(DecodeCudaGraphRunner, "capture_one_shape", capture_one_shape):
             self.worker.init_cuda_graphs(*args, **kwargs)
 
     def forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:

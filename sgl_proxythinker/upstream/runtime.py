@@ -5,7 +5,6 @@ from sglang.srt.distributed import bootstrap, parallel_state
 from sglang.srt.distributed.parallel_state import (
     get_tp_group,
     get_world_group,
-    graph_capture,
     init_model_parallel_group,
     patch_tensor_parallel_group,
 )
@@ -20,13 +19,14 @@ from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode, Forw
 from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
 from sglang.srt.model_executor.model_runner import ModelRunner, ModelRunnerOutput
 from sglang.srt.model_executor.pool_configurator import create_memory_pool_configurator
-from sglang.srt.model_executor.runner import decode_cuda_graph_runner
+from sglang.srt.model_executor.runner.decode_cuda_graph_runner import DecodeCudaGraphRunner
 from sglang.srt.runtime_context import get_context, get_resources
 from sglang.srt.speculative.draft_worker_common import draft_server_args_copy
 from sglang.srt.utils.common import get_available_gpu_memory
 
 __all__ = [
     "CaptureHiddenMode",
+    "DecodeCudaGraphRunner",
     "ForwardBatch",
     "GraphSharedOutput",
     "KVCacheConfigurator",
@@ -38,7 +38,6 @@ __all__ = [
     "TpModelWorker",
     "bootstrap",
     "create_memory_pool_configurator",
-    "decode_cuda_graph_runner",
     "draft_server_args_copy",
     "envs",
     "get_available_gpu_memory",
@@ -46,7 +45,6 @@ __all__ = [
     "get_resources",
     "get_tp_group",
     "get_world_group",
-    "graph_capture",
     "init_model_parallel_group",
     "input_buffers",
     "mm_utils",
