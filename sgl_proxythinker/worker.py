@@ -136,18 +136,16 @@ class ProxyWorker(TpModelWorker):
             super().init_cuda_graphs(*args, **kwargs)
         for model in self._beside:
             with model.arguments():
-                model.init_cuda_graphs(self._sms_beside_base(model), *args, **kwargs)
+                model.init_cuda_graphs(self._sms_beside_base(), *args, **kwargs)
         self._warm_up()
 
-    def _sms_beside_base(self, model: HostedModel) -> int | None:
-        """SMs for a small model that is alone beside the base; None where all decode on the whole GPU.
-
-        Two of them were slower on 32 SMs, and were not tried on more (benchmarks/LOG.md).
-        """
-        if self.device != "cuda" or len(self._beside) > 1:
+    def _sms_beside_base(self) -> int | None:
+        """SMs for the small models beside the base, together; None where there are none to take."""
+        if self.device != "cuda" or not self._beside:
             return None
         sm_count = torch.cuda.get_device_properties(self.gpu_id).multi_processor_count
-        return sms_by_weights(weight_bytes(model.runner), weight_bytes(self.model_runner), sm_count)
+        theirs = sum(weight_bytes(model.runner) for model in self._beside)
+        return sms_by_weights(theirs, weight_bytes(self.model_runner), sm_count)
 
     def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
         """One step of the models on this rank and one sample of the fused row, per request of `batch`."""
