@@ -190,6 +190,8 @@ def draw(axes: Any, setting: dict[str, Any], points: list[tuple[int, float]]) ->
     colour, dash, marker = STYLES[layout.placement]
     plain = ranks_of(setting, "plain-base")[0][0].tp_size
     gpus = "1 GPU" if layout.tp_size == 1 else f"{layout.tp_size} GPUs"
+    if on := setting.get("gpu_of_rank"):
+        gpus = f"{layout.tp_size} ranks on {len(set(on))} GPUs, through sockets"
     # A placement has one colour; its markers are filled where there are several GPUs.
     fill = colour if layout.tp_size > 1 else "white"
     axes.plot(

@@ -1,4 +1,4 @@
-"""The part of a GPU that a small model beside the base decodes on."""
+"""The part of a GPU that the small models beside the base decode on."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ logger = logging.getLogger(__name__)
 
 # Green contexts of compute capability 9 are made of so many; those of earlier ones of fewer, which divide it.
 GRANULE = 8
-# With more rows a step is bound by arithmetic too, for which the whole GPU is faster: measured with 32B at TP 2 and 7B,
-# 1 to 3 % slower up to 64 rows, and 3 and 5 % faster with 128 and 256 (benchmarks/LOG.md).
+# With more rows a step is bound by arithmetic too, for which the whole GPU is faster. Measured with 32B and 7B it is up
+# to 3 % slower with few rows, the same or 1 % slower with 64, 3 and 5 % faster with 128 and 256 (benchmarks/LOG.md).
 MOST_ROWS = 64
 
 
 def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> int:
-    """SMs on which a small model's decode step takes as long as the base's beside it.
+    """SMs on which the small models' decode steps take as long as the base's beside them.
 
     A decode step of few rows is bound by the bytes of its weights. On the whole GPU a small model ends in the first
     half of the base's step (benchmarks/LOG.md), and what the base leaves idle after that is lost.
 
     Args:
-        weight_bytes: the small model's on this rank.
+        weight_bytes: the small models' on this rank, together.
         base_weight_bytes: the base's on this rank.
         sm_count: of the GPU.
 
     Returns:
-        The model's share by bytes, rounded up to a multiple of `GRANULE`, from `GRANULE` on, and never the whole GPU.
+        Their share by bytes, rounded up to a multiple of `GRANULE`, from `GRANULE` on, and never the whole GPU.
     """
     share = sm_count * weight_bytes / (weight_bytes + base_weight_bytes)
     return min(max(math.ceil(share / GRANULE), 1) * GRANULE, (sm_count - 1) // GRANULE * GRANULE)
