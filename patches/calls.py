@@ -502,10 +502,22 @@ CALLS: tuple[Upstream, ...] = (
         "small shapes are captured on a partition of the GPU, by another `_capture_stream` of its `backend`",
     ),
     _call(
+        "sglang.srt.model_executor.runner_backend.full_cuda_graph_backend:FullCudaGraphBackend.capture_one",
+        "(self, shape_key, forward_fn, capture_inputs=None, post_warmup_hook=None)",
+        "bb7496e8871c",
+        "it captures on the backend's `_capture_stream`, which is replaced while small shapes are captured",
+    ),
+    _call(
+        "sglang.srt.model_executor.runner_backend.breakable_cuda_graph_backend:BreakableCudaGraphBackend.capture_one",
+        "(self, shape_key, forward_fn, capture_inputs=None, post_warmup_hook=None)",
+        "80687f038ece",
+        "it captures on the backend's `_capture_stream`, which is replaced while small shapes are captured",
+    ),
+    _call(
         "sgl_kernel.spatial:create_greenctx_stream_by_value",
         "(SM_a, SM_b, device_id=None)",
         "c65c0f754b21",
-        "a small model beside the base decodes on its first stream",
+        "small models beside the base decode on its first stream",
     ),
     _call(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.execute",

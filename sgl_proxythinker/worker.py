@@ -140,8 +140,15 @@ class ProxyWorker(TpModelWorker):
         self._warm_up()
 
     def _sms_beside_base(self) -> int | None:
-        """SMs for the small models beside the base, together; None where there are none to take."""
-        if self.device != "cuda" or not self._beside:
+        """SMs for the small models beside the base, together; None where they decode on the whole GPU.
+
+        A kernel whose blocks wait for others needs room for all of them. All-reduces of two models that come in another
+        order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
+        GPU, whether it may use them or not.
+        """
+        has_collectives_of_two = len(self._beside) > 1 and any(model.group.ps.tp_size > 1 for model in self._beside)
+        is_quantized = any(model.runner.model_config.quantization for model in self._beside)
+        if self.device != "cuda" or not self._beside or has_collectives_of_two or is_quantized:
             return None
         sm_count = torch.cuda.get_device_properties(self.gpu_id).multi_processor_count
         theirs = sum(weight_bytes(model.runner) for model in self._beside)

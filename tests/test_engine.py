@@ -45,7 +45,8 @@ def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
         wanted = base_alone.generate(prompt, images, alpha=0.0, max_new_tokens=12)
         for alpha in (-10, -1.0, 0, 0.5, 10):
             answer = engine.generate(prompt, params(alpha), image_data=images or None)
-            assert_same_tokens(answer["output_ids"], wanted, alpha)
+            # The proxies cancel exactly: the rounding that is left is the base's.
+            assert_same_tokens(answer["output_ids"], wanted, base_alone, 0.0, images=images)
             assert answer["meta_info"]["proxy_alpha"] == alpha
 
 

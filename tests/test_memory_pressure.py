@@ -63,7 +63,7 @@ def small(triple, tmp_path_factory):
 def test_unequal_heads_give_the_oracles_tokens(small, reference):
     cases = mixed_cases()
     for answer, case in zip(ask_all(small, cases), cases, strict=True):
-        assert_agrees(answer, oracle_answer(reference, case), case)
+        assert_agrees(answer, oracle_answer(reference, case), case, reference)
 
 
 def test_retracted_requests_give_the_oracles_tokens(small, reference):
@@ -74,11 +74,8 @@ def test_retracted_requests_give_the_oracles_tokens(small, reference):
         answers = list(pool.map(lambda case, trace: _long_answer(small, case, trace), cases, [True, False] * 8))
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
     oracles = [reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False) for case in cases]
-    same = [
-        assert_same_tokens(answer["output_ids"], oracle, case.alpha)
-        for answer, oracle, case in zip(answers, oracles, cases, strict=True)
-    ]
-    assert sum(same) > len(cases) * 96 / 4, "too few tokens are compared"
+    for answer, oracle, case in zip(answers, oracles, cases, strict=True):
+        assert_same_tokens(answer["output_ids"], oracle, reference, case.alpha)
     for answer, case in list(zip(answers, cases, strict=True))[::2]:
         trace = answer["meta_info"]["proxy_trace"]
         assert trace["token_id"] == answer["output_ids"]
@@ -128,7 +125,7 @@ def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, referen
         assert response.status_code == 500 and "became NaN or infinite" in response.text
     for answer, case in zip(answers, healthy, strict=True):
         oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
-        assert_same_tokens(answer["output_ids"], oracle, 0.5)
+        assert_same_tokens(answer["output_ids"], oracle, reference, 0.5)
     assert broken_rows(small) == counted + 3
 
 
@@ -148,7 +145,7 @@ def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
     assert response.ok, response.text
     clean = Reference(*[reference.base.model.name_or_path] * 3)
     oracle = clean.generate(f"Look {DAMAGED} here", alpha=0.0, max_new_tokens=8)
-    assert_same_tokens(response.json()["output_ids"], oracle, 0.0)
+    assert_same_tokens(response.json()["output_ids"], oracle, clean, 0.0)
     trace = response.json()["meta_info"]["proxy_trace"]
     assert trace["expert_logprob"] == trace["js_nats"] == [None] * 8, "what is no number is null, not a wrong number"
     assert trace["base_logprob"] == pytest.approx(oracle.logprobs, abs=logprob_tolerance())

@@ -23,22 +23,22 @@ def test_alpha_changes_the_tokens(expected):
     assert all(changed), f"prompts whose answers don't depend on alpha: {changed}"
 
 
-def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(guided, expected):
+def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(guided, expected, reference):
     guided.post("/flush_cache", None)
     cases = mixed_cases()
     for answer, oracle, case in zip(ask_all(guided, cases), expected, cases, strict=True):
-        assert_agrees(answer, oracle, case)
+        assert_agrees(answer, oracle, case, reference)
     for answer, oracle, case in zip(ask_all(guided, cases), expected, cases, strict=True):
-        assert_agrees(answer, oracle, case)
+        assert_agrees(answer, oracle, case, reference)
         cached = answer["choices"][0]["meta_info"]["cached_tokens"]
         assert cached == len(oracle.input_ids) - 1, "the second time only the last prompt token is computed"
 
 
-def test_one_request_alone_gives_the_same_tokens_as_in_a_crowd(guided, expected):
+def test_one_request_alone_gives_the_same_tokens_as_in_a_crowd(guided, expected, reference):
     for index in (0, 6, 17):
         case = mixed_cases()[index]
         [answer] = ask_all(guided, [case])
-        assert_agrees(answer, expected[index], case)
+        assert_agrees(answer, expected[index], case, reference)
 
 
 def test_the_same_image_in_three_models_of_equal_width(guided, reference):
@@ -48,18 +48,18 @@ def test_the_same_image_in_three_models_of_equal_width(guided, reference):
     for alpha in (1.5, 1.5, 0.0, -1.0):
         case = Case("What do you see?", (image, image), alpha)
         [answer] = ask_all(guided, [case])
-        assert_agrees(answer, oracle_answer(reference, case), case)
+        assert_agrees(answer, oracle_answer(reference, case), case, reference)
 
 
 def test_the_ablation_without_the_amateur(guided, reference):
-    case = Case("What is in the picture?", (random_picture(5),), 0.5)
+    case = Case("What is in the picture?", (random_picture(5),), 0.5, amateur_alpha=0.0)
     answer = guided.chat(
         case.messages(), None, logprobs=True,
         extra_body={"custom_params": {"proxy_alpha": 0.5, "proxy_amateur_alpha": 0.0}},
     )  # fmt: skip
-    assert_agrees(answer, oracle_answer(reference, case, amateur_alpha=0.0), case)
+    assert_agrees(answer, oracle_answer(reference, case), case, reference)
     assert answer["choices"][0]["meta_info"]["proxy_amateur_alpha"] == 0.0
-    with_amateur = oracle_answer(reference, case)
+    with_amateur = oracle_answer(reference, case, amateur_alpha=0.5)
     assert with_amateur.text != answer["choices"][0]["message"]["content"], "the amateur's weight must matter"
 
 
@@ -75,7 +75,7 @@ def test_a_conversation_over_images_in_several_turns(guided, reference):
     ]
     oracle = reference.generate(turns, [first, second], alpha=1.0, max_new_tokens=16)
     follow_up = guided.chat(turns, 1.0, logprobs=True)
-    assert_agrees(follow_up, oracle, Case("And here?", (first, second), 1.0))
+    assert_agrees(follow_up, oracle, Case("And here?", (first, second), 1.0), reference)
     prompt_tokens = answer["usage"]["prompt_tokens"]
     assert follow_up["choices"][0]["meta_info"]["cached_tokens"] >= prompt_tokens
 
@@ -90,4 +90,4 @@ def test_generate_with_several_images_reads_what_the_oracle_reads(guided, refere
         sampling_params={"temperature": 0, "max_new_tokens": 12, "custom_params": {"proxy_alpha": 1.5}},
     )  # fmt: skip
     oracle = reference.generate(text, images, alpha=1.5, max_new_tokens=12)
-    assert_same_tokens(answer[0]["output_ids"], oracle, 1.5)
+    assert_same_tokens(answer[0]["output_ids"], oracle, reference, 1.5, images=images)

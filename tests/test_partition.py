@@ -1,4 +1,4 @@
-"""Laws of the part of a GPU that a small model beside the base decodes on."""
+"""Laws of the part of a GPU that the small models beside the base decode on."""
 
 import pytest
 import torch

@@ -157,13 +157,13 @@ def expected(reference):
     return [(case, oracle_answer(reference, case)) for case in mixed_cases()[::2]]
 
 
-def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected):
+def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected, reference):
     """Kills: a small model without some rows of a step, logits of another rank's shard or of another step."""
     server.post("/flush_cache", None)
     cases = [case for case, _ in expected]
     for _ in ("cold", "warm"):
         for answer, (case, oracle) in zip(ask_all(server, cases), expected, strict=True):
-            assert_agrees(answer, oracle, case)
+            assert_agrees(answer, oracle, case, reference)
     assert {case.alpha for case in cases} >= {0.0, 0.5, 1.5, -1.0}
 
 
@@ -173,7 +173,7 @@ def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, ref
     for alpha, cached in ((0.0, False), (1.5, False), (0.0, True), (1.5, True)):
         answer = server.chat(messages, alpha, logprobs=True)
         oracle = reference.generate(messages, images, alpha=alpha, max_new_tokens=16)
-        assert_agrees(answer, oracle, Case("Which?", tuple(images), alpha))
+        assert_agrees(answer, oracle, Case("Which?", tuple(images), alpha), reference)
         told = answer["choices"][0]["meta_info"]["cached_tokens"]
         assert told == (len(oracle.input_ids) - 1 if cached else 0)
 
@@ -190,7 +190,7 @@ def long_answers(reference):
     ]
 
 
-def test_retracted_requests_give_the_oracles_tokens(server, long_answers):
+def test_retracted_requests_give_the_oracles_tokens(server, long_answers, reference):
     """Guided and plain answers that together need several times the room, in one burst."""
 
     def ask(index: int) -> dict:
@@ -200,11 +200,8 @@ def test_retracted_requests_give_the_oracles_tokens(server, long_answers):
     with ThreadPoolExecutor(len(STRENGTHS)) as pool:
         answers = list(pool.map(ask, range(len(STRENGTHS))))
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
-    same = [
-        assert_same_tokens(answer["output_ids"], oracle, alpha)
-        for answer, oracle, alpha in zip(answers, long_answers, STRENGTHS, strict=True)
-    ]
-    assert sum(same) > len(answers) * LONG / 4, "too few tokens are compared"
+    for answer, oracle, alpha in zip(answers, long_answers, STRENGTHS, strict=True):
+        assert_same_tokens(answer["output_ids"], oracle, reference, alpha)
     for answer in answers[::4]:
         assert answer["meta_info"]["proxy_trace"]["token_id"] == answer["output_ids"]
 
@@ -291,7 +288,7 @@ def test_a_request_alone_is_answered_as_by_one_rank(server, single_rank, feature
     assert_same(FEATURES[feature](server), single_rank[feature], feature)
 
 
-def test_requests_in_a_crowd_are_answered_as_by_one_rank(server, single_rank, long_answers):
+def test_requests_in_a_crowd_are_answered_as_by_one_rank(server, single_rank, long_answers, reference):
     """All at once, beside guided and plain answers that decode meanwhile."""
 
     def keep_busy(index: int) -> list[int]:
@@ -301,7 +298,7 @@ def test_requests_in_a_crowd_are_answered_as_by_one_rank(server, single_rank, lo
         busy = [pool.submit(keep_busy, index) for index in range(5)]
         told = {name: pool.submit(ask, server) for name, ask in FEATURES.items()}
     for answer, oracle, alpha in zip(busy, long_answers[:5], STRENGTHS[:5], strict=True):
-        assert_same_tokens(answer.result(), oracle, alpha)
+        assert_same_tokens(answer.result(), oracle, reference, alpha)
     for name, answer in told.items():
         assert_same(answer.result(), single_rank[name], name)
 
@@ -329,4 +326,4 @@ def test_an_aborted_request_ends_on_every_rank(server, reference, way, alpha):
             assert last["meta_info"]["completion_tokens"] < 600
     assert server.post("/flush_cache?timeout=60", None).ok, "flushing needs every request to be gone"
     oracle = reference.generate("After it", alpha=1.5, max_new_tokens=8)
-    assert_same_tokens(generate(server, "After it", 1.5, 8)["output_ids"], oracle, 1.5)
+    assert_same_tokens(generate(server, "After it", 1.5, 8)["output_ids"], oracle, reference, 1.5)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cases import close_call, logprob_tolerance, sure_tokens
+from cases import assert_same_tokens, close_call, logprob_tolerance, output_ids
 from chi_square import SIGNIFICANCE, p_value, softmax
 from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
@@ -175,14 +175,14 @@ def _white_space(tokenizer) -> list[int]:
 
 def test_n_samples_share_the_prompt_of_several_images(guided, reference):
     """n > 1 with two images in one chat; the prompt is computed once for all samples, in all three models."""
-    messages = chat_messages("What are these?", [random_picture(31), random_picture(32)])
-    answer = guided.chat(messages, ALPHA, n=3, temperature=0)
-    texts = {choice["message"]["content"] for choice in answer["choices"]}
-    oracle = reference.generate(messages, [random_picture(31), random_picture(32)], alpha=ALPHA, max_new_tokens=16)
-    assert len(texts) == 1
-    if sure_tokens(oracle, close_call(ALPHA)) == len(oracle.token_ids):
-        assert texts == {oracle.text.replace("<|im_end|>", "")}
-    assert all(choice["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1 for choice in answer["choices"])
+    images = [random_picture(31), random_picture(32)]
+    messages = chat_messages("What are these?", images)
+    answer = guided.chat(messages, ALPHA, n=3, temperature=0, logprobs=True)
+    oracle = reference.generate(messages, images, alpha=ALPHA, max_new_tokens=16)
+    for choice in answer["choices"]:
+        assert_same_tokens(output_ids(choice), oracle, reference, ALPHA, images=images)
+        assert choice["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1
+    assert len({choice["message"]["content"] for choice in answer["choices"]}) == 1
 
 
 def test_logprobs_are_of_the_fused_distribution(guided, reference):
