@@ -134,9 +134,10 @@ class ProxyWorker(TpModelWorker):
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
         with self._seat.arguments():
             super().init_cuda_graphs(*args, **kwargs)
+        sms = self._sms_beside_base()
         for model in self._beside:
             with model.arguments():
-                model.init_cuda_graphs(self._sms_beside_base(), *args, **kwargs)
+                model.init_cuda_graphs(sms, *args, **kwargs)
         self._warm_up()
 
     def _sms_beside_base(self) -> int | None:
