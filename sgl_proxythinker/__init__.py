@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.config import ProxyConfig, ProxyOptions
+from sgl_proxythinker.limits import Limits
 
 if TYPE_CHECKING:
     from sgl_proxythinker.backend import ProxyBackend
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from sgl_proxythinker.language import proxy_gen
     from sgl_proxythinker.offline import Engine
 
-__all__ = ["Engine", "EngineBackend", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
+__all__ = ["Engine", "EngineBackend", "Limits", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
 
 _HOMES = {"Engine": "offline", "EngineBackend": "engine_backend", "ProxyBackend": "backend", "proxy_gen": "language"}
 

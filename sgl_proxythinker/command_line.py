@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.placement import NAMES
 from sgl_proxythinker.plugin import NAME
 
@@ -31,8 +32,14 @@ _FLAGS: dict[str, dict[str, Any]] = {
     ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size) and, under 'expert' "
-        "and 'amateur', each model's revision, dtype, quantization and load_format. Flags win over the file.",
+        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size), under 'expert' "
+        "and 'amateur' each model's revision, dtype, quantization and load_format, and under "
+        "'limits' the limits below. Flags win over the file.",
+    ),
+    "require_strength": dict(
+        action="store_true",
+        help="Refuse requests that name no strength: behind a router that drops fields they would get --proxy-alpha "
+        "without being told. The model's name carries it too: NAME@0.8, NAME@0 for the base alone.",
     ),
 }
 
@@ -50,19 +57,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     for name, options in _FLAGS.items():
         group.add_argument("--proxy-" + name.replace("_", "-"), dest=_dest(name), default=None, **options)
+    Limits.add_flags(
+        parser.add_argument_group(f"{NAME}: limits", "What one request may ask for; more is refused. Guided or plain.")
+    )
 
 
 def take_flags(args: argparse.Namespace) -> dict[str, Any] | None:
     """Remove our flags from a parsed command line.
 
     Returns:
-        `ProxyConfig` fields and `config` (a file), None where not given; None when the plugin was not asked for.
+        Fields of `ProxyConfig` and `Limits`, and `config` (a file), None where not given; None when the plugin was not
+        asked for.
 
     Raises:
         SystemExit: an unknown plugin, or proxies without the plugin.
     """
     plugin = vars(args).pop("plugin", None)
-    flags = {name: vars(args).pop(_dest(name), None) for name in _FLAGS}
+    flags = {name: vars(args).pop(_dest(name), None) for name in (*_FLAGS, *Limits.model_fields)}
     if plugin is None:
         if given := [f"--proxy-{name.replace('_', '-')}" for name, value in flags.items() if value is not None]:
             raise SystemExit(

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.placement import PlacementName
 from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.settings_file import read_settings
 from sgl_proxythinker.strength import MAX_ALPHA
 
 # A local path, as text or as a `Path`, or a hub id.
@@ -47,6 +47,7 @@ class ProxyConfig(BaseModel):
         allow_inf_nan=False,
         description="steering strength of requests that name none; 0 is the base alone",
     )
+    require_strength: bool = Field(False, description="refuse requests that name no strength, as behind some routers")
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
     expert: ProxyOptions = ProxyOptions()
@@ -92,7 +93,8 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
     Raises:
         LaunchError: unreadable file, one path without the other, unknown or wrong values.
     """
-    values = _read_yaml(file) if file else {}
+    values = read_settings(file) if file else {}
+    values.pop("limits", None)  # those of `build_limits`
     values.update({name: value for name, value in flags.items() if value is not None})
     if not values:
         return None
@@ -120,16 +122,3 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
 
 def _flag(name: str) -> str:
     return "--proxy-" + str(name).replace("_", "-")
-
-
-def _read_yaml(file: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise LaunchError(f"--proxy-config {file!r} can't be read: {error}") from None
-    if not isinstance(values, dict):
-        raise LaunchError(
-            f"--proxy-config {file!r} holds {type(values).__name__}, not a mapping. It takes the keys "
-            f"{', '.join(ProxyConfig.model_fields)}."
-        )
-    return values

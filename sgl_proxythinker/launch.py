@@ -17,6 +17,7 @@ from sgl_proxythinker.arguments import check_arguments
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 
@@ -27,7 +28,7 @@ def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Cal
     """Check what was asked for, then let SGLang resolve its own arguments and mark them as ours.
 
     Args:
-        flags: our own flags, by `ProxyConfig` field name and `config`.
+        flags: our own flags, by field name of `ProxyConfig` and `Limits`, and `config`.
         given: SGLang's arguments by field name, as the user gave them; defaults that fit the machine are filled in.
         resolve: builds `ServerArgs` from `given`.
 
@@ -35,10 +36,13 @@ def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Cal
         LaunchError: this can't be served; the message says what to change.
     """
     file = flags.pop("config")
-    return finish_server_args(build_config(flags, file), given, resolve)
+    limits = build_limits({name: flags.pop(name) for name in Limits.model_fields}, file)
+    return finish_server_args(build_config(flags, file), limits, given, resolve)
 
 
-def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolve: Callable[[], Any]) -> Any:
+def finish_server_args(
+    config: ProxyConfig | None, limits: Limits, given: dict[str, Any], resolve: Callable[[], Any]
+) -> Any:
     """`build_server_args` after the flags: what the command line and the offline `Engine` share."""
     check_upstream()
     if cpu.is_needed(given.get("device")):
@@ -63,7 +67,7 @@ def finish_server_args(config: ProxyConfig | None, given: dict[str, Any], resolv
         server_args = resolve()
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
         logger.info("proxythinker: placement %s", placement)
-    mark_as_ours(server_args, config, placement)
+    mark_as_ours(server_args, config, placement, limits)
     install_front()
     return server_args
 

@@ -8,6 +8,7 @@ from sgl_proxythinker import cpu
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.launch import finish_server_args
+from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.plugin import proxy_config
 
 # The class below derives from SGLang's, whose import has to find the CPU support in place.
@@ -62,6 +63,7 @@ class Engine(SGLangEngine):
     Args:
         model_path: the base model.
         proxy: the expert and the amateur; None serves the base alone.
+        limits: what one request may ask for.
         sglang_arguments: any other field of SGLang's `ServerArgs`.
 
     `generate` and `async_generate` are SGLang's own; a request's strength goes into
@@ -72,14 +74,17 @@ class Engine(SGLangEngine):
         RequestError: from a method in `REFUSED`, on an engine with proxies.
     """
 
-    def __init__(self, model_path: str, proxy: ProxyConfig | None = None, **sglang_arguments: Any):
+    def __init__(
+        self, model_path: str, proxy: ProxyConfig | None = None, limits: Limits | None = None, **sglang_arguments: Any
+    ):
         if sglang_arguments.get("device") == "cpu" and not cpu.is_installed():
             raise LaunchError(
                 "device='cpu' on a machine with a GPU has to be chosen before SGLang is imported: set "
                 "CUDA_VISIBLE_DEVICES='' in the environment, or serve with `--device cpu` on the command line."
             )
         given = {"log_level": "error", **sglang_arguments, "model_path": model_path}
-        super().__init__(server_args=finish_server_args(proxy, given, lambda: ServerArgs(**given)))
+        limits = Limits() if limits is None else limits
+        super().__init__(server_args=finish_server_args(proxy, limits, given, lambda: ServerArgs(**given)))
 
     def __getattribute__(self, name: str) -> Any:
         if name in REFUSED and proxy_config(self.server_args) is not None:

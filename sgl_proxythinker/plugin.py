@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgl_proxythinker.config import ProxyConfig
+    from sgl_proxythinker.limits import Limits
     from sgl_proxythinker.placement import Placement
 
 NAME = "proxythinker"
@@ -25,9 +26,9 @@ def register() -> None:
     register_hooks(COMMAND_LINE)
 
 
-def mark_as_ours(server_args: Any, config: ProxyConfig | None, placement: Placement | None) -> None:
+def mark_as_ours(server_args: Any, config: ProxyConfig | None, placement: Placement | None, limits: Limits) -> None:
     """Let `config` (None: plain SGLang, base alone) travel with the server's arguments into every process."""
-    setattr(server_args, _ATTRIBUTE, {"config": config, "placement": placement})
+    setattr(server_args, _ATTRIBUTE, {"config": config, "placement": placement, "limits": limits})
 
 
 def is_ours(server_args: Any) -> bool:
@@ -43,3 +44,8 @@ def proxy_config(server_args: Any) -> ProxyConfig | None:
 def proxy_placement(server_args: Any) -> Placement | None:
     """Which ranks run which model; None on a server that serves the base alone."""
     return getattr(server_args, _ATTRIBUTE)["placement"]
+
+
+def request_limits(server_args: Any) -> Limits:
+    """What a server that is ours, guided or plain, takes from one request."""
+    return getattr(server_args, _ATTRIBUTE)["limits"]

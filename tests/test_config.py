@@ -8,6 +8,7 @@ import pytest
 
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.roles import Role
 
 NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement", "tp_size"))
@@ -104,3 +105,30 @@ def test_it_is_frozen_and_travels():
     with pytest.raises(ValueError):
         config.alpha = 2.0
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+class TestLimits:
+    def test_flags_win_over_the_file_which_wins_over_defaults(self, tmp_path):
+        file = tmp_path / "proxies.yaml"
+        file.write_text(
+            f"{{expert_path: E, amateur_path: A, limits: {{max_n: 2, max_stops: 3, image_folder: {tmp_path}}}}}"
+        )
+        limits = build_limits({"max_n": 5, "max_stops": None}, str(file))
+        assert (limits.max_n, limits.max_stops, limits.image_folder) == (5, 3, tmp_path)
+        assert limits.max_logprobs == Limits().max_logprobs
+        assert build_config(NO_FLAGS, str(file)).expert_path == "E"
+
+    def test_a_plain_server_has_them_too(self, tmp_path):
+        file = tmp_path / "limits.yaml"
+        file.write_text("limits: {max_n: 2}")
+        assert build_config(NO_FLAGS, str(file)) is None
+        assert build_limits({}, str(file)).max_n == 2
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("max_n", 0), ("max_n", "many"), ("image_url_timeout_s", 0), ("image_url_timeout_s", float("nan")),
+         ("image_folder", "/no/such/folder"), ("max_m", 1)],
+    )  # fmt: skip
+    def test_a_wrong_one_is_refused_by_its_flag(self, name, value):
+        with pytest.raises(LaunchError, match=f"--proxy-{name.replace('_', '-')}"):
+            build_limits({name: value}, None)

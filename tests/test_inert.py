@@ -54,16 +54,18 @@ import copy, pickle
 from sglang.srt.server_args import ServerArgs
 from sgl_proxythinker import ProxyConfig
 from sgl_proxythinker.placement import Shape, place
-from sgl_proxythinker.plugin import is_ours, mark_as_ours, proxy_config, proxy_placement
+from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.plugin import is_ours, mark_as_ours, proxy_config, proxy_placement, request_limits
 from sgl_proxythinker.roles import Role
 arguments = ServerArgs(model_path="dummy")
 assert not is_ours(arguments)
 arguments._declarations_materialized = True
 config = ProxyConfig(expert_path="E", amateur_path="A", alpha=2.0)
 placement = place(2, dict.fromkeys(Role, Shape(4, 2, 8, 4, 8)))
-mark_as_ours(arguments, config, placement)
+mark_as_ours(arguments, config, placement, Limits(max_n=7))
 for travelled in (pickle.loads(pickle.dumps(arguments)), copy.deepcopy(arguments)):
     assert is_ours(travelled) and proxy_config(travelled) == config and proxy_placement(travelled) == placement
+    assert request_limits(travelled).max_n == 7
 print("survived")
 """
     assert run(code).strip().endswith("survived")
@@ -79,6 +81,9 @@ print("survived")
         "--proxy-placement",
         "--proxy-tp-size",
         "--proxy-config",
+        "--proxy-require-strength",
+        "--proxy-max-n",
+        "--proxy-image-folder",
     ],
 )
 def test_the_help_shows_our_flags_in_a_group(flag, help_text):

@@ -1,0 +1,28 @@
+"""The YAML file of `--proxy-config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sgl_proxythinker.errors import LaunchError
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """The mapping that a person wrote.
+
+    Raises:
+        LaunchError: it can't be read, or is no mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(file).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise LaunchError(f"--proxy-config {file!r} can't be read: {error}") from None
+    if not isinstance(values, dict):
+        raise LaunchError(
+            f"--proxy-config {file!r} holds {type(values).__name__}, not a mapping such as "
+            "{expert_path: E, amateur_path: A, alpha: 0.5}."
+        )
+    return values
