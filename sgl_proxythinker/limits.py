@@ -29,7 +29,9 @@ class Limits(BaseModel):
     max_messages: int = Field(2048, ge=1, description="messages of a conversation, and parts of a message")
     max_schema_bytes: int = Field(262_144, ge=1, description="length of a JSON schema, regex, grammar or list of tools")
     max_schema_depth: int = Field(64, ge=1, description="levels of a JSON schema")
-    max_prompt_chars: int = Field(8_388_608, ge=1, description="characters of a prompt")
+    max_prompt_chars: int | None = Field(
+        None, ge=1, description="characters of a prompt; 32 times the context length in tokens when not given"
+    )
     max_body_mib: int = Field(256, ge=1, description="MiB of an HTTP body")
     max_images: int = Field(64, ge=0, description="images of one prompt")
     image_folder: Path | None = Field(
@@ -57,7 +59,7 @@ class Limits(BaseModel):
                 options |= {"action": "store_true"}
             else:
                 help_text = field.description + ("" if field.default is None else f" (default: {field.default})")
-                options |= {"type": field.annotation if field.annotation in (int, float) else str, "metavar": "X"}
+                options |= {"type": _TYPES.get(field.annotation, str), "metavar": "X"}
             group.add_argument("--proxy-" + name.replace("_", "-"), help=_sentence(help_text), **options)
 
     @field_validator("image_folder", mode="before")
@@ -93,3 +95,6 @@ def build_limits(flags: dict[str, Any], file: str | None) -> Limits:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
+
+
+_TYPES = {int: int, int | None: int, float: float}

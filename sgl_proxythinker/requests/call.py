@@ -1,0 +1,36 @@
+"""The HTTP request that is being answered, as far as guidance is concerned: what its body said, and what came of it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from sgl_proxythinker.strength import Strength
+
+
+@dataclass
+class HttpCall:
+    """Filled while a request is read, and read when its answer begins. Tasks that a handler starts see the same one."""
+
+    path: str
+    named_alpha: float | None = None  # from the model's name, NAME@0.8
+    custom_params: dict[str, Any] | None = None  # of a body whose route has no place of SGLang's for them
+    speaks_openai: bool = False  # a body in OpenAI's names: max_tokens, not max_new_tokens
+    guidance: list[Strength] = field(default_factory=list)  # of each prompt, in the order of the body
+    answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry
+
+
+_current: ContextVar[HttpCall | None] = ContextVar("proxythinker_call", default=None)
+
+
+def begin(path: str) -> HttpCall:
+    """Start answering a request; what is awaited and what is started from here on finds it with `current`."""
+    call = HttpCall(path)
+    _current.set(call)
+    return call
+
+
+def current() -> HttpCall | None:
+    """The request that is being answered; None in the offline engine."""
+    return _current.get()

@@ -1,0 +1,79 @@
+"""Wishes in a place where nobody reads them: `proxy_alpha` at the top of a body, in `extra_body`, in `metadata`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.strength import KNOWN_KEYS, PREFIX
+
+# Objects of a body in which people and libraries put what is not OpenAI's. Messages, tools and schemas are a client's
+# own matter: whatever stands there is never looked at.
+CONTAINERS = (
+    "extra_body", "extraBody", "extra_params", "extraParams", "extra_args", "extra_fields", "extra_json", "extra",
+    "metadata", "chat_template_kwargs", "template_kwargs", "mm_processor_kwargs", "sampling_params", "samplingParams",
+    "customParams", "customparams", "custom-params", "provider_options", "providerOptions", "provider", "options",
+    "parameters", "params", "kwargs", "model_kwargs", "modelKwargs", "generation_config", "generationConfig",
+    "vllm_xargs", "nvext", "optional_params", "allowed_openai_params", "litellm_params", "additional_kwargs",
+    "default_params", "stream_options", "reasoning", "instances", "response_metadata", "guidance", "proxy",
+)  # fmt: skip
+
+_CAMEL = frozenset(key.replace("_", "") for key in KNOWN_KEYS)
+_DEEPEST = 6
+
+
+def check_places(body: Mapping[str, Any], right_place: str) -> None:
+    """Refuse a wish for guidance where it would be lost.
+
+    Args:
+        body: a request's JSON object. `custom_params` at its top, and in `sampling_params` where that is the right
+            place, is not looked into: who reads it checks it.
+        right_place: an example of a body, for the sentence.
+
+    Raises:
+        RequestError: names the wrong place and shows the right one.
+    """
+    in_sampling_params = "sampling_params" in right_place
+    for key in body:
+        if _is_ours(key) or (in_sampling_params and key == "custom_params" and _wishes(body[key])):
+            _refuse(key, right_place)
+    for container in CONTAINERS:
+        inner = body.get(container)
+        if container == "sampling_params" and in_sampling_params:
+            # Names that are not known there are refused by `sampling_fields`, these too.
+            continue
+        for path in _wishes(inner):
+            if in_sampling_params and container in ("parameters", "instances") and ".custom_params." in f".{path}.":
+                continue
+            _refuse(f"{container}.{path}", right_place)
+        if "custom" in container.lower() and inner:
+            _refuse(container, right_place)
+
+
+def _wishes(value: Any, path: str = "", level: int = 0) -> Iterator[str]:
+    """Paths of names that are ours, in objects and lists of a container."""
+    if level > _DEEPEST:
+        return
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            here = f"{path}.{key}" if path else str(key)
+            if _is_ours(key):
+                yield here
+            else:
+                yield from _wishes(inner, here, level + 1)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value[:1024]):
+            yield from _wishes(inner, f"{path}[{number}]", level + 1)
+
+
+def _is_ours(key: Any) -> bool:
+    if not isinstance(key, str):
+        return False
+    plain = key.lower().replace("-", "_")
+    return plain.startswith(PREFIX) or plain.replace("_", "") in _CAMEL
+
+
+def _refuse(where: str, right_place: str) -> None:
+    shown = where if len(where) <= 120 else where[:117] + "..."
+    raise RequestError(f"{shown} is not read there, so it would be lost: send {right_place}.")

@@ -1,0 +1,88 @@
+"""One sentence for one mistake: how a refused value is shown, and what is made of a validation error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_SENTENCE = 900  # characters; with a name and a status still under 1,000
+
+_SHOWN = 60  # characters of a value; a picture or a prompt never fits
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence can show it: its beginning, and for a container only what it is."""
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} names"
+    if isinstance(value, (list, tuple, set)):
+        return f"a list of {len(value)}" if len(value) > 4 or _is_deep(value) else _cut(repr(value))
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return _cut(_as_json(value))
+    return f"a {type(value).__name__}"
+
+
+def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
+    """The most telling of pydantic's errors as one sentence.
+
+    Args:
+        errors: as `ValidationError.errors()` or FastAPI's `RequestValidationError.errors()` give them. A union has one
+            for each of its branches; the one that got deepest is of the branch that was meant.
+        where: what the names are within, such as `sampling_params.`.
+    """
+    error = max(errors, key=lambda item: (len(_path(item["loc"])), item["type"] != "literal_error"))
+    name = where + (_path_text(_path(error["loc"])) or "the body")
+    if error["type"] == "missing":
+        return f"{name} is missing."
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not known here."
+    if error["type"] == "json_invalid":
+        return "the body is no valid JSON."
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace("Input should be", "it should be")
+    got = f" is {shown(error['input'])}" if "input" in error else ""
+    return tidy(f"{name}{got}: {message}.")
+
+
+def tidy(text: str) -> str:
+    """A message from anywhere, short and on one line, without addresses of objects, paths of this machine, pictures."""
+    text = _OBJECT.sub(lambda match: f"a {match[1].rsplit('.', 1)[-1]}", text)
+    text = _PAYLOAD.sub("...", text)
+    text = _TRACE.sub("", text)
+    text = _PATH.sub(r"\1...", text)
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 3] + "..."
+
+
+_OBJECT = re.compile(r"<([\w.]+) (?:object|[^<>]{0,200}?) ?at 0x[0-9a-fA-F]+>")
+_PAYLOAD = re.compile(r"[A-Za-z0-9+/=_%-]{200,}")
+_TRACE = re.compile(r'File "[^"]{0,500}", line \d+(?:, in \S+)?')
+# An absolute path of at least three parts is one of this machine; a route of this server has fewer dots and parts.
+_PATH = re.compile(r"(^|[\s'\"(=])/(?:[\w.@+-]+/){2,}[\w.@+-]*\.[\w]+")
+
+
+def _path(loc: Sequence[Any]) -> list[Any]:
+    """Without `body` in front, and without names of classes that pydantic puts in for the branches of a union."""
+    parts = [part for part in loc if part != "body"]
+    return [part for part in parts if isinstance(part, int) or (part.isidentifier() and not part[0].isupper())]
+
+
+def _path_text(path: Sequence[Any]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")[:200]
+
+
+def _as_json(value: Any) -> str:
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or value is True or value is False
+        else repr(value)
+    )
+
+
+def _is_deep(value: Any) -> bool:
+    return any(isinstance(item, (list, tuple, set, Mapping)) for item in value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
