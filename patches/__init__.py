@@ -3,13 +3,16 @@
 from sgl_proxythinker.patches import (
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
+    http_server_orjson_request_json,
     scheduler_get_init_info,
     scheduler_init_tp_model_worker,
     scheduler_process_batch_result,
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
+    tokenizer_manager_abort_request,
     tokenizer_manager_create_tokenized_object,
+    tokenizer_manager_generate_request,
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
 )
@@ -20,15 +23,19 @@ COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
 FRONT = (
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
+    tokenizer_manager_generate_request,
+    tokenizer_manager_abort_request,
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_wait_one_response,
     signal_handler_running_phase_sigquit_handler,
 )
+# In a process with an HTTP server, beside the front's.
+HTTP = (http_server_orjson_request_json,)
 SCHEDULER = (
     scheduler_init_tp_model_worker,
     scheduler_get_init_info,
     scheduler_process_batch_result,
 )
 
-RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER)), *CALLS)
+RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER)), *CALLS)

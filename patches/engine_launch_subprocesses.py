@@ -24,10 +24,10 @@ UPSTREAM = Upstream(
 def around(original, cls, server_args, **kwargs):
     if not is_ours(server_args):
         return original(cls, server_args, **kwargs)
-    prepare_front(server_args)
     kwargs.update(run_scheduler_process_func=run_scheduler, run_detokenizer_process_func=run_detokenizer)
     launched = original(cls, server_args, **kwargs)
-    scheduler_init_result, watchdog = launched[3], launched[4]
+    manager, scheduler_init_result, watchdog = launched[0], launched[3], launched[4]
     prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
+    prepare_front(manager)
     name_roles(watchdog, proxy_placement(server_args))
     return launched

@@ -9,13 +9,11 @@ Why a hook: every route's requests and the image processor's errors pass here.
 """
 
 import logging
-from functools import lru_cache
 
 from fastapi import HTTPException
 
-from sgl_proxythinker.compatibility import known_ids
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.front import admit_image_places, admit_inputs
+from sgl_proxythinker.front import admit_image_places, admit_images
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
 
@@ -34,7 +32,7 @@ async def around(original, manager, obj):
     if not is_ours(manager.server_args):
         return await original(manager, obj)
     if proxy_config(manager.server_args) is not None:
-        admit_inputs(obj, _known_ids(manager.tokenizer))
+        admit_images(obj)
     if obj.contains_mm_input():
         admit_image_places(obj.text if obj.text else manager.tokenizer.decode(obj.input_ids or []))
     try:
@@ -46,8 +44,3 @@ async def around(original, manager, obj):
             raise
         logger.exception("request %s: its image can't be read", obj.rid)
         raise RequestError(f"the request's image can't be read: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def _known_ids(tokenizer):
-    return known_ids(tokenizer)

@@ -26,37 +26,18 @@ class Admitted(NamedTuple):
     trace: bool
 
 
-def admit_inputs(obj: Any, known_ids: int) -> None:
-    """Refuse inputs and outputs that only one model of three could give a meaning to.
-
-    Args:
-        obj: SGLang's `GenerateReqInput` for one request to a guided server, before its images are read.
-        known_ids: ids below this one mean a token to all three models.
+def admit_images(obj: Any) -> None:
+    """Refuse images that only one model of three could give a meaning to.
 
     Raises:
         RequestError: HTTP 400 with the reason.
     """
-    for field, reason in REFUSED_FIELDS.items():
-        value = getattr(obj, field, None)
-        if not (value is None or value is False or (isinstance(value, (list, dict)) and not value)):
-            raise RequestError(f"{field} can't be used on a guided server: {reason}.")
     for image in _flat(getattr(obj, "image_data", None)):
         if isinstance(image, dict) and not _PREPARED.isdisjoint(image):
             raise RequestError(
                 "precomputed and preprocessed images may fit one model's width only; send the image, each model "
                 "embeds it itself."
             )
-    ids = getattr(obj, "input_ids", None)
-    if ids and not all(0 <= token < known_ids for token in ids):
-        wrong = next(token for token in ids if not 0 <= token < known_ids)
-        raise RequestError(f"input_ids has {wrong}: the tokenizer knows the ids 0 to {known_ids - 1}.")
-    named = [token for token in _flat(getattr(obj, "token_ids_logprob", None)) if token is not None]
-    if any(not 0 <= token < known_ids for token in named):
-        raise RequestError(
-            f"token_ids_logprob names ids that the tokenizer doesn't know: 0 to {known_ids - 1} are known."
-        )
-    if (getattr(obj, "top_logprobs_num", None) or 0) > known_ids:
-        raise RequestError(f"top_logprobs_num is {obj.top_logprobs_num}, and the tokenizer knows {known_ids} ids.")
 
 
 def admit_image_places(text: str) -> None:
@@ -72,26 +53,24 @@ def admit_image_places(text: str) -> None:
         )
 
 
-def admit_strength(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
-    """Refuse a strength or a trace that this server can't give; else write the strength into `custom_params`.
+def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
+    """The last look at a request before it is sent: its tokens, its part of the radix tree, and its weights.
 
     Args:
-        obj: SGLang's `GenerateReqInput` for one request; it remembers what was asked for its responses.
+        obj: SGLang's `GenerateReqInput` for one request that was admitted; it remembers what was asked for its
+            responses.
         tokenized: what will be sent to the scheduler; its sampling parameters are completed.
         config: the server's proxies, or None for a server that serves the base alone.
 
     Raises:
         RequestError: HTTP 400 with the reason.
     """
+    if not tokenized.input_ids:
+        raise RequestError("the prompt has no token to go on from: send a text that the tokenizer makes a token of.")
     sampling_params = tokenized.sampling_params
     strength = read_strength(sampling_params.custom_params, 0.0 if config is None else config.alpha)
     trace = asks_for_trace(sampling_params.custom_params)
     if config is None:
-        if not strength.is_base_alone:
-            raise RequestError(
-                f"this server runs the base model alone and can't guide it ({ALPHA} is {strength.expert:g}). Start "
-                "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
-            )
         if trace:
             raise RequestError(
                 f"this server runs the base model alone, so there is no expert whose influence {TRACE} could show. "
@@ -141,24 +120,6 @@ def _refuse_input_logprobs(tokenized: Any) -> None:
             f"output logprobs only (logprob_start_len -1, echo false), or send {ALPHA} 0 for the base's."
         )
 
-
-# Fields of a request that a guided server refuses when they are set.
-REFUSED_FIELDS = {
-    "input_embeds": "embeddings fit one model's width only; send text or input_ids",
-    "positional_embed_overrides": "embeddings fit one model's width only; send text or input_ids",
-    "video_data": "videos have not been tried with three models; send images",
-    "audio_data": "the models read no audio",
-    "session_id": "sessions have not been tried with three models; send all turns, their prefix is cached",
-    "session_params": "sessions have not been tried with three models; send all turns, their prefix is cached",
-    "return_hidden_states": "hidden states would be the base's alone; ask a plain server for them",
-    "return_routed_experts": "expert routing is one model's; ask a plain server for it",
-    "return_indexer_topk": "sparse attention's choices are one model's; ask a plain server for them",
-    "lora_path": "an adapter would change one model of three; merge it into a checkpoint",
-    "lora_id": "an adapter would change one model of three; merge it into a checkpoint",
-    "multi_item_delimiter_indices": "multi-item scoring bypasses guidance; send one item a request",
-    "bootstrap_host": "prefill and decode on different servers would need three KV transfers",
-    "bootstrap_room": "prefill and decode on different servers would need three KV transfers",
-}
 
 # Keys of an image that was worked on before it came: SGLang takes such dicts in place of a picture.
 _PREPARED = frozenset({"format", "feature", "precomputed_embeddings", "pixel_values"})

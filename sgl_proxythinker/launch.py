@@ -105,13 +105,16 @@ def install_front() -> None:
     install(FRONT)
 
 
-def prepare_front(server_args: Any) -> None:
-    """Before the schedulers start: close the HTTP routes that one fused token can't serve."""
+def prepare_front(manager: Any) -> None:
+    """Before the HTTP server listens: check what comes in, and close the routes that one fused token can't serve."""
     server = sys.modules.get("sglang.srt.entrypoints.http_server")
     if server is not None:  # the offline Engine has no HTTP server
-        from sgl_proxythinker.http import guard_routes
+        from sgl_proxythinker.answers.application import guard_application
+        from sgl_proxythinker.patches import HTTP
+        from sgl_proxythinker.patches._install import install
 
-        guard_routes(server, proxy_config(server_args))
+        install(HTTP)
+        guard_application(server, manager)
 
 
 def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:

@@ -56,6 +56,20 @@ def read_strength(custom_params: Any, default_alpha: float) -> Strength:
     return Strength(alpha, _number(custom_params, AMATEUR_ALPHA, alpha))
 
 
+def check_keys(custom_params: Any) -> None:
+    """Refuse keys that nobody reads: the other reader of `custom_params`, custom logit processors, is refused too.
+
+    Raises:
+        RequestError: names the key.
+    """
+    if isinstance(custom_params, Mapping):
+        for key in custom_params:
+            if key not in KNOWN_KEYS:
+                raise RequestError(
+                    f"custom_params has an unknown key {_shown(key)}: known are {', '.join(KNOWN_KEYS)}."
+                )
+
+
 def asks_for_trace(custom_params: Mapping[str, Any] | None) -> bool:
     """Whether the request wants `meta_info["proxy_trace"]`.
 

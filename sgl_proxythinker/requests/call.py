@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ class HttpCall:
     path: str
     named_alpha: float | None = None  # from the model's name, NAME@0.8
     custom_params: dict[str, Any] | None = None  # of a body whose route has no place of SGLang's for them
-    speaks_openai: bool = False  # a body in OpenAI's names: max_tokens, not max_new_tokens
+    speaks_openai: bool = False  # an answer in OpenAI's form, or in one that is made of it
+    names: Mapping[str, str] = field(default_factory=dict)  # what its body calls fields of SGLang's
     guidance: list[Strength] = field(default_factory=list)  # of each prompt, in the order of the body
     answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry
 

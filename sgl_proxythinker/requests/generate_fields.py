@@ -27,7 +27,8 @@ from pydantic import (
 )
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.requests.sampling_fields import INT32_MAX, Bounds, TokenId, _at_most, check_sampling_params
+from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.requests.sampling_fields import INT32_MAX, TokenId, _at_most, check_sampling_params
 from sgl_proxythinker.requests.sentences import sentence_of, shown
 
 MAX_LABEL_CHARS = 512  # of a request id, a cache key, a label

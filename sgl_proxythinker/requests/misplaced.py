@@ -36,7 +36,7 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
     """
     in_sampling_params = "sampling_params" in right_place
     for key in body:
-        if _is_ours(key) or (in_sampling_params and key == "custom_params" and _wishes(body[key])):
+        if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_wishes(body[key]))):
             _refuse(key, right_place)
     for container in CONTAINERS:
         inner = body.get(container)

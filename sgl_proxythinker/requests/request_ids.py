@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.sentences import shown
 
 _INSIDE = re.compile(r"[0-9a-f]{32}:(.*)", re.DOTALL)
@@ -46,11 +47,6 @@ def told(inside: str) -> str:
     return match[1] if match else inside
 
 
-def told_of_sample(inside: str) -> str:
-    """As `told`, and the same for every sample of one prompt."""
-    return told(_SAMPLE.sub("", inside))
-
-
 def meant_by(rid: str, live: Iterable[str]) -> list[str]:
     """The ids inside that a client means which asks to end `rid`."""
     return [inside for inside in live if inside == rid or told(inside) == rid]
@@ -60,3 +56,22 @@ def _unique(rid: str, taken: set[str]) -> str:
     if rid in taken:
         raise RequestError(f"rid {shown(rid)} is that of a request that is still under way: choose another, or none.")
     return f"{uuid.uuid4().hex}:{rid}"
+
+
+def tell_ids(output: Any, has_samples: bool, call: HttpCall | None) -> Any:
+    """An output, or a batch of them, with the ids that its client knows in `meta_info`.
+
+    Args:
+        output: as `TokenizerManager.generate_request` yields it; a dict may be used by SGLang again, so it is copied.
+        has_samples: `n` is more than 1; all samples of a prompt are told with its id.
+        call: the HTTP request; answers in OpenAI's form have one id, however many prompts and samples they have.
+    """
+    if isinstance(output, list):
+        return [tell_ids(one, has_samples, call) for one in output]
+    if not isinstance(output, dict) or "id" not in output.get("meta_info", ()):
+        return output
+    inside = output["meta_info"]["id"]
+    rid = told(_SAMPLE.sub("", inside) if has_samples else inside)
+    if call is not None and call.speaks_openai:
+        call.answer_id = rid = call.answer_id or rid
+    return {**output, "meta_info": {**output["meta_info"], "id": rid}}

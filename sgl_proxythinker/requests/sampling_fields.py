@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.sentences import sentence_of, shown, tidy
 
 INT32_MAX = 2**31 - 1
@@ -23,18 +24,6 @@ MAX_TEMPERATURE = 1e6  # logits divided by it are still told apart in float32
 MIN_REPETITION_PENALTY = 0.01  # logits are divided by it; much less would overflow float32
 MAX_BIAS = 1e9  # added to logits of float32, and divided by a temperature of at least 1e-6
 MAX_STOP_CHARS = 1024
-
-
-class Bounds(NamedTuple):
-    """What the ranges of fields depend on: the server's limits and its models."""
-
-    limits: Limits
-    known_ids: int  # ids below this one mean a token to all three models
-    context_length: int  # tokens
-
-    @property
-    def prompt_chars(self) -> int:
-        return self.limits.max_prompt_chars or 32 * self.context_length
 
 
 def _at_most(limit: str, what: str) -> AfterValidator:

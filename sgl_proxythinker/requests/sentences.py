@@ -8,7 +8,8 @@ from typing import Any
 
 MAX_SENTENCE = 900  # characters; with a name and a status still under 1,000
 
-_SHOWN = 60  # characters of a value; a picture or a prompt never fits
+_LONG = 200  # characters; a picture or a prompt is longer, and nothing of it is shown
+_SHOWN = 60  # characters of a value
 
 
 def shown(value: Any) -> str:
@@ -17,6 +18,8 @@ def shown(value: Any) -> str:
         return f"an object of {len(value)} names"
     if isinstance(value, (list, tuple, set)):
         return f"a list of {len(value)}" if len(value) > 4 or _is_deep(value) else _cut(repr(value))
+    if isinstance(value, str) and len(value) > _LONG:
+        return f"a text of {len(value):,} characters"
     if isinstance(value, (str, int, float, bool, type(None))):
         return _cut(_as_json(value))
     return f"a {type(value).__name__}"
@@ -39,7 +42,7 @@ def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
     if error["type"] == "json_invalid":
         return "the body is no valid JSON."
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message.replace("Input should be", "it should be")
+    message = message.replace("Input should be", "it should be").rstrip(".")
     got = f" is {shown(error['input'])}" if "input" in error else ""
     return tidy(f"{name}{got}: {message}.")
 

@@ -1,0 +1,53 @@
+"""Check every field of a request before SGLang reads one, and tell clients the ids that they chose.
+
+Stock: the one door of all routes and of the offline engine: normalises the request, tokenizes it, sends it to the
+       schedulers, yields its outputs. What it does not check, a scheduler dies of.
+Ours:  the same, after types and ranges are checked, its id is made unique, and its strength is known; outputs carry the
+       id that the client chose, the same one in all parts of an answer in OpenAI's form.
+Why a hook: upstream has no registry of checks, and a refusal has to come before anything is done for the request.
+"""
+
+from contextlib import aclosing
+
+from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours, proxy_config
+from sgl_proxythinker.requests.admission import admit_request
+from sgl_proxythinker.requests.bounds import bounds_of
+from sgl_proxythinker.requests.call import current
+from sgl_proxythinker.requests.request_ids import tell_ids
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.generate_request",
+    signature="(self, obj, request=None)",
+    why="a field that a scheduler can't read would end the server, and an id would end another client's request",
+    until="SGLang checks what comes in by one declared model, and compares ids as a whole",
+    checked={"0.5.17": "d8eaa29a7e74"},
+)
+
+# SGLang's own requests for its health: nobody outside can set both.
+_HEALTH = "HEALTH_CHECK"
+
+
+async def around(original, manager, obj, request=None):
+    server_args = manager.server_args
+    if not is_ours(server_args) or not hasattr(obj, "return_logprob") or _is_health_check(obj):
+        async with aclosing(original(manager, obj, request)) as outputs:
+            async for output in outputs:
+                yield output
+        return
+    call = current()
+    live = manager.rid_to_state.keys() | manager.logical_rid_to_child_rids.keys()
+    is_starting = manager.server_status.name == "Starting"
+    try:
+        admit_request(obj, bounds_of(manager), proxy_config(server_args), call, live, is_starting)
+    except BaseException:
+        # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
+        obj.rid, obj.is_single = [], False
+        raise
+    async with aclosing(original(manager, obj, request)) as outputs:
+        async for output in outputs:
+            yield tell_ids(output, getattr(obj, "parallel_sample_num", 1) > 1, call)
+
+
+def _is_health_check(obj):
+    return isinstance(obj.rid, str) and obj.rid.startswith(_HEALTH) and obj.log_metrics is False

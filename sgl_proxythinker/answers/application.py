@@ -1,0 +1,104 @@
+"""SGLang's HTTP application, closed where three models can't answer, and telling what it serves."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import ModuleType
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sgl_proxythinker.answers.error_bodies import error_body
+from sgl_proxythinker.answers.middleware import HonestAnswers
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.plugin import proxy_config, request_limits
+from sgl_proxythinker.requests.body import Server
+from sgl_proxythinker.requests.bounds import bounds_of
+from sgl_proxythinker.requests.generate_fields import default_of
+from sgl_proxythinker.requests.sentences import sentence_of, tidy
+from sgl_proxythinker.routes import refusal
+
+
+def guard_application(server: ModuleType, manager: Any) -> None:
+    """Prepare `sglang.srt.entrypoints.http_server` before it listens.
+
+    Bodies are checked as they are read, answers say how they were guided, errors are one sentence. Adds `proxy` to
+    /model_info (/server_info has it from the schedulers' handshake) and, on a guided server, answers 400 to every route
+    that is not classified as working.
+
+    Args:
+        manager: SGLang's `TokenizerManager` of this server.
+    """
+    server_args = manager.server_args
+    config = proxy_config(server_args)
+    app = server.app
+    _add_proxy_to_model_info(server, config)
+    if config is not None:
+        app.add_middleware(_RouteGuard, routes=app.router.routes)
+    app.add_middleware(HonestAnswers, max_body_mib=request_limits(server_args).max_body_mib)
+    app.exception_handlers[RequestValidationError] = _invalid
+    app.exception_handlers[HTTPException] = app.exception_handlers[StarletteHTTPException] = _refused
+    app.state.proxythinker = Server(
+        config=config,
+        bounds=bounds_of(manager),
+        served_name=server_args.served_model_name,
+        labels=frozenset(server_args.tokenizer_metrics_allowed_custom_labels or ()),
+        native_defaults={field.name: default_of(field) for field in dataclasses.fields(server.GenerateReqInput)},
+    )
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """A body that SGLang's models can't read."""
+    return _answer(request, sentence_of(error.errors()), 400)
+
+
+async def _refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+    return _answer(request, tidy(str(error.detail)), error.status_code, error.headers)
+
+
+def _answer(request: Request, sentence: str, status: int, headers: Any = None) -> JSONResponse:
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return JSONResponse(error_body(sentence, status, path), status_code=status, headers=headers)
+
+
+class _RouteGuard:
+    """Answers 400 with a sentence in place of the routes that bypass guidance."""
+
+    def __init__(self, app: ASGIApp, routes: list[Any]):
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and (sentence := self._refusal(scope)):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": sentence[:120]})
+                return
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            await JSONResponse(error_body(sentence, 400, path), status_code=400)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        for route in self._routes:
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                # A router that FastAPI includes as a whole has no path of its own.
+                return refusal(getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", "")))
+        return None  # not a route of this server: 404 is upstream's
+
+
+def _add_proxy_to_model_info(server: ModuleType, config: ProxyConfig | None) -> None:
+    described = None if config is None else config.describe()
+
+    async def model_info() -> dict[str, Any]:
+        return {**await server.model_info(), "proxy": described}
+
+    # The first route that matches answers, so ours stand before upstream's.
+    for path in ("/get_model_info", "/model_info"):
+        server.app.router.routes.insert(0, APIRoute(path, model_info, methods=["GET"]))

@@ -1,0 +1,101 @@
+"""Admit a request to generate, or say why not: types, ranges, its id, its strength, before SGLang reads any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.requests.call import HttpCall
+from sgl_proxythinker.requests.generate_fields import check_request, prompts_of
+from sgl_proxythinker.requests.request_ids import make_unique
+from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, check_keys, read_strength
+
+
+def admit_request(
+    obj: Any, bounds: Bounds, config: ProxyConfig | None, call: HttpCall | None, live: Iterable[str], starting: bool
+) -> None:
+    """Check a request, make its id unique, and write the strength of each prompt into its `custom_params`.
+
+    Args:
+        obj: SGLang's `GenerateReqInput`, as a route or the offline engine made it; changed in place.
+        config: the server's proxies, or None for a server that serves the base alone.
+        call: the HTTP request that it is of; None in the offline engine.
+        live: ids inside of the requests that are under way.
+        starting: the server is warming up; its own requests name no strength.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    names = {} if call is None else call.names
+    check_request(obj, bounds, config is not None, lambda field: names.get(field, field))
+    obj.rid = make_unique(obj.rid, live)
+    params = obj.sampling_params
+    admitted = [
+        _with_strength(one, config, call, starting) for one in (params if isinstance(params, list) else [params])
+    ]
+    obj.sampling_params = [one for one, _ in admitted] if isinstance(params, list) else admitted[0][0]
+    if call is not None:
+        prompts = prompts_of(obj.text, obj.input_ids)
+        strengths = [strength for _, strength in admitted]
+        call.guidance = strengths if isinstance(params, list) else strengths * (prompts or 1)
+
+
+def _with_strength(
+    params: dict[str, Any] | None, config: ProxyConfig | None, call: HttpCall | None, starting: bool
+) -> tuple[dict[str, Any], Strength]:
+    """The parameters with both weights in their `custom_params`, where this server has proxies; and the strength."""
+    params = dict(params or {})
+    wishes = _wishes(params.get("custom_params"), call)
+    named = isinstance(wishes, dict) and wishes.get(ALPHA) is not None
+    check_keys(wishes)
+    strength = read_strength(wishes, 0.0 if config is None else config.alpha)
+    asks_for_trace(wishes)
+    if config is None:
+        if not strength.is_base_alone:
+            raise RequestError(
+                f"this server runs the base model alone and can't guide it ({ALPHA} is {strength.expert:g}). Start "
+                "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+            )
+    elif config.require_strength and not named and not starting:
+        raise RequestError(
+            f"the request names no strength, and this server was started with --proxy-require-strength: send "
+            f'custom_params {{"{ALPHA}": {config.alpha:g}}}, or it in the name of the model, NAME@{config.alpha:g}.'
+        )
+    if wishes is not None:
+        params["custom_params"] = wishes
+    return params, strength
+
+
+def _wishes(custom_params: Any, call: HttpCall | None) -> Any:
+    """What a request says of guidance, wherever it may say it: in its parameters, its body, the name of its model."""
+    if call is None:
+        return custom_params
+    if call.custom_params is not None:
+        custom_params = call.custom_params
+    if call.named_alpha is None:
+        return custom_params
+    if custom_params is None:
+        return {ALPHA: call.named_alpha}
+    if not isinstance(custom_params, dict):
+        return custom_params  # `read_strength` says what is wrong with it
+    given = custom_params.get(ALPHA)
+    if given is not None and given != call.named_alpha:
+        raise RequestError(
+            f"the name of the model says a strength of {call.named_alpha:g} and {ALPHA} {given!r}: send one of them."
+        )
+    return {**custom_params, ALPHA: call.named_alpha}
+
+
+def refuse_lost_trace(custom_params: Any, path: str) -> None:
+    """A trace travels in `meta_info`, and some routes have none.
+
+    Raises:
+        RequestError: the body of a route without `meta_info` asks for one.
+    """
+    if isinstance(custom_params, dict) and custom_params.get(TRACE):
+        raise RequestError(
+            f"{TRACE} has no place in the answers of {path}: ask /generate, or chat with return_meta_info."
+        )

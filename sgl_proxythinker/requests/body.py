@@ -1,0 +1,158 @@
+"""A JSON body, read once: what is refused before SGLang's own models see it, and what is put where they read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.requests.admission import refuse_lost_trace
+from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.requests.call import HttpCall
+from sgl_proxythinker.requests.generate_fields import check_body_fields
+from sgl_proxythinker.requests.messages import check_messages
+from sgl_proxythinker.requests.misplaced import check_places
+from sgl_proxythinker.requests.model_name import read_model_name
+from sgl_proxythinker.requests.sampling_fields import depth
+from sgl_proxythinker.requests.sentences import shown
+
+_IN_SAMPLING_PARAMS = '{"sampling_params": {"custom_params": {"proxy_alpha": 0.8}}}'
+_AT_THE_TOP = '{"custom_params": {"proxy_alpha": 0.8}}'
+
+NATIVE = frozenset({"/generate", "/vertex_generate"})
+CHAT = frozenset({"/v1/chat/completions", "/invocations"})
+OPENAI = CHAT | {"/v1/completions"}
+# SGLang's own models of these bodies have no place for custom_params: they are read here.
+FOREIGN = frozenset({"/v1/messages", "/api/generate"})
+GENERATING = NATIVE | OPENAI | FOREIGN
+
+# What bodies call fields of SGLang's, for sentences about them.
+_OPENAI_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "sampling_seed": "seed",
+    "top_logprobs_num": "top_logprobs",
+    "json_schema": "response_format",
+    "structural_tag": "response_format",
+    "text": "prompt",
+}
+_NAMES = {
+    "/v1/completions": {"top_logprobs_num": "logprobs", "input_ids": "prompt", "json_schema": "json_schema"},
+    "/v1/messages": {"stop": "stop_sequences"},
+    "/api/generate": {"max_new_tokens": "options.num_predict"}
+    | {
+        name: f"options.{name}"
+        for name in ("temperature", "top_k", "top_p", "stop", "presence_penalty", "frequency_penalty")
+    },
+}
+
+# Bodies whose JSON is an object, beside those that generate.
+_OBJECTS = frozenset(
+    "/tokenize /v1/tokenize /detokenize /v1/detokenize /v1/messages/count_tokens /parse_function_call "
+    "/separate_reasoning /abort_request".split()
+)
+_SCHEMAS = ("response_format", "tools", "tool_choice", "chat_template_kwargs", "json_schema", "format")
+
+
+@dataclass(frozen=True)
+class Server:
+    """What reading a body depends on."""
+
+    config: ProxyConfig | None  # None: the base alone
+    bounds: Bounds
+    served_name: str
+    labels: frozenset[str]  # of metrics, that the server's flags let clients set
+    native_defaults: Mapping[str, Any]  # of each field that SGLang declares for /generate
+
+
+def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
+    """Check a body, note in `call` what it says of guidance, and return it as SGLang is to read it.
+
+    Args:
+        route: as SGLang registers it.
+        body: parsed JSON, changed in place.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    if route not in GENERATING and route not in _OBJECTS:
+        return body
+    if not isinstance(body, dict):
+        raise RequestError(f"the body is {shown(body)}: send a JSON object.")
+    call.speaks_openai = route in OPENAI or route in FOREIGN
+    if call.speaks_openai:
+        call.names = _OPENAI_NAMES | _NAMES.get(route, {})
+    for field in _SCHEMAS:
+        if depth(body.get(field)) > server.bounds.limits.max_schema_depth + 4:  # of what stands around a schema
+            raise RequestError(
+                f"{field} has more than {server.bounds.limits.max_schema_depth} levels, which this server takes "
+                "(--proxy-max-schema-depth)."
+            )
+    if "messages" in body:
+        check_messages(body["messages"], server.bounds)
+    if route not in GENERATING:
+        _check_text_tool(body, server.bounds)
+        return body
+    check_places(body, _IN_SAMPLING_PARAMS if route in NATIVE else _AT_THE_TOP)
+    call.named_alpha = read_model_name(body.get("model"), server.served_name)
+    if route in FOREIGN:
+        call.custom_params = body.pop("custom_params", None)
+        refuse_lost_trace(call.custom_params, route)
+    if route == "/generate":
+        check_body_fields(body, server.native_defaults, server.labels, server.config is not None)
+    if route == "/vertex_generate":
+        _check_vertex(body, server)
+    if route in CHAT:
+        _prefer_completion_tokens(body)
+    return body
+
+
+def _prefer_completion_tokens(body: dict[str, Any]) -> None:
+    """`max_completion_tokens: 0` means no tokens, as `max_tokens: 0` does: SGLang takes the first that is not 0."""
+    most = body.get("max_completion_tokens")
+    if most == 0 and not isinstance(most, bool):
+        body["max_tokens"] = 0
+        del body["max_completion_tokens"]
+
+
+def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
+    """Routes that run no model: their texts are as long as prompts, their ids are the tokenizer's."""
+    if (chars := _text_chars(body)) > bounds.prompt_chars:
+        raise RequestError(
+            f"the body has {chars:,} characters of text, and this server takes {bounds.prompt_chars:,} "
+            "(--proxy-max-prompt-chars raises it)."
+        )
+    tokens = body.get("tokens")
+    for ids in tokens if isinstance(tokens, list) and tokens and isinstance(tokens[0], list) else [tokens]:
+        if isinstance(ids, list) and not all(type(token) is int and 0 <= token < bounds.known_ids for token in ids):
+            wrong = next(token for token in ids if not (type(token) is int and 0 <= token < bounds.known_ids))
+            raise RequestError(f"tokens has {shown(wrong)}: the tokenizer knows the ids 0 to {bounds.known_ids - 1}.")
+
+
+def _text_chars(value: Any) -> int:
+    """Characters of all texts in a JSON value, pictures left out."""
+    chars, rest = 0, [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            chars += len(item)
+        elif isinstance(item, dict):
+            rest.extend(inner for key, inner in item.items() if key not in ("image_url", "source"))
+        elif isinstance(item, list):
+            rest.extend(item)
+    return chars
+
+
+def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
+    parameters = body.get("parameters")
+    if parameters is None:
+        return
+    if not isinstance(parameters, dict):
+        raise RequestError(f"parameters is {shown(parameters)}: send an object with fields of /generate.")
+    if unknown := sorted(parameters.keys() - server.native_defaults.keys()):
+        raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
+    if twice := sorted(parameters.keys() & {"text", "input_ids", "input_embeds", "image_data"}):
+        raise RequestError(f"parameters has {twice[0]}: prompts and images stand in instances.")
+    check_body_fields(parameters, server.native_defaults, server.labels, server.config is not None)

@@ -1,0 +1,84 @@
+"""The messages of a conversation: their shape and size, in one sentence where SGLang has one error for each guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.requests.sentences import shown
+
+# Of OpenAI's chat and of Anthropic's messages, as SGLang declares them.
+_PARTS = frozenset(
+    "text image_url video_url audio_url thinking reasoning redacted_thinking tool_reference image tool_use tool_result "
+    "server_tool_use web_search_tool_result search_result document".split()
+)
+_NAMES_OF_OTHERS = {
+    "input_image": '{"type": "image_url", "image_url": {"url": ...}}',
+    "input_text": '{"type": "text", "text": ...}',
+    "input_audio": "text and images; the models read no audio",
+    "file": "the images of its pages",
+}
+
+
+def check_messages(messages: Any, bounds: Bounds) -> None:
+    """Refuse messages that are no list of objects with a role, parts of an unknown type, and more than is taken.
+
+    Raises:
+        RequestError: names the place, what came and what is wanted.
+    """
+    if not isinstance(messages, list):
+        raise RequestError(f'messages is {shown(messages)}: send a list such as [{{"role": "user", "content": "Hi"}}].')
+    _check_count("messages", messages, bounds)
+    chars = 0
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise RequestError(
+                f'{where} is {shown(message)}: send an object such as {{"role": "user", "content": "Hi"}}.'
+            )
+        if not isinstance(message.get("role"), str):
+            raise RequestError(f"{where}.role is {shown(message.get('role'))}: send system, user, assistant or tool.")
+        content = message.get("content")
+        if isinstance(content, list):
+            _check_count(f"{where}.content", content, bounds)
+            chars += sum(_check_part(part, f"{where}.content[{at}]") for at, part in enumerate(content))
+        elif isinstance(content, str):
+            chars += len(content)
+        elif content is not None:
+            raise RequestError(f"{where}.content is {shown(content)}: send a text, or a list of parts.")
+        elif message["role"] not in ("assistant", "tool", "function"):
+            raise RequestError(
+                f"{where}.content is null: a message of the {shown(message['role'])} role needs a text or parts."
+            )
+    if chars > bounds.prompt_chars:
+        raise RequestError(
+            f"messages have {chars:,} characters, and this server takes {bounds.prompt_chars:,} "
+            "(--proxy-max-prompt-chars raises it)."
+        )
+
+
+def _check_part(part: Any, where: str) -> int:
+    """The characters of one part's text."""
+    if not isinstance(part, dict):
+        raise RequestError(f'{where} is {shown(part)}: send an object such as {{"type": "text", "text": "Hi"}}.')
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind not in _PARTS:
+        instead = _NAMES_OF_OTHERS.get(kind) if isinstance(kind, str) else None
+        raise RequestError(f"{where}.type is {shown(kind)}: send {instead or 'text or image_url'}.")
+    if kind == "text" and not isinstance(part.get("text"), str):
+        raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
+    if kind == "image_url":
+        image = part.get("image_url")
+        if not isinstance(image, dict) or not isinstance(image.get("url"), str):
+            raise RequestError(
+                f'{where}.image_url is {shown(image)}: send an object such as {{"url": "data:image/png;base64,..."}}.'
+            )
+    return len(part["text"]) if kind == "text" else 0
+
+
+def _check_count(where: str, items: list[Any], bounds: Bounds) -> None:
+    if len(items) > (most := bounds.limits.max_messages):
+        raise RequestError(
+            f"{where} has {len(items):,} entries, and this server takes {most:,} (--proxy-max-messages raises it)."
+        )
