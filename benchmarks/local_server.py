@@ -1,0 +1,108 @@
+"""A guided server of tiny models on this machine, as a process with children that can be watched."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import requests
+import torch
+
+from programs.random_triple import make_triple
+from programs.server_process import free_port, running, wait_until_ready
+from sgl_proxythinker import tiny_family
+
+START_WITHIN_S = 420
+ON_GPU = torch.cuda.is_available()
+# SGLang's normalisation kernels take 16 bits only on a GPU, and heads of 32 need other attention than the default.
+DEVICE = (
+    ("--dtype", "float16", "--attention-backend", "triton", "--mm-attention-backend", "sdpa",
+     "--sampling-backend", "pytorch")
+    if ON_GPU
+    else ("--dtype", "float32")
+)  # fmt: skip
+ADMIN_KEY = "known-to-no-client"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A server and its processes as they were when it was ready; none where only its address is known."""
+
+    url: str
+    processes: tuple[psutil.Process, ...] = ()
+    log: Path | None = None
+
+    def ended(self) -> list[str]:
+        """The processes that are no longer there."""
+        return [f"{process.pid} ({name})" for process, name in zip(self.processes, self.names(), strict=True)
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE]  # fmt: skip
+
+    def names(self) -> list[str]:
+        """What each process is, by its place: psutil has no name of an ended one."""
+        return [_NAMES.get(process.pid, "process") for process in self.processes]
+
+    def load(self) -> dict[str, int]:
+        """Running and waiting requests, and KV tokens in use, summed over the schedulers."""
+        loads = requests.get(f"{self.url}/v1/loads", timeout=30).json()["loads"]
+        names = ("num_running_reqs", "num_waiting_reqs", "num_used_tokens")
+        return {name: sum(load[name] for load in loads) for name in names}
+
+
+_NAMES: dict[int, str] = {}
+
+
+def watch(url: str, pid: int | None = None, log: Path | None = None) -> Watched:
+    """A running server; with the id of its main process, also that one and all of its children."""
+    if pid is None:
+        return Watched(url, log=log)
+    main = psutil.Process(pid)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        words = process.cmdline()
+        _NAMES[process.pid] = "server" if process is main else (words[0] if len(words) == 1 else process.name())
+    # Helpers of Python's multiprocessing hold no request.
+    kept = [process for process in processes if "resource_tracker" not in " ".join(process.cmdline())]
+    return Watched(url, tuple(kept), log)
+
+
+def random_models(folder: Path) -> list[str]:
+    """Flags of a random triple, written to `folder`: tokens depend on pictures and on alpha."""
+    triple = make_triple(folder)
+    return ["--model-path", str(triple.base), *_proxies(triple.expert, triple.amateur)]
+
+
+def family_models() -> list[str]:
+    """Flags of the tiny trained family that comes with the package."""
+    return ["--model-path", str(tiny_family.BASE), *_proxies(tiny_family.EXPERT, tiny_family.AMATEUR)]
+
+
+def _proxies(expert: Path, amateur: Path) -> list[str]:
+    return ["--proxy-expert-path", str(expert), "--proxy-amateur-path", str(amateur)]
+
+
+@contextlib.contextmanager
+def serving(models: list[str], *flags: str, log: Path | None = None) -> Iterator[Watched]:
+    """Serve until the block ends. Routes that act on the server need a key that nobody is told.
+
+    Args:
+        models: flags that name the models, and the device's where they are not `DEVICE`.
+        flags: further ones.
+        log: its log file.
+
+    Raises:
+        RuntimeError: it ended before it was ready; the message holds the end of its log.
+    """
+    port = free_port()
+    log = log or Path(tempfile.mkdtemp(prefix="proxythinker-")) / "server.log"
+    command = [
+        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *flags,
+        "--admin-api-key", ADMIN_KEY, "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()),
+    ]  # fmt: skip
+    with running(command, log) as process:
+        wait_until_ready(process, log, START_WITHIN_S)
+        yield watch(f"http://127.0.0.1:{port}", process.pid, log)
