@@ -14,8 +14,11 @@ the top level of a body, as OpenAI clients expect. /generate takes SGLang's own 
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from sgl_proxythinker.errors import RequestError
 
@@ -43,6 +46,11 @@ class Body(NamedTuple):
 
     def is_classified(self, field: str) -> bool:
         return field in f"{self.works} {self.harmless}".split() or self.refusal(field) is not None
+
+
+def declared(body: Body) -> type[BaseModel]:
+    """SGLang's own model of a body."""
+    return pkgutil.resolve_name(body.declared_by)
 
 
 def check_body(sent: Mapping[str, Any], body: Body, defaults: Mapping[str, Any], is_guided: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from servers import ON_GPU
 from sgl_proxythinker.base_prefix import is_kept_apart, keep_apart
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.front import admit_strength
+from sgl_proxythinker.front import admit_tokenized
 from sgl_proxythinker.strength import read_strength
 
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -142,7 +142,7 @@ def test_what_the_front_admits_the_step_understands(sglang, key, default):
             sampling_params=sampling_params, extra_key=key, return_logprob=False, logprob_start_len=-1, input_ids=[1]
         )
         wanted = read_strength(given, default)
-        admit_strength(SimpleNamespace(), tokenized, config)
+        admit_tokenized(SimpleNamespace(), tokenized, config)
         strength = read_strength(sampling_params.custom_params, 9.0)
         assert strength == wanted, "the strength that was resolved is written down"
         apart = is_kept_apart(tokenized.extra_key)

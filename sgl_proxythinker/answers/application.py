@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sgl_proxythinker.answers.error_bodies import error_body
 from sgl_proxythinker.answers.middleware import HonestAnswers
+from sgl_proxythinker.body_fields import BODIES, declared
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.plugin import proxy_config, request_limits
 from sgl_proxythinker.requests.body import Server
@@ -49,8 +50,19 @@ def guard_application(server: ModuleType, manager: Any) -> None:
         bounds=bounds_of(manager),
         served_name=server_args.served_model_name,
         labels=frozenset(server_args.tokenizer_metrics_allowed_custom_labels or ()),
-        native_defaults={field.name: default_of(field) for field in dataclasses.fields(server.GenerateReqInput)},
+        defaults=_defaults(server),
     )
+
+
+def _defaults(server: ModuleType) -> dict[str, dict[str, Any]]:
+    """What each field of a body is when it is not sent, by route."""
+    native = {field.name: default_of(field) for field in dataclasses.fields(server.GenerateReqInput)}
+    return {"/generate": native} | {
+        route: {
+            name: field.get_default(call_default_factory=True) for name, field in declared(body).model_fields.items()
+        }
+        for route, body in BODIES.items()
+    }
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgl_proxythinker.body_fields import BODIES, OLLAMA_OPTIONS, check_body
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.requests.admission import refuse_lost_trace
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
-from sgl_proxythinker.requests.generate_fields import check_body_fields
+from sgl_proxythinker.requests.generate_fields import MAX_LABEL_CHARS, check_body_fields
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
@@ -64,7 +65,7 @@ class Server:
     bounds: Bounds
     served_name: str
     labels: frozenset[str]  # of metrics, that the server's flags let clients set
-    native_defaults: Mapping[str, Any]  # of each field that SGLang declares for /generate
+    defaults: Mapping[str, Mapping[str, Any]]  # of each field that SGLang declares, by route
 
 
 def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
@@ -90,6 +91,8 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
                 f"{field} has more than {server.bounds.limits.max_schema_depth} levels, which this server takes "
                 "(--proxy-max-schema-depth)."
             )
+    if route in BODIES:
+        check_body(body, BODIES[route], server.defaults[route], server.config is not None)
     if "messages" in body:
         check_messages(body["messages"], server.bounds)
     if route not in GENERATING:
@@ -101,9 +104,13 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         call.custom_params = body.pop("custom_params", None)
         refuse_lost_trace(call.custom_params, route)
     if route == "/generate":
-        check_body_fields(body, server.native_defaults, server.labels, server.config is not None)
+        _check_native(body, server)
     if route == "/vertex_generate":
         _check_vertex(body, server)
+    if route == "/api/generate":
+        _check_options(body.get("options"), server)
+    if route in OPENAI:
+        _check_keys(body)
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
@@ -145,14 +152,35 @@ def _text_chars(value: Any) -> int:
     return chars
 
 
+def _check_native(fields: Mapping[str, Any], server: Server) -> None:
+    check_body_fields(fields, server.defaults["/generate"], server.labels, server.config is not None)
+
+
+def _check_options(options: Any, server: Server) -> None:
+    """Ollama's `options`: a mapping of which SGLang reads some names, and drops the others."""
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise RequestError(f'options is {shown(options)}: send an object such as {{"num_predict": 32}}.')
+    check_body(options, OLLAMA_OPTIONS, dict.fromkeys(options), server.config is not None)
+
+
+def _check_keys(body: Mapping[str, Any]) -> None:
+    """What divides the radix tree: texts, of which SGLang joins two."""
+    for field in ("extra_key", "cache_salt"):
+        value = body.get(field)
+        if value is not None and (not isinstance(value, str) or len(value) > MAX_LABEL_CHARS // 2):
+            raise RequestError(f"{field} is {shown(value)}: send a text of at most {MAX_LABEL_CHARS // 2} characters.")
+
+
 def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
     parameters = body.get("parameters")
     if parameters is None:
         return
     if not isinstance(parameters, dict):
         raise RequestError(f"parameters is {shown(parameters)}: send an object with fields of /generate.")
-    if unknown := sorted(parameters.keys() - server.native_defaults.keys()):
+    if unknown := sorted(parameters.keys() - server.defaults["/generate"].keys()):
         raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
     if twice := sorted(parameters.keys() & {"text", "input_ids", "input_embeds", "image_data"}):
         raise RequestError(f"parameters has {twice[0]}: prompts and images stand in instances.")
-    check_body_fields(parameters, server.native_defaults, server.labels, server.config is not None)
+    _check_native(parameters, server)

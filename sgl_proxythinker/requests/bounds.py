@@ -18,6 +18,7 @@ class Bounds(NamedTuple):
     limits: Limits
     known_ids: int  # ids below this one mean a token to all three models
     context_length: int  # tokens
+    has_priorities: bool = False  # requests are scheduled by a priority of their own
 
     @property
     def prompt_chars(self) -> int:
@@ -31,4 +32,8 @@ def bounds_of(manager: Any) -> Bounds:
     Args:
         manager: SGLang's `TokenizerManager`.
     """
-    return Bounds(request_limits(manager.server_args), known_ids(manager.tokenizer), manager.context_len)
+    server_args = manager.server_args
+    return Bounds(
+        request_limits(server_args), known_ids(manager.tokenizer), manager.context_len,
+        server_args.enable_priority_scheduling,
+    )  # fmt: skip

@@ -139,6 +139,12 @@ def _ids(ids: Any, info: ValidationInfo) -> Any:
     return ids
 
 
+def _no_more_than_ids(number: int, info: ValidationInfo) -> int:
+    if number > (known := info.context.known_ids):
+        raise ValueError(f"the tokenizer knows {known} ids")
+    return number
+
+
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Prompt = Annotated[str, AfterValidator(_prompt)]
 Ids = Annotated[Any, BeforeValidator(_ids)]
@@ -160,7 +166,13 @@ class GenerateFields(BaseModel):
     return_logprob: _one_or_many(bool | None) | None = None
     logprob_start_len: _one_or_many(Annotated[int, Field(ge=-1, le=INT32_MAX)] | None) | None = None
     top_logprobs_num: (
-        _one_or_many(Annotated[int, Field(ge=0), _at_most("max_logprobs", "logprobs of a token")] | None) | None
+        _one_or_many(
+            Annotated[
+                int, Field(ge=0), AfterValidator(_no_more_than_ids), _at_most("max_logprobs", "logprobs of a token")
+            ]
+            | None
+        )
+        | None
     ) = None
     token_ids_logprob: (
         Annotated[
@@ -238,6 +250,8 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     params = values["sampling_params"]
     for one in params if isinstance(params, list) else [params]:
         check_sampling_params(one, bounds, name)
+    if values["priority"] is not None and not bounds.has_priorities:
+        raise RequestError("priority can't be obeyed: the server was started without --enable-priority-scheduling.")
     _check_batch(values, bounds, name)
 
 

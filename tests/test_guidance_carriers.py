@@ -1,0 +1,128 @@
+"""How a strength comes in and how an answer tells it: by field, by the model's name, in a header on every route."""
+
+import json
+
+import pytest
+
+from servers import chat_messages
+from sgl_proxythinker.answers.guidance_header import guidance_header
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.requests.model_name import read_model_name
+from sgl_proxythinker.strength import Strength
+
+HI = chat_messages("Hi")
+
+
+class TestNames:
+    @pytest.mark.parametrize("model", [None, 5, "default", "other", "NAME", "a:b", "N@1"])
+    def test_a_name_without_a_strength_says_nothing(self, model):
+        assert read_model_name(model, "N@1" if model == "N@1" else "NAME") is None
+
+    @pytest.mark.parametrize(("number", "alpha"), [("0", 0), ("0.8", 0.8), ("-10", -10), ("1e-3", 0.001), (".5", 0.5)])
+    def test_a_name_with_a_strength_is_read(self, number, alpha):
+        assert read_model_name(f"NAME@{number}", "NAME") == alpha
+        assert read_model_name(f"org/N@v1@{number}", "org/N@v1") == alpha
+
+    @pytest.mark.parametrize(
+        "model",
+        ["NAME@", "NAME@x", "NAME@11", "NAME@nan", "NAME@inf", "NAME@ 1", "NAME@1_0", "other@0.5", "@0.5",
+         "NAME@0.5@0.5", "name@0.5", "default@0.5"],
+    )  # fmt: skip
+    def test_any_other_is_refused(self, model):
+        with pytest.raises(RequestError, match="model is"):
+            read_model_name(model, "NAME")
+
+
+class TestHeader:
+    def test_one_prompt_is_an_object_and_several_a_list(self):
+        a, b = Strength(0.8, 0.8), Strength(0.0, 0.0)
+        one = {"proxy_alpha": 0.8, "proxy_amateur_alpha": 0.8}
+        other = {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}
+        assert json.loads(guidance_header([a])) == one
+        assert json.loads(guidance_header([a, b])) == [one, other]
+        assert json.loads(guidance_header([a, a, b])) == [{**one, "prompts": 2}, other]
+
+    def test_it_stays_short_enough_for_every_client(self):
+        assert len(guidance_header([Strength(n / 1000, 0.0) for n in range(1000)])) <= 4096
+
+
+def header(response):
+    return json.loads(response.headers["proxy-guidance"])
+
+
+def bodies(served, alpha):
+    """One body for each route that generates, its strength in the model's name."""
+    name = f"{served}@{alpha}"
+    return {
+        "/generate": {"text": "Hi", "sampling_params": {"max_new_tokens": 3, "temperature": 0}, "model": name},
+        "/v1/chat/completions": {"messages": HI, "max_tokens": 3, "model": name},
+        "/invocations": {"messages": HI, "max_tokens": 3, "model": name},
+        "/v1/completions": {"prompt": "Hi", "max_tokens": 3, "model": name},
+        "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "model": name},
+        "/api/generate": {"prompt": "Hi", "options": {"num_predict": 3}, "model": name, "stream": False},
+    }
+
+
+@pytest.mark.xdist_group("guided")
+class TestRoutes:
+    @pytest.fixture(scope="class")
+    def served(self, guided):
+        return guided.get("/v1/models").json()["data"][0]["id"]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("alpha", [0.8, 0])
+    @pytest.mark.parametrize("route", bodies("", 0))
+    def test_the_name_carries_it_and_the_header_tells_it(self, guided, served, route, alpha, stream):
+        response = guided.post(route, {**bodies(served, alpha)[route], "stream": stream})
+        assert response.ok, response.text
+        assert header(response) == {"proxy_alpha": alpha, "proxy_amateur_alpha": alpha}
+
+    @pytest.mark.parametrize("route", bodies("", 0))
+    def test_without_one_the_header_tells_the_servers(self, guided, route):
+        response = guided.post(route, {**bodies("", 0)[route], "model": "default"})
+        assert header(response)["proxy_alpha"] == 0.5
+
+    @pytest.mark.parametrize("route", bodies("", 0))
+    def test_a_wrong_name_is_a_400_before_the_first_byte(self, guided, route):
+        for stream in (False, True):
+            response = guided.post(route, {**bodies("other", 1)[route], "stream": stream})
+            assert response.status_code == 400 and "model is" in response.text
+
+    def test_it_is_the_strength_that_is_used(self, guided, served):
+        params = {"max_new_tokens": 8, "temperature": 0}
+        by_field = guided.generate(text="Count", sampling_params={**params, "custom_params": {"proxy_alpha": 3}})
+        by_name = guided.generate(text="Count", sampling_params=params, model=f"{served}@3")
+        assert by_name["output_ids"] == by_field["output_ids"] and by_name["meta_info"]["proxy_alpha"] == 3
+        assert (
+            guided.generate(text="Count", sampling_params=params, model=f"{served}@0")["output_ids"]
+            != by_field["output_ids"]
+        )
+
+    def test_both_carriers_may_agree_and_may_not_differ(self, guided, served):
+        params = {"max_new_tokens": 2, "custom_params": {"proxy_alpha": 0.8}}
+        same = guided.post("/generate", {"text": "Hi", "sampling_params": params, "model": f"{served}@0.8"})
+        other = guided.post("/generate", {"text": "Hi", "sampling_params": params, "model": f"{served}@0.5"})
+        assert same.ok and other.status_code == 400 and "send one of them" in other.text
+
+    def test_a_batch_is_a_list(self, guided):
+        params = [{"max_new_tokens": 2, "custom_params": {"proxy_alpha": alpha}} for alpha in (0, 2, 2)]
+        told = header(guided.post("/generate", {"text": ["a", "b", "c"], "sampling_params": params}))
+        assert [(entry["proxy_alpha"], entry.get("prompts", 1)) for entry in told] == [(0, 1), (2, 2)]
+
+    def test_messages_take_custom_params_too(self, guided):
+        body = {**bodies("", 0)["/v1/messages"], "model": "default", "custom_params": {"proxy_alpha": 2}}
+        assert header(guided.post("/v1/messages", body))["proxy_alpha"] == 2
+        lost = guided.post("/v1/messages", {**body, "custom_params": {"proxy_trace": True}})
+        assert lost.status_code == 400 and "proxy_trace has no place" in lost.text
+
+    def test_an_error_tells_no_guidance(self, guided):
+        assert "proxy-guidance" not in guided.post("/generate", {"text": ""}).headers
+
+
+@pytest.mark.xdist_group("plain")
+def test_a_plain_server_is_its_base_alone(plain):
+    served = plain.get("/v1/models").json()["data"][0]["id"]
+    body = {"text": "Hi", "sampling_params": {"max_new_tokens": 2}}
+    assert header(plain.post("/generate", {**body, "model": f"{served}@0"}))["proxy_alpha"] == 0
+    refused = plain.post("/generate", {**body, "model": f"{served}@0.8"})
+    assert refused.status_code == 400 and "runs the base model alone" in refused.text

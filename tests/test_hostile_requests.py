@@ -1,0 +1,261 @@
+"""Requests that ended, stalled or misled a server elsewhere: here each is a 400 of one sentence, and hurts nobody.
+
+The rows are the cases of public reports that docs/requests.md names. Each is sent at alpha 0.5 and 0, guided and plain,
+beside a stream whose tokens must not change.
+"""
+
+import json
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+import requests
+
+from neighbours import neighbour
+from servers import chat_messages
+
+GREEDY = {"temperature": 0, "max_new_tokens": 4}
+HI = chat_messages("Hi")
+
+GENERATE = {
+    "bias_null": {"logit_bias": {"5": None}},
+    "bias_text": {"logit_bias": {"5": "x"}},
+    "bias_list": {"logit_bias": [5]},
+    "bias_unknown_id": {"logit_bias": {"448": 1}},
+    "bias_overflow": {"logit_bias": {"5": -1e308}},
+    "stop_id_negative": {"stop_token_ids": [-1], "min_new_tokens": 2},
+    "stop_id_huge": {"stop_token_ids": [2**63], "min_new_tokens": 2},
+    "stop_id_unknown": {"stop_token_ids": [360]},
+    "stop_id_number": {"stop_token_ids": 5},
+    "stop_id_text": {"stop_token_ids": ["5"]},
+    "stop_id_bool": {"stop_token_ids": [True]},
+    "n_huge": {"n": 10_000},
+    "n_fraction": {"n": 1.5},
+    "n_text": {"n": "2"},
+    "n_zero": {"n": 0},
+    "n_negative": {"n": -1},
+    "special_text": {"skip_special_tokens": "no"},
+    "special_number": {"skip_special_tokens": 5},
+    "tokens_fraction": {"max_new_tokens": 1.5},
+    "tokens_text": {"max_new_tokens": "3"},
+    "regex_list": {"regex": ["a"]},
+    "internal": {"is_normalized": True},
+    "temperature_infinite_in_float32": {"temperature": 1e39},
+    "temperature_text": {"temperature": "1"},
+    "repetition_to_nothing": {"repetition_penalty": 1e-46},
+    "stop_number": {"stop": 5},
+    "stop_nested": {"stop_token_ids": [[5]]},
+    "openai_name": {"max_tokens": 3},
+    "unknown_name": {"beam_width": 3},
+    "strength_unwrapped": {"proxy_alpha": 3},
+    "wish_of_nobody": {"custom_params": {"alpha": 3}},
+    "schema_deep": {"json_schema": '{"type":"array","items":' * 1000 + '{"type":"integer"}' + "}" * 1000},
+}
+BODIES = {
+    "no_tokens": {"input_ids": [[]]},
+    "no_tokens_in_a_batch": {"input_ids": [[], [5]]},
+    "two_prompts": {"text": "Hi", "input_ids": [5]},
+    "labels": {"text": "Hi", "custom_labels": {"a": "b"}},
+    "received": {"text": "Hi", "received_time": 1e308},
+    "bootstrap": {"text": "Hi", "bootstrap_room": 7, "bootstrap_host": "x"},
+    "ipc": {"text": "Hi", "http_worker_ipc": "ipc:///dev/null"},
+    "hashes": {"text": "Hi", "mm_hashes": ["00ff"]},
+    "top_negative": {"text": "Hi", "return_logprob": True, "top_logprobs_num": -1},
+    "top_too_many": {"text": "Hi", "return_logprob": True, "top_logprobs_num": 361},
+    "key_list": {"text": "Hi", "extra_key": ["a"]},
+    "rid_empty_list": {"text": "Hi", "rid": []},
+    "rid_list": {"text": "Hi", "rid": ["a", "b"]},
+    "batch_mismatch": {"text": ["a", "b"], "sampling_params": [GREEDY]},
+    "top_level": {"text": "Hi", "custom_params": {"proxy_alpha": 3}},
+    "params_list": {"text": "Hi", "sampling_params": []},
+}
+CHATS = {
+    "bias_overflow": {"logit_bias": {"5": 1e39}},
+    "stop_id_of_qwen": {"stop_token_ids": [151645], "min_tokens": 1},
+    "n_zero": {"n": 0},
+    "n_zero_stream": {"n": 0, "stream": True, "stream_options": {"include_usage": True}},
+    "top_negative": {"logprobs": True, "top_logprobs": -5},
+    "seed": {"seed": 2**63},
+    "temperature": {"temperature": 1e39},
+    "tokens": {"max_tokens": 10**30},
+    "at_the_top": {"proxy_alpha": 3},
+    "extra_body": {"extra_body": {"custom_params": {"proxy_alpha": 3}}},
+    "metadata": {"metadata": {"proxy_alpha": "3"}},
+    "template": {"chat_template_kwargs": {"proxy_alpha": 3}},
+    "sampling_params": {"sampling_params": {"custom_params": {"proxy_alpha": 3}}},
+    "provider": {"provider_options": {"openai": {"proxyAlpha": 3}}},
+    "camel": {"customParams": {"proxy_alpha": 3}},
+    "camel_other": {"customParams": {"x": 3}},
+    "misspelt": {"custom_params": {"alpha": 3}},
+    "hyphen": {"proxy-alpha": 3},
+    "salt": {"cache_salt": ["a", "b"]},
+    "part": {"messages": [{"role": "user", "content": [{"type": "input_image", "image_url": "A" * 200_000}]}]},
+    "image": {"messages": [{"role": "user", "content": [{"type": "image", "image": "A" * 200_000}]}]},
+    "url_text": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "A" * 200_000}]}]},
+    "no_content": {"messages": [{"role": "user"}]},
+    "number": {"messages": [{"role": "user", "content": 5}]},
+    "role": {"messages": [{"role": "boss", "content": "Hi"}]},
+    "bad_schema": {"stream": True, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nope"}}}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["guided", pytest.param("plain", marks=pytest.mark.xdist_group("plain"))])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+def assert_one_sentence(response, status=400):
+    assert response.status_code == status, response.text[:500]
+    body = response.json()
+    error = body["error"] if "error" in body else body
+    sentence = error["message"]
+    assert 0 < len(sentence) < 1000 and "\n" not in sentence, sentence
+    for told in ("site-packages", "0x", "Traceback", "base64", "AAAAAAAA", "http_server.py"):
+        assert told not in response.text, response.text[:500]
+    assert len(response.content) < 3000
+    return sentence
+
+
+@pytest.mark.xdist_group("guided")
+class TestRefused:
+    @pytest.fixture(autouse=True, scope="class")
+    def beside(self, guided):
+        """Two streams while all of these are sent, and the server answers afterwards as it did before."""
+        with ExitStack() as stack:
+            for alpha in (0.5, 0.0):
+                stack.enter_context(neighbour(guided, alpha, tokens=200))
+            yield
+
+    @pytest.mark.parametrize("alpha", [0.5, 0])
+    @pytest.mark.parametrize("name", GENERATE)
+    def test_sampling_params(self, guided, name, alpha):
+        params = {**GREEDY, "custom_params": {"proxy_alpha": alpha}, **GENERATE[name]}
+        response = guided.post("/generate", {"text": "Hi", "sampling_params": params})
+        assert_one_sentence(response)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("name", BODIES)
+    def test_generate(self, guided, name, stream):
+        body = {"sampling_params": GREEDY, "stream": stream, **BODIES[name]}
+        assert_one_sentence(guided.post("/generate", body))
+
+    @pytest.mark.parametrize("name", CHATS)
+    def test_chat(self, guided, name):
+        body = {"model": "m", "messages": HI, "max_tokens": 4, **CHATS[name]}
+        assert_one_sentence(guided.post("/v1/chat/completions", body))
+
+    @pytest.mark.parametrize(
+        "route", ["/v1/chat/completions", "/generate", "/v1/completions", "/v1/messages", "/api/generate"]
+    )
+    @pytest.mark.parametrize("text", ["[]", '"x"', "5", "null", "true", "{", ""])
+    def test_a_body_that_is_no_object(self, guided, route, text):
+        headers = {"Content-Type": "application/json"}
+        response = requests.post(guided.url + route, data=text, headers=headers, timeout=60)
+        assert_one_sentence(response)
+
+    @pytest.mark.parametrize("tokens", [[-1], [360], [2**70], ["x"], [1.5]])
+    def test_ids_that_the_tokenizer_does_not_know(self, guided, tokens):
+        assert_one_sentence(guided.post("/detokenize", {"tokens": tokens}))
+
+
+@pytest.mark.xdist_group("plain")
+@pytest.mark.parametrize("name", GENERATE)
+def test_a_plain_server_refuses_them_too(plain, name):
+    if name == "wish_of_nobody":
+        GENERATE[name]["custom_params"]["alpha"] = 3
+    assert_one_sentence(plain.post("/generate", {"text": "Hi", "sampling_params": {**GREEDY, **GENERATE[name]}}))
+
+
+@pytest.mark.xdist_group("guided")
+class TestMeaning:
+    def test_no_tokens_means_no_tokens(self, guided):
+        for limits in ({"max_completion_tokens": 0}, {"max_completion_tokens": 0, "max_tokens": 2}, {"max_tokens": 0}):
+            answer = guided.post("/v1/chat/completions", {"model": "m", "messages": HI, "ignore_eos": True, **limits})
+            assert answer.json()["usage"]["completion_tokens"] == 0, limits
+
+    def test_defaults_are_not_wishes(self, guided):
+        body = {"text": "Hi", "background": False, "received_time": None, "bootstrap_host": None, "mm_hashes": [],
+                "log_metrics": True, "lora_path": None, "not_of_sglang": 5, "sampling_params": GREEDY}  # fmt: skip
+        assert guided.post("/generate", body).ok
+        chat = {"model": "m", "messages": HI, "max_tokens": 2, "user": "me", "store": True, "service_tier": "auto"}
+        assert guided.post("/v1/chat/completions", chat).ok
+
+    def test_names_of_others_are_a_clients_own_matter(self, guided):
+        """Messages, tools and schemas may say proxy_alpha as often as they like."""
+        body = {
+            "model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "proxy_alpha", "name": "proxy_alpha"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "proxy_alpha", "schema": {
+                "type": "object", "properties": {"proxy_alpha": {"type": "number"}}, "required": ["proxy_alpha"]}}},
+        }  # fmt: skip
+        assert guided.post("/v1/chat/completions", body).ok
+
+
+def stream_ends(server, rid, ends, tokens=300):
+    params = {"max_new_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    response = server.post(
+        "/generate", {"text": "Look", "rid": rid, "stream": True, "sampling_params": params}, stream=True
+    )
+    last = [line for line in response.iter_lines() if line.startswith(b"data: {")][-1]
+    meta = json.loads(last[6:])["meta_info"]
+    ends[rid] = (meta["finish_reason"]["type"], meta["completion_tokens"], meta["id"])
+
+
+@pytest.mark.xdist_group("guided")
+class TestIds:
+    def test_a_request_is_ended_by_its_own_id_alone(self, guided):
+        ends = {}
+        threads = [
+            threading.Thread(target=stream_ends, args=(guided, rid, ends)) for rid in ("job-1", "job-10", "job-2")
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        assert guided.post("/abort_request", {"rid": "job-1"}).ok
+        assert guided.post("/abort_request", {"rid": "job"}).ok
+        for thread in threads:
+            thread.join()
+        assert ends["job-1"][0] == "abort" and ends["job-1"][1] < 300
+        assert ends["job-10"] == ("length", 300, "job-10") and ends["job-2"] == ("length", 300, "job-2")
+
+    def test_an_id_may_be_used_again_at_once(self, guided):
+        """SGLang's clean-up of the first stream comes 2 s after its end."""
+        ends = {}
+        stream_ends(guided, "again", ends, tokens=5)
+        stream_ends(guided, "again", ends, tokens=900)
+        assert ends["again"] == ("length", 900, "again")
+
+    def test_a_refused_stream_ends_nobody_who_has_its_id_next(self, guided):
+        bad = {"text": "Hi", "rid": "twice", "stream": True, "sampling_params": {"temperature": -1}}
+        assert_one_sentence(guided.post("/generate", bad))
+        ends = {}
+        stream_ends(guided, "twice", ends, tokens=900)
+        assert ends["twice"] == ("length", 900, "twice")
+
+    def test_two_at_once_can_not_have_one(self, guided):
+        ends = {}
+        thread = threading.Thread(target=stream_ends, args=(guided, "one", ends))
+        thread.start()
+        time.sleep(0.5)
+        sentence = assert_one_sentence(
+            guided.post("/generate", {"text": "Hi", "rid": "one", "sampling_params": GREEDY})
+        )
+        thread.join()
+        assert "rid 'one'" in sentence and ends["one"][0] == "length"
+
+    @pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
+    def test_all_chunks_of_a_stream_have_one_id(self, guided, route):
+        prompts = {"messages": HI} if "chat" in route else {"prompt": ["a", "b"]}
+        body = {"model": "m", "n": 2, "stream": True, "max_tokens": 3, **prompts}
+        response = guided.post(route, body)
+        chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+        assert len({chunk["id"] for chunk in chunks}) == 1
+        assert {choice["index"] for chunk in chunks for choice in chunk["choices"]} == set(
+            range(2 if "chat" in route else 4)
+        )
+
+    def test_an_id_of_sglangs_health_check_is_an_ordinary_one(self, guided):
+        ends = {}
+        stream_ends(guided, "HEALTH_CHECK_1", ends, tokens=5)
+        assert ends["HEALTH_CHECK_1"] == ("length", 5, "HEALTH_CHECK_1")
+        assert guided.get("/health_generate").ok
