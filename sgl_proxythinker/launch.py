@@ -111,7 +111,7 @@ def prepare_front(server_args: Any) -> None:
     if server is not None:  # the offline Engine has no HTTP server
         from sgl_proxythinker.http import guard_routes
 
-        guard_routes(server, proxy_config(server_args))
+        guard_routes(server, proxy_config(server_args), server_args.admin_api_key)
 
 
 def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:
