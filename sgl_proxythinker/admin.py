@@ -30,7 +30,10 @@ class AdminGuard:
         self._key = admin_api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = matching_route(self._routes, scope) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        route = matching_route(self._routes, scope)
         body: bytes | None = None
         if route == ABORT or route in NAMES_FILES:
             body, receive = await _read(receive)

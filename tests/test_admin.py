@@ -97,6 +97,15 @@ class TestGuard:
     def test_generation_needs_no_admin_key(self):
         assert ask(None, "POST", "/generate", {"abort_all": True}) == (200, 'reached {"abort_all": true}')
 
+    def test_the_application_is_told_that_it_starts(self):
+        seen = []
+
+        async def app(scope, receive, send):
+            seen.append(scope["type"])
+
+        asyncio.run(AdminGuard(app, [], None)({"type": "lifespan"}, None, None))
+        assert seen == ["lifespan"], "SGLang prepares its routes there"
+
     def test_a_body_too_long_to_be_looked_at_does_not_pass_unseen(self):
         assert ask(None, "POST", "/abort_request", b" " * (1 << 22) + b'{"abort_all": true}')[0] == 413
 
