@@ -26,6 +26,7 @@ ENGINES = {
     "guided": (True, ()),
     "guided-no-cache": (True, ("--disable-radix-cache",)),
 }
+ADMIN_KEY = "of-these-benchmarks"  # opens /flush_cache
 START_WITHIN_S = 900
 ANSWER_WITHIN_S = 600
 IMAGE_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -69,7 +70,8 @@ class Server:
         return answer
 
     def flush_cache(self) -> None:
-        requests.post(f"{self.url}/flush_cache", timeout=ANSWER_WITHIN_S).raise_for_status()
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        requests.post(f"{self.url}/flush_cache", headers=headers, timeout=ANSWER_WITHIN_S).raise_for_status()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +135,7 @@ def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
         "attention-backend": args.attention_backend,
         "mem-fraction-static": args.mem_fraction_static,
         "random-seed": 0,
+        "admin-api-key": ADMIN_KEY,
         "host": "127.0.0.1",
         "port": port,
         # Left to itself, SGLang picks this one a minute before it listens there.

@@ -15,7 +15,10 @@ defaults; renamed, they are refused.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from starlette.routing import Match
+from starlette.types import Scope
 
 from sgl_proxythinker.arguments import Verdict
 
@@ -132,6 +135,34 @@ REFUSED: tuple[Refusal, ...] = (
     ),
 )
 
+# Routes that act on the server and so on all its clients: they need --admin-api-key. Those that a guided server
+# refuses stand here for a server of ours that serves the base alone.
+_ADMIN: dict[str, str] = {
+    "logs, traces and profiles": """
+        /start_profile /stop_profile /set_trace_level /configure_logging
+        /start_expert_distribution_record /stop_expert_distribution_record /dump_expert_distribution_record
+        /dumper/{method}""",
+    "the pace and the cache of all requests": """
+        /slow_down /freeze_gc /flush_cache /pause_generation /continue_generation /set_internal_state
+        /hicache/storage-backend /hicache/storage-backend/clear /clear_hicache_storage_backend
+        /add_external_corpus /remove_external_corpus /list_external_corpora /scale_elastic_ep""",
+    "weights and memory": """
+        /update_weights_from_disk /update_weights_from_tensor /update_weights_from_distributed
+        /update_weights_from_ipc /init_weights_update_group /destroy_weights_update_group
+        /update_weight_version /get_weights_by_name /weights_checker
+        /init_weights_send_group_for_remote_instance /send_weights_to_remote_instance
+        /remote_instance_transfer_engine_info /get_remote_instance_transfer_engine_info
+        /release_memory_occupation /resume_memory_occupation
+        /load_lora_adapter /load_lora_adapter_from_tensors /unload_lora_adapter""",
+}
+ADMIN = frozenset(route for group in _ADMIN.values() for route in group.split())
+
+# Fields that name files or folders of the server, or become a part of such a name: nobody may set them.
+NAMES_FILES: dict[str, tuple[str, ...]] = {
+    "/start_profile": ("output_dir", "profile_prefix", "profile_id"),
+    "/configure_logging": ("dump_requests_folder", "crash_dump_folder"),
+}
+
 _VERDICTS = {
     **{route: Verdict.WORKS for routes in WORKS.values() for route in routes.split()},
     **{route: Verdict.IRRELEVANT for routes in IRRELEVANT.values() for route in routes.split()},
@@ -161,6 +192,22 @@ def refusal(path: str) -> str | None:
         return None
     reason = _REFUSALS[template]
     return f"{path} is not available with guidance. {reason.why} {reason.instead}"
+
+
+def matching_route(routes: list[Any], scope: Scope) -> str | None:
+    """The route that will answer a request, as SGLang registers it; None when none does, and 404 is upstream's.
+
+    Args:
+        routes: those of the application, in their order.
+        scope: ASGI's description of the request.
+    """
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            # A router that FastAPI includes as a whole has no path of its own.
+            path = getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", ""))
+            return path if path in _VERDICTS else _template_of(path) or path
+    return None
 
 
 def _template_of(path: str) -> str | None:

@@ -33,8 +33,14 @@ DEVICE = (
     if ON_GPU
     else ("--dtype", "float32")
 )  # fmt: skip
+# What opens the routes that act on the whole server.
+ADMIN_KEY = "of-these-tests"
+WITH_KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}
 # Small pools: the requests are small, and so is the host.
-COMMON = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
+COMMON = (
+    *DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1",
+    "--admin-api-key", ADMIN_KEY,
+)  # fmt: skip
 
 
 def chat_messages(text: str, images: list[Image.Image] = ()) -> list[dict]:
@@ -52,10 +58,11 @@ class Server:
     process: subprocess.Popen = field(repr=False)
 
     def post(self, route: str, body: Any, **options: Any) -> requests.Response:
-        return requests.post(self.url + route, json=body, timeout=300, **options)
+        """With the admin key, which other routes than those it opens don't look at; `headers={}` leaves it out."""
+        return requests.post(self.url + route, json=body, timeout=300, **{"headers": WITH_KEY, **options})
 
-    def get(self, route: str) -> requests.Response:
-        return requests.get(self.url + route, timeout=60)
+    def get(self, route: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + route, timeout=60, **{"headers": WITH_KEY, **options})
 
     def generate(self, **body: Any) -> Any:
         """POST /generate; the answer's JSON."""

@@ -22,7 +22,7 @@ from cases import (
 )
 from programs.random_triple import UNEQUAL, make_triple
 from programs.reference_hf import Reference
-from servers import DEVICE, command, serving
+from servers import ADMIN_KEY, DEVICE, command, serving
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("pressure")
@@ -53,6 +53,7 @@ def reference(triple):
 def small(triple, tmp_path_factory):
     flags = (
         "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
+        "--admin-api-key", ADMIN_KEY,
         "--schedule-conservativeness", "0.05", "--enable-metrics", "--incremental-streaming-output", *DEVICE,
     )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"

@@ -28,7 +28,7 @@ from cases import (
 from programs.pictures import random_picture
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import DEVICE, ON_GPU, Server, chat_messages, command, serving
+from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.xdist_group("ranks")
 TOKENS = 700
 PRESSURE = (
     *DEVICE, "--max-total-tokens", str(TOKENS), "--max-running-requests", "32", "--random-seed", "1",
+    "--admin-api-key", ADMIN_KEY,
     "--schedule-conservativeness", "0.05", "--chunked-prefill-size", "64", "--enable-mixed-chunk",
 )  # fmt: skip
 

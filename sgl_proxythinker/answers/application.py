@@ -11,11 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
-from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sgl_proxythinker.admin import AdminGuard
 from sgl_proxythinker.answers.error_bodies import error_body
 from sgl_proxythinker.answers.middleware import HonestAnswers
+from sgl_proxythinker.answers.models import add_strengths_to_models
 from sgl_proxythinker.body_fields import BODIES, declared
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.plugin import proxy_config, request_limits
@@ -23,15 +24,15 @@ from sgl_proxythinker.requests.body import Server
 from sgl_proxythinker.requests.bounds import bounds_of
 from sgl_proxythinker.requests.generate_fields import default_of
 from sgl_proxythinker.requests.sentences import sentence_of, tidy
-from sgl_proxythinker.routes import refusal
+from sgl_proxythinker.routes import matching_route, refusal
 
 
 def guard_application(server: ModuleType, manager: Any) -> None:
     """Prepare `sglang.srt.entrypoints.http_server` before it listens.
 
     Bodies are checked as they are read, answers say how they were guided, errors are one sentence. Adds `proxy` to
-    /model_info (/server_info has it from the schedulers' handshake) and, on a guided server, answers 400 to every route
-    that is not classified as working.
+    /model_info (/server_info has it from the schedulers' handshake) and strengths to /v1/models, closes routes that act on
+    the server to who has no admin key and, on a guided server, answers 400 to every route that is not classified.
 
     Args:
         manager: SGLang's `TokenizerManager` of this server.
@@ -40,6 +41,8 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     config = proxy_config(server_args)
     app = server.app
     _add_proxy_to_model_info(server, config)
+    add_strengths_to_models(server, config)
+    app.add_middleware(AdminGuard, routes=app.router.routes, admin_api_key=server_args.admin_api_key)
     if config is not None:
         app.add_middleware(_RouteGuard, routes=app.router.routes)
     app.add_middleware(HonestAnswers, max_body_mib=request_limits(server_args).max_body_mib)
@@ -97,12 +100,8 @@ class _RouteGuard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> str | None:
-        for route in self._routes:
-            match, _ = route.matches(scope)
-            if match is Match.FULL:
-                # A router that FastAPI includes as a whole has no path of its own.
-                return refusal(getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", "")))
-        return None  # not a route of this server: 404 is upstream's
+        route = matching_route(self._routes, scope)
+        return None if route is None else refusal(route)
 
 
 def _add_proxy_to_model_info(server: ModuleType, config: ProxyConfig | None) -> None:
