@@ -8,6 +8,8 @@ from sgl_proxythinker.patches import (
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
     guidance_grammar_fill_vocab_mask,
+    openai_serving_chat_generate_stream_content,
+    openai_serving_chat_process_logprobs_tokens,
     req_update_finish_state,
     scheduler_get_init_info,
     scheduler_handle_generate_request,
@@ -17,6 +19,7 @@ from sgl_proxythinker.patches import (
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
+    subprocess_watchdog_check_processes,
     to_openai_style_logprobs,
     tokenizer_manager_collect_metrics,
     tokenizer_manager_create_tokenized_object,
@@ -41,6 +44,9 @@ FRONT = (
     tokenizer_manager_collect_metrics,
     tokenizer_manager_detokenize_logprob_tokens,
     to_openai_style_logprobs,
+    openai_serving_chat_process_logprobs_tokens,
+    openai_serving_chat_generate_stream_content,
+    subprocess_watchdog_check_processes,
     signal_handler_running_phase_sigquit_handler,
 )
 SCHEDULER = (

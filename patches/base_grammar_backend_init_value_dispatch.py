@@ -1,7 +1,8 @@
 """Refuse grammars that admit no text when they are compiled, and say in one sentence why one can't be compiled.
 
 Stock: compiles a grammar, in a thread; what can't be compiled becomes an object that its request is refused with.
-Ours:  the same, then looks at the first step's mask: a grammar without a first token is refused too.
+Ours:  the same, then looks at the first step's mask: a grammar without a first token is refused too, and a JSON
+       schema without a finite value.
 Why a hook: every kind of grammar of every backend is compiled here, and the result is cached.
 """
 
@@ -19,4 +20,4 @@ UPSTREAM = Upstream(
 def around(original, backend, key, require_reasoning):
     from sgl_proxythinker.grammars import compile_or_refuse
 
-    return compile_or_refuse(key[0], lambda: original(backend, key, require_reasoning))
+    return compile_or_refuse(*key, lambda: original(backend, key, require_reasoning))

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from sgl_proxythinker.one_sentence import one_sentence
+from sgl_proxythinker.endless_schema import never_ends
+from sgl_proxythinker.one_sentence import compiler_reason
 from sgl_proxythinker.upstream.scheduling import FINISH_ABORT, InvalidGrammarObject
 
 logger = logging.getLogger(__name__)
@@ -20,21 +21,24 @@ logger = logging.getLogger(__name__)
 NO_TEXT = "it admits no text at all, or refers to itself without consuming a character"
 
 
-def compile_or_refuse(kind: str, compile_: Callable[[], Any]) -> Any:
+def compile_or_refuse(kind: str, source: str, compile_: Callable[[], Any]) -> Any:
     """A compiled grammar, or SGLang's `InvalidGrammarObject` with one sentence, which its request is answered with.
 
     Args:
         kind: "json", "regex", "ebnf" or "structural_tag".
+        source: the grammar's text.
         compile_: SGLang's own compilation.
     """
     try:
+        if kind == "json" and never_ends(source):
+            return InvalidGrammarObject(NO_TEXT)
         grammar = compile_()
         if grammar is None:
             return grammar
         reason = grammar.error_message if isinstance(grammar, InvalidGrammarObject) else _why_dead(kind, grammar)
     except Exception as error:  # what the libraries raise has no common type
         reason = error
-    return grammar if reason is None else InvalidGrammarObject(one_sentence(reason))
+    return grammar if reason is None else InvalidGrammarObject(compiler_reason(reason))
 
 
 def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[], Any]) -> Any:

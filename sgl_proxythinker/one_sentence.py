@@ -20,3 +20,12 @@ def one_sentence(error: BaseException | str, characters: int = 300) -> str:
     text = str(error) or type(error).__name__
     text = " ".join(_PATH.sub("", _ADDRESS.sub("", text[: 10 * characters])).split())
     return (text if len(text) <= characters else text[: characters - 1] + "…").rstrip(". ")
+
+
+def compiler_reason(problem: BaseException | str) -> str:
+    """What llguidance has against a pattern or a grammar, out of its several lines that point into the text."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    told = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    if "lookarounds not supported" in told:
+        told = "it has an anchor or a word boundary"
+    return one_sentence(told.split(" in regex /")[0])

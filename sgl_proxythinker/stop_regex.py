@@ -14,6 +14,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.one_sentence import compiler_reason
 from sgl_proxythinker.token_bytes import token_bytes
 
 MAX_PATTERNS = 16
@@ -50,7 +51,7 @@ def check_stop_regex(patterns: Any) -> None:
         for grammar in (grammar_from("regex", pattern), _anywhere(pattern)):
             if problem := LLMatcher.validate_grammar(grammar, _bytes_tokenizer(), limits=_LIMITS):
                 raise RequestError(
-                    f"stop_regex can't be {pattern[:80]!r}: {_reason(problem)}. It takes regular expressions without "
+                    f"stop_regex can't be {pattern[:80]!r}: {compiler_reason(problem)}. It takes regular expressions without "
                     "anchors, word boundaries, look-around and back references, which match in linear time; stop takes "
                     "plain strings."
                 )
@@ -94,11 +95,3 @@ def _anywhere(pattern: str) -> str:
 @cache
 def _bytes_tokenizer() -> LLTokenizer:
     return LLTokenizer("byte")
-
-
-def _reason(problem: str) -> str:
-    lines = [line.strip() for line in problem.splitlines() if line.strip()]
-    told = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    if "lookarounds not supported" in told:
-        told = "it has an anchor or a word boundary"
-    return told.split(" in regex /")[0][:200].rstrip(". ")
