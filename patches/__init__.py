@@ -1,24 +1,48 @@
 """Everything this project changes in SGLang, one file per symbol, and what it only calls."""
 
 from sgl_proxythinker.patches import (
+    base_grammar_backend_init_value_dispatch,
+    batch_result_processor_accept_grammar_tokens,
+    batch_result_processor_apply_prefill_grammar,
+    detokenizer_manager_decode_batch_token_id_output,
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
+<<<<<<< HEAD
     http_server_orjson_request_json,
+=======
+    guidance_grammar_fill_vocab_mask,
+    openai_serving_chat_generate_stream_content,
+    openai_serving_chat_process_logprobs_tokens,
+    req_update_finish_state,
+>>>>>>> scheduler
     scheduler_get_init_info,
+    scheduler_handle_generate_request,
     scheduler_init_tp_model_worker,
     scheduler_process_batch_result,
+    scheduler_run_event_loop,
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
+<<<<<<< HEAD
     tokenizer_manager_abort_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_generate_request,
+=======
+    subprocess_watchdog_check_processes,
+    to_openai_style_logprobs,
+    tokenizer_manager_collect_metrics,
+    tokenizer_manager_create_tokenized_object,
+    tokenizer_manager_detokenize_logprob_tokens,
+    tokenizer_manager_handle_batch_output,
+>>>>>>> scheduler
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
+    xgrammar_grammar_fill_vocab_mask,
 )
 from sgl_proxythinker.patches.calls import CALLS
 
-# When each hook is installed: with the plugin; in the main process of a server that asked for us; in its schedulers.
+# When each hook is installed: with the plugin; in the main process of a server that asked for us; in its schedulers;
+# in its detokenizer.
 COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
 FRONT = (
     engine_launch_subprocesses,
@@ -28,6 +52,13 @@ FRONT = (
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_wait_one_response,
+    tokenizer_manager_handle_batch_output,
+    tokenizer_manager_collect_metrics,
+    tokenizer_manager_detokenize_logprob_tokens,
+    to_openai_style_logprobs,
+    openai_serving_chat_process_logprobs_tokens,
+    openai_serving_chat_generate_stream_content,
+    subprocess_watchdog_check_processes,
     signal_handler_running_phase_sigquit_handler,
 )
 # In a process with an HTTP server, beside the front's.
@@ -36,6 +67,19 @@ SCHEDULER = (
     scheduler_init_tp_model_worker,
     scheduler_get_init_info,
     scheduler_process_batch_result,
+    scheduler_handle_generate_request,
+    scheduler_run_event_loop,
+    req_update_finish_state,
+    base_grammar_backend_init_value_dispatch,
+    batch_result_processor_accept_grammar_tokens,
+    batch_result_processor_apply_prefill_grammar,
+    guidance_grammar_fill_vocab_mask,
+    xgrammar_grammar_fill_vocab_mask,
 )
+DETOKENIZER = (detokenizer_manager_decode_batch_token_id_output,)
 
+<<<<<<< HEAD
 RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER)), *CALLS)
+=======
+RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER, *DETOKENIZER)), *CALLS)
+>>>>>>> scheduler

@@ -579,4 +579,46 @@ CALLS: tuple[Upstream, ...] = (
         "d4422c1b9ed5",
         "the memory of one GPU in MiB, which weights of a placement must fit in",
     ),
+    _call(
+        "sglang.srt.constrained.base_grammar_backend:InvalidGrammarObject",
+        "class(BaseGrammarObject)",
+        "33c69c27ecd3",
+        "a grammar without a text becomes one",
+    ),
+    _call(
+        "sglang.srt.managers.io_struct:AbortReq",
+        "class(BaseReq)",
+        "97aa165c79ec",
+        "a request that can't be prepared is answered by it",
+    ),
+    _call(
+        "sglang.srt.managers.io_struct:TokenizedGenerateReqInput",
+        "class(BaseReq)",
+        "fab132903408",
+        "its fields' types are checked before a request is in a batch",
+    ),
+    _call(
+        "sglang.srt.managers.schedule_batch:FINISH_ABORT",
+        "class(BaseFinishReason)",
+        "868cab4e536e",
+        "a request that fails alone is finished by it",
+    ),
+    _call(
+        "sglang.srt.managers.schedule_batch:FINISHED_MATCHED_REGEX",
+        "class(BaseFinishReason)",
+        "60eb7a6b08d9",
+        "a request whose stop_regex has matched is finished by it",
+    ),
+    _call(
+        "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo.from_schedule_batch",
+        "(cls, batch, vocab_size)",
+        "e028d9ee8fff",
+        "it prepares a batch of one, to find values that it can't take",
+    ),
+    _call(
+        "sglang.srt.sampling.sampling_params:SamplingParams",
+        "class(msgspec.Struct)",
+        "c4b223b2a71d",
+        "its fields' types are checked before a request is in a batch",
+    ),
 )

@@ -10,6 +10,7 @@ from sgl_proxythinker.launch import prepare_front, prove_schedulers
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_placement
 from sgl_proxythinker.processes import run_detokenizer, run_scheduler
+from sgl_proxythinker.stopped_processes import watch_for_stops
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.engine:Engine._launch_subprocesses",
@@ -30,4 +31,5 @@ def around(original, cls, server_args, **kwargs):
     prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
     prepare_front(manager)
     name_roles(watchdog, proxy_placement(server_args))
+    watch_for_stops(watchdog, server_args.watchdog_timeout)
     return launched

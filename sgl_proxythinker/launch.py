@@ -23,6 +23,10 @@ from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
 
+# Before a server with a failed process ends, SGLang writes out where its other processes stand. Its event loop waits
+# for that up to a minute and more, and every client with it; so it is done only where somebody asks for it.
+_SLOW_DUMPS = ("SGLANG_PYSPY_DUMP_BEFORE_CRASH", "SGLANG_CUDA_COREDUMP_BEFORE_CRASH")
+
 
 def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Callable[[], Any]) -> Any:
     """Check what was asked for, then let SGLang resolve its own arguments and mark them as ours.
@@ -45,6 +49,8 @@ def finish_server_args(
 ) -> Any:
     """`build_server_args` after the flags: what the command line and the offline `Engine` share."""
     check_upstream()
+    for name in _SLOW_DUMPS:
+        os.environ.setdefault(name, "0")
     if cpu.is_needed(given.get("device")):
         cpu.install(given.get("tp_size") or 1)
         for name, value in cpu.SERVER_DEFAULTS.items():

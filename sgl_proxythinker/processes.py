@@ -28,6 +28,10 @@ def run_detokenizer(server_args: Any, *args: Any, **kwargs: Any) -> None:
     _prepare(server_args)
     from sglang.srt.managers.detokenizer_manager import run_detokenizer_process
 
+    from sgl_proxythinker.patches import DETOKENIZER
+    from sgl_proxythinker.patches._install import install
+
+    install(DETOKENIZER)
     run_detokenizer_process(server_args, *args, **kwargs)
 
 

@@ -31,8 +31,8 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     """Prepare `sglang.srt.entrypoints.http_server` before it listens.
 
     Bodies are checked as they are read, answers say how they were guided, errors are one sentence. Adds `proxy` to
-    /model_info (/server_info has it from the schedulers' handshake) and strengths to /v1/models, closes routes that act on
-    the server to who has no admin key and, on a guided server, answers 400 to every route that is not classified.
+    /model_info (/server_info has it from the schedulers' handshake) and strengths to /v1/models, closes routes that act
+    on the server to who has no admin key and, on a guided server, answers 400 to every route that is not classified.
 
     Args:
         manager: SGLang's `TokenizerManager` of this server.

@@ -1,4 +1,4 @@
-"""Errors as clients read them: one sentence in the form of the route's API, and for a fault an id that stands in the log."""
+"""Errors as clients read them: one sentence in the form of the route's API, and for a fault an id that the log has."""
 
 from __future__ import annotations
 

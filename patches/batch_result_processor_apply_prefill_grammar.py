@@ -1,0 +1,23 @@
+"""The same as in a decoding step (see batch_result_processor_accept_grammar_tokens), for the token after a prefill."""
+
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.scheduler_components.batch_result_processor:"
+    "SchedulerBatchResultProcessor._apply_prefill_grammar",
+    signature="(self, *, req, next_token_id, already_advanced=False)",
+    why="a text that the grammar doesn't allow would be answered as a result",
+    until="SGLang answers an error where a grammar refuses a token",
+    checked={"0.5.17": "3d9a09dc6d54"},
+)
+
+
+def around(original, processor, *, req, next_token_id, already_advanced=False):
+    from sgl_proxythinker.grammars import accept_or_abort
+
+    def accept():
+        return original(processor, req=req, next_token_id=next_token_id, already_advanced=already_advanced)
+
+    if already_advanced:
+        return accept()
+    return accept_or_abort(req, [next_token_id], accept)

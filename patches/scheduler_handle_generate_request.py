@@ -1,0 +1,24 @@
+"""End a request that the scheduler can't prepare with an error, alone and on every rank, and not the process.
+
+Stock: puts a request into the waiting queue or into the grammars'; what its values break, there or later in a batch,
+       ends the scheduler, and the server with it.
+Ours:  tries first what preparing a batch of it alone would do, then the same; either failing answers this request
+       with 400. Ranks that disagree end the server.
+Why a hook: every request enters a scheduler here, in the same order on every rank.
+"""
+
+from sgl_proxythinker.patches._upstream import Upstream
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.scheduler:Scheduler.handle_generate_request",
+    signature="(self, recv_req)",
+    why="one request of a few bytes would end the server for everybody",
+    until="SGLang ends a request whose parameters can't be prepared, and not the scheduler",
+    checked={"0.5.17": "dc1d21fbaa2d"},
+)
+
+
+def around(original, scheduler, recv_req):
+    from sgl_proxythinker.bad_requests import receive
+
+    receive(scheduler, recv_req, lambda: original(scheduler, recv_req))

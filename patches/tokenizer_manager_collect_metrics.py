@@ -1,0 +1,30 @@
+"""Lose a metric where counting it fails, and not the answer.
+
+Stock: counts a request's tokens and times under its labels; a label that the metrics refuse is an exception.
+Ours:  the same; a failure is logged.
+Why a hook: it follows a request's answer, inside of the loop of all answers.
+"""
+
+import logging
+
+from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours
+
+logger = logging.getLogger(__name__)
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.collect_metrics",
+    signature="(self, state, recv_obj, i)",
+    why="a label of one request could leave all the others waiting for ever",
+    until="SGLang keeps its metrics out of the way of its answers",
+    checked={"0.5.17": "55a8f44d5521"},
+)
+
+
+def around(original, manager, state, recv_obj, i):
+    try:
+        original(manager, state, recv_obj, i)
+    except Exception:
+        if not is_ours(manager.server_args):
+            raise
+        logger.exception("request %s: it can't be counted in the metrics", recv_obj.rids[i])

@@ -1,0 +1,103 @@
+"""Try a request alone in the scheduler, before it is in a batch with others: what fails here fails for it only.
+
+The main process refuses what it knows to be wrong. This is for what it doesn't know: a value that Python, torch or
+Rust would stumble over in the middle of a batch, where the error belongs to nobody and ends the process.
+"""
+
+from __future__ import annotations
+
+from array import array
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from sgl_proxythinker.upstream.scheduling import SamplingBatchInfo, SamplingParams, TokenizedGenerateReqInput
+
+# Of `TokenizedGenerateReqInput`: what the scheduler computes with. The rest is SGLang's own or opaque to it.
+_FIELDS = (
+    "rid", "return_logprob", "logprob_start_len", "top_logprobs_num", "token_ids_logprob", "stream", "priority",
+    "extra_key", "routing_key", "require_reasoning",
+)  # fmt: skip
+# Its values are the request's own: custom logit processors of a plain server take any.
+_UNTYPED = {"custom_params"}
+
+
+class _Batch:
+    """What upstream reads of a `ScheduleBatch` to prepare its sampling. On the CPU, where a bad index is an error."""
+
+    device = "cpu"
+
+    def __init__(self, row: _Row):
+        self.reqs = [row]
+
+
+class _Row:
+    """What upstream reads of a `Req` to prepare its sampling."""
+
+    def __init__(self, request: Any, tokenizer: Any):
+        self.sampling_params = request.sampling_params
+        self.custom_logit_processor = request.custom_logit_processor
+        self.return_sampling_mask = request.return_sampling_mask
+        self.tokenizer = tokenizer
+
+
+def try_alone(request: Any, tokenizer: Any, vocab_size: int) -> None:
+    """Raise what this request would raise in a batch: a pure function of the request, so of every rank alike.
+
+    Args:
+        request: a `TokenizedGenerateReqInput`.
+        tokenizer: the scheduler's.
+        vocab_size: the width of the base's head.
+    """
+    for owner, names in ((request, _FIELDS), (request.sampling_params, _types(SamplingParams))):
+        types = _types(type(owner))
+        for name in names:
+            if name not in _UNTYPED:
+                _check_type(name, getattr(owner, name), types[name])
+    _check_ids(request, vocab_size)
+    batch = _Batch(_Row(request, tokenizer))  # the penalizers hold it weakly
+    sampling = SamplingBatchInfo.from_schedule_batch(batch, vocab_size)
+    # They are prepared when another request of a batch needs them, too.
+    for penalizer in sampling.penalizer_orchestrator.penalizers.values():
+        penalizer.prepare()
+    for name in ("temperatures", "top_ps", "min_ps", "logit_bias"):
+        values = getattr(sampling, name)
+        if values is not None and not torch.isfinite(values).all():
+            raise ValueError(f"{name.rstrip('s')} is infinite or no number in float32")
+    if (sampling.temperatures <= 0).any() or (sampling.top_ks < 1).any():
+        raise ValueError("temperature and top_k must be above 0 here")
+
+
+@cache
+def _types(struct: type) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _check_type(name: str, value: Any, declared: Any) -> None:
+    try:
+        msgspec.convert(value, declared)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def _check_ids(request: Any, vocab_size: int) -> None:
+    ids = request.input_ids
+    if request.input_embeds is None and not len(ids):
+        raise ValueError("the prompt has no token")
+    # Places of pictures are expanded later, to ids of no token.
+    if isinstance(ids, array) and request.mm_inputs is None and request.input_embeds is None:
+        view = np.frombuffer(ids, dtype=np.int64)
+        if view.min() < 0 or view.max() >= vocab_size:
+            raise ValueError(f"input_ids has an id outside of 0 to {vocab_size - 1}")
+    if any(not 0 <= token < vocab_size for token in request.token_ids_logprob or ()):
+        raise ValueError(f"token_ids_logprob has an id outside of 0 to {vocab_size - 1}")
+    if not -1 <= request.logprob_start_len:
+        raise ValueError("logprob_start_len is below -1")
+    if not 0 <= request.top_logprobs_num <= vocab_size:
+        raise ValueError(f"top_logprobs_num is outside of 0 to {vocab_size}")
+
+
+assert all(name in _types(TokenizedGenerateReqInput) for name in _FIELDS)
