@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from benchmarks.fuzz.declared import guarded
 from benchmarks.fuzz.exchange import ANSWER_WITHIN_S, Answer, Request
 from benchmarks.fuzz.pictures import PLACE
 from benchmarks.local_server import Watched
@@ -46,7 +47,7 @@ class Fault:
 
 def judge(request: Request, answer: Answer) -> Fault | None:
     """The law that an answer breaks, if any."""
-    if broken := _broken(answer):
+    if broken := _broken(answer) or _unguarded(request, answer):
         law, detail, *sort = broken
         where = f"{request.method} {request.path.split('?')[0][:60]}"
         return Fault(law, where, detail, [request.curl()], sort="".join(sort))
@@ -70,6 +71,12 @@ def _broken(answer: Answer) -> tuple[str, ...] | None:
             return "an error is for people", f"{answer.status}, {len(answer.text)} characters: {answer.text[:200]}"
         return None
     return _broken_success(answer.text)
+
+
+def _unguarded(request: Request, answer: Answer) -> tuple[str, ...] | None:
+    if answer.status == 200 and (request.method, request.path.split("?")[0]) in guarded():
+        return "routes that act on the server need its key", f"200 {answer.text[:200]}"
+    return None
 
 
 def _broken_success(text: str) -> tuple[str, ...] | None:
