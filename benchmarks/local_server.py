@@ -13,6 +13,7 @@ import psutil
 import requests
 import torch
 
+from benchmarks.weightless import write_weightless
 from programs.random_triple import make_triple
 from programs.server_process import free_port, running, wait_until_ready
 from sgl_proxythinker import tiny_family
@@ -26,6 +27,7 @@ DEVICE = (
     if ON_GPU
     else ("--dtype", "float32")
 )  # fmt: skip
+WEIGHTLESS = ("--load-format", "dummy", "--dtype", "bfloat16" if ON_GPU else "float32")
 ADMIN_KEY = "known-to-no-client"
 
 
@@ -70,19 +72,29 @@ def watch(url: str, pid: int | None = None, log: Path | None = None) -> Watched:
     return Watched(url, tuple(kept), log)
 
 
-def random_models(folder: Path) -> list[str]:
-    """Flags of a random triple, written to `folder`: tokens depend on pictures and on alpha."""
-    triple = make_triple(folder)
-    return ["--model-path", str(triple.base), *_proxies(triple.expert, triple.amateur)]
+def named_models(name: str, folder: Path) -> list[str]:
+    """Flags of three models and of what they need on this device.
+
+    Args:
+        name: `family`, the tiny trained one that comes with the package; `random`, a tiny triple whose tokens depend on
+            pictures and on alpha; or `weightless:BASE:PROXY`, published dimensions without weights, for a GPU.
+        folder: where models are written.
+    """
+    tokens = ("--max-total-tokens", "65536" if ON_GPU else "16384")
+    match name.split(":"):
+        case ["family"]:
+            return [*_models(tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR), *DEVICE, *tokens]
+        case ["random"]:
+            triple = make_triple(folder)
+            return [*_models(triple.base, triple.expert, triple.amateur), *DEVICE, *tokens]
+        case ["weightless", base, proxy]:
+            sizes = {"base": base, "expert": proxy, "amateur": proxy}
+            return [*_models(*(write_weightless(folder / role, size) for role, size in sizes.items())), *WEIGHTLESS]
+    raise SystemExit(f"--models {name}: it is family, random or weightless:BASE:PROXY, such as weightless:7B:3B.")
 
 
-def family_models() -> list[str]:
-    """Flags of the tiny trained family that comes with the package."""
-    return ["--model-path", str(tiny_family.BASE), *_proxies(tiny_family.EXPERT, tiny_family.AMATEUR)]
-
-
-def _proxies(expert: Path, amateur: Path) -> list[str]:
-    return ["--proxy-expert-path", str(expert), "--proxy-amateur-path", str(amateur)]
+def _models(base: Path, expert: Path, amateur: Path) -> list[str]:
+    return ["--model-path", str(base), "--proxy-expert-path", str(expert), "--proxy-amateur-path", str(amateur)]
 
 
 @contextlib.contextmanager
@@ -90,8 +102,8 @@ def serving(models: list[str], *flags: str, log: Path | None = None) -> Iterator
     """Serve until the block ends. Routes that act on the server need a key that nobody is told.
 
     Args:
-        models: flags that name the models, and the device's where they are not `DEVICE`.
-        flags: further ones.
+        models: flags that name the models (`named_models`).
+        flags: further ones; of a flag that is given twice, the last counts.
         log: its log file.
 
     Raises:

@@ -23,10 +23,10 @@ from pathlib import Path
 from benchmarks.conditions import ask_conditions
 from benchmarks.fuzz.campaign import Campaign, dump, report, timed
 from benchmarks.lines import append_line
-from benchmarks.local_server import DEVICE, Watched, random_models, serving, watch
+from benchmarks.local_server import Watched, named_models, serving, watch
 
 # As the tests' main server has it: pictures are prefilled in pieces, and one batch holds prompts and answers.
-FLAGS = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1",
+FLAGS = ("--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1",
          "--enable-metrics", "--chunked-prefill-size", "64", "--enable-mixed-chunk")  # fmt: skip
 
 
@@ -81,7 +81,10 @@ def asked_server(args: argparse.Namespace) -> Iterator[Watched]:
     if args.url:
         yield watch(args.url, args.pid)
         return
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, serving(random_models(Path(folder)), *FLAGS) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
+        serving(named_models("random", Path(folder)), *FLAGS) as server,
+    ):
         print(f"  serving; log in {server.log}", flush=True)
         yield server
 

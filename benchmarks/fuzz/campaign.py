@@ -53,7 +53,7 @@ class Campaign:
         """Send so many requests or a few more, drawn by the seed `number`; fewer where the server is lost."""
         url, without = self.server.url, self.without
         described = by_description(url, without)
-        one = st.sampled_from([by_classes(without)] * 7 + [described, described, raw()]).flatmap(lambda drawn: drawn)
+        one = st.sampled_from([by_classes(without)] * 16 + [described, described, raw()]).flatmap(lambda drawn: drawn)
         scene = rarely(st.lists(one, min_size=2, max_size=AT_ONCE), st.lists(one, min_size=1, max_size=1), of=5)
         guard, target = Guard(self.server), self.sent + requests
 

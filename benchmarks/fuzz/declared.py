@@ -32,6 +32,21 @@ def bodies() -> dict[tuple[str, str], Any]:
 
 
 @cache
+def guarded() -> frozenset[tuple[str, str]]:
+    """Methods and paths that SGLang answers only with the admin's key, where a server has one."""
+    bodies()
+    from sglang.srt.entrypoints import http_server
+    from sglang.srt.utils.auth import AuthLevel
+
+    return frozenset(
+        (method, route.path)
+        for route in http_server.app.routes
+        for method in getattr(route, "methods", None) or ()
+        if getattr(getattr(route, "endpoint", None), "_auth_level", AuthLevel.NORMAL) is not AuthLevel.NORMAL
+    )
+
+
+@cache
 def sampling_params() -> type:
     """What `sampling_params` of a body becomes, which its declaration (a dict) doesn't say."""
     bodies()

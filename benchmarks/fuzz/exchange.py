@@ -23,6 +23,7 @@ class Request:
     data: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     leave_after: int | None = None  # the client goes after so many reads of the answer; None: it stays
+    leave_after_s: float | None = None  # or after so many seconds
 
     @classmethod
     def of_json(cls, method: str, path: str, body: Any, **options: Any) -> Request:
@@ -65,7 +66,8 @@ class Answer:
 def send(url: str, request: Request) -> Answer:
     """Send a request over a connection of its own."""
     where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=ANSWER_WITHIN_S + 1)
+    patience = ANSWER_WITHIN_S + 1 if request.leave_after_s is None else request.leave_after_s
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=patience)
     begin, status, chunks = time.monotonic(), None, []
 
     def answer(error: str = "", left: bool = False) -> Answer:
@@ -82,9 +84,11 @@ def send(url: str, request: Request) -> Answer:
             chunks.append(chunk)
             if request.leave_after is not None and len(chunks) >= request.leave_after:
                 return answer(left=True)
-            if time.monotonic() - begin > ANSWER_WITHIN_S:
-                return answer("no end of the answer in time")
+            if time.monotonic() - begin > patience:
+                return answer("no end of the answer in time", left=request.leave_after_s is not None)
         return answer()
+    except TimeoutError as error:
+        return answer(f"{type(error).__name__}: {error}", left=request.leave_after_s is not None)
     except (OSError, http.client.HTTPException) as error:
         return answer(f"{type(error).__name__}: {error}")
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from benchmarks.fuzz.declared import guarded
 from benchmarks.fuzz.exchange import ANSWER_WITHIN_S, Answer, Request
 from benchmarks.fuzz.pictures import PLACE
 from benchmarks.local_server import Watched
@@ -36,20 +37,25 @@ class Fault:
     detail: str
     curl: list[str] = field(default_factory=list)  # the last is the one it was seen at
     count: int = 1
+    sort: str = ""  # what tells it from others of this law and place
 
     @property
     def kind(self) -> str:
         """Two faults of one kind are told once."""
-        return f"{self.law} | {self.where} | {re.sub(r'[0-9a-f]{6,}|[0-9]+', '#', self.detail)[:90]}"
+        return f"{self.law} | {self.where} | {re.sub(r'[0-9a-f]{6,}|[0-9]+', '#', self.sort)[:90]}"
 
 
 def judge(request: Request, answer: Answer) -> Fault | None:
     """The law that an answer breaks, if any."""
-    law, detail = _broken(request, answer) or (None, "")
-    return law and Fault(law, f"{request.method} {request.path.split('?')[0][:60]}", detail, [request.curl()])
+    if broken := _broken(answer) or _unguarded(request, answer):
+        law, detail, *sort = broken
+        where = f"{request.method} {request.path.split('?')[0][:60]}"
+        return Fault(law, where, detail, [request.curl()], sort="".join(sort))
+    return None
 
 
-def _broken(request: Request, answer: Answer) -> tuple[str, str] | None:
+def _broken(answer: Answer) -> tuple[str, ...] | None:
+    """The law, what happened, and what sort of it."""
     if answer.left:
         return None
     if answer.is_late:
@@ -57,20 +63,26 @@ def _broken(request: Request, answer: Answer) -> tuple[str, str] | None:
     if answer.status is None or answer.error:
         return "every request is answered", answer.error
     if answer.status >= 500:
-        return "no 500", f"{answer.status} {answer.text[:300]}"
+        return "no 500", f"{answer.status} {answer.text[:300]}", answer.text
     if answer.status >= 400:
         if found := NOT_FOR_CLIENTS.search(answer.text):
-            return "an error is for people", f"{answer.status} {_around(answer.text, found)}"
+            return "an error is for people", f"{answer.status} {_around(answer.text, found)}", found.group()[:12]
         if len(answer.text) > MOST_ERROR_TEXT:
             return "an error is for people", f"{answer.status}, {len(answer.text)} characters: {answer.text[:200]}"
         return None
-    return _broken_success(request, answer.text)
+    return _broken_success(answer.text)
 
 
-def _broken_success(request: Request, text: str) -> tuple[str, str] | None:
+def _unguarded(request: Request, answer: Answer) -> tuple[str, ...] | None:
+    if answer.status == 200 and (request.method, request.path.split("?")[0]) in guarded():
+        return "routes that act on the server need its key", f"200 {answer.text[:200]}"
+    return None
+
+
+def _broken_success(text: str) -> tuple[str, ...] | None:
     if text.startswith(("data: ", "event: ")):
         for error in re.findall(r'"code": ?(5\d\d)', text):
-            return "no 500", f"in a stream: {error} {text[-300:]}"
+            return "no 500", f"in a stream: {error} {text[-300:]}", text[-300:]
         if "[DONE]" not in text and "message_stop" not in text and '"error"' not in text:
             return "a stream has an end", text[-200:]
     elif text.startswith(("{", "[")):

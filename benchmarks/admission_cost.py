@@ -1,0 +1,196 @@
+"""What reading and checking a request costs: time to first token, this code against an older one, in pairs.
+
+    python -m benchmarks.admission_cost --old-python ../old/.venv/bin/python        # a checkout with its own .venv
+    python -m benchmarks.admission_cost --old-path /tmp/old-site                    # an installed older package
+    python -m benchmarks.admission_cost --old-python ../old/.venv/bin/python --pairs 200 --out results/admission.jsonl
+
+Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order
+changing from pair to pair, with prompts and pictures that no server has seen. Measured is the time from sending to the
+first chunk with text. The kinds:
+
+    text          one short user turn
+    image         one picture of 84 x 84
+    large image   a data URL of 5 MB: a body that is parsed twice shows here
+    conversation  forty turns of text, twenty fields set: what a model of the body costs
+
+A kind's ratio is the geometric mean of new / old over its pairs, after the slowest and the fastest tenth of the pairs
+are left out, with a 95 % interval from resampling the pairs. An old server against itself says how much is noise:
+--old-python with this checkout's own. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks.conditions import ask_conditions
+from benchmarks.lines import append_line
+from benchmarks.local_server import named_models
+from programs.pictures import data_url, random_picture
+from programs.server_process import free_port, running, wait_until_ready
+
+START_WITHIN_S = 900
+TRIMMED = 0.1  # of the pairs, on each side: a pause of the machine is not the code's
+RESAMPLES = 2_000
+LARGE = (1118, 1118)  # noise as PNG, which does not get smaller: a data URL of 5.0 MB
+WARM_UP = 5  # pairs
+
+
+def main() -> None:
+    args = parse_arguments()
+    where = ask_conditions(args.commit)
+    with tempfile.TemporaryDirectory(prefix="admission-") as folder, contextlib.ExitStack() as servers:
+        models = named_models(args.models, Path(folder))
+        sides = {
+            "old": servers.enter_context(serving(args.old_python, args.old_path, models, args, "old")),
+            "new": servers.enter_context(serving(sys.executable, None, models, args, "new")),
+        }
+        results = [measure(kind, sides, args) for kind in args.kinds]
+    setting = {"old": args.old_commit, "pairs": args.pairs, "models": args.models, "large_bytes": large_bytes()}
+    for result in results:
+        line = {"benchmark": "admission_cost", "setting": setting, "conditions": where, **result}
+        if args.out:
+            append_line(args.out, line)
+    print(json.dumps({"name": "admission_cost", "setting": setting, "conditions": where, "results": results}))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.admission_cost", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--old-python", default=sys.executable, help="that has the old code; default: this one")
+    parser.add_argument("--old-path", help="folder with the old package, before all others on the path")
+    parser.add_argument("--old-commit", default="b8e7eef", help="its name in the results (%(default)s)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--pairs", type=int, default=100, help="of each kind (%(default)s)")
+    parser.add_argument("--models", default="random", help="family, random, or weightless:BASE:PROXY (%(default)s)")
+    parser.add_argument("--server-flags", default="", metavar="'--flag value ...'", help="further ones, for both")
+    parser.add_argument("--out", type=Path, help="JSON lines, appended")
+    parser.add_argument("--commit", help="of the new code; default: git's, else $COMMIT")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def serving(python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str) -> Iterator[str]:
+    """A server's address, of the package that `python` has, or that `path` holds."""
+    port = free_port()
+    command = [
+        python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *args.server_flags.split(),
+        "--random-seed", "1", "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()),
+    ]  # fmt: skip
+    # The folder that this runs in holds the new package: it may not be found first.
+    env = os.environ | {"PYTHONSAFEPATH": "1"}
+    if path:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))
+    log = Path(tempfile.mkdtemp(prefix="admission-")) / f"{name}.log"
+    print(f"  starting {name}: log in {log}", flush=True)
+    with running(command, log, env) as process:
+        wait_until_ready(process, log, START_WITHIN_S)
+        yield f"http://127.0.0.1:{port}"
+
+
+# What is asked
+
+
+def text(number: int) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": f"Question {number}: which of the two is the larger one?"}]
+
+
+def image(number: int, size: tuple[int, int] = (84, 84)) -> list[dict[str, Any]]:
+    url = data_url(random_picture(number, *size), compress_level=0 if size == LARGE else 6)
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": f"Picture {number}?"}]
+    return [{"role": "user", "content": content}]
+
+
+def conversation(number: int) -> list[dict[str, Any]]:
+    return [turn for at in range(20) for turn in (*text(40 * number + at), {"role": "assistant", "content": "Both."})][
+        :-1
+    ]
+
+
+MANY_FIELDS = {
+    "top_p": 0.9, "top_k": 50, "min_p": 0.01, "frequency_penalty": 0.1, "presence_penalty": 0.1, "stop": ["#", "###"],
+    "repetition_penalty": 1.01, "logit_bias": {str(token): -1 for token in range(100)}, "stop_token_ids": [5, 6],
+    "logprobs": True, "top_logprobs": 3, "user": "a", "ignore_eos": True, "min_tokens": 0, "parallel_tool_calls": True,
+    "skip_special_tokens": True, "no_stop_trim": False, "seed": 5, "custom_params": {"proxy_alpha": 0.7}, "n": 1,
+}  # fmt: skip
+KINDS = {
+    "text": lambda number: {"messages": text(number)},
+    "image": lambda number: {"messages": image(number)},
+    "large image": lambda number: {"messages": image(number, LARGE)},
+    "conversation": lambda number: {"messages": conversation(number), **MANY_FIELDS},
+}
+
+
+def large_bytes() -> int:
+    return len(image(0, LARGE)[0]["content"][0]["image_url"]["url"])
+
+
+def first_token_s(url: str, body: bytes) -> float:
+    """Seconds from sending a chat to the first chunk with text.
+
+    Raises:
+        RuntimeError: it was refused, or ended without any.
+    """
+    headers = {"Content-Type": "application/json"}
+    begin = time.perf_counter()
+    with requests.post(f"{url}/v1/chat/completions", data=body, headers=headers, stream=True, timeout=120) as response:
+        for line in response.iter_lines(chunk_size=1):
+            if b'"content":"' in line and b'"content":""' not in line:
+                return time.perf_counter() - begin
+        raise RuntimeError(f"{response.status_code} without a first token: {line[:300]!r}")
+
+
+def measure(kind: str, sides: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
+    """Pairs of one kind, alternating which side is asked first."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(args.pairs + WARM_UP):
+        options = {"model": "default", "max_tokens": 2, "temperature": 0, "ignore_eos": True, "stream": True}
+        body = json.dumps(options | KINDS[kind](1_000 * (1 + list(KINDS).index(kind)) + number)).encode()
+        for side in sorted(sides, reverse=bool(number % 2)):
+            seconds = first_token_s(sides[side], body)
+            if number >= WARM_UP:
+                times[side].append(seconds)
+    result = {"kind": kind, "body_bytes": len(body), **compare(times["old"], times["new"])}
+    print(f"  {kind}: {result}", flush=True)
+    return result
+
+
+def compare(old: list[float], new: list[float]) -> dict[str, Any]:
+    """The ratio new / old of pairs, and an interval that it is in with 95 % confidence.
+
+    Args:
+        old, new: seconds, pair by pair.
+    """
+    logs = [math.log(b / a) for a, b in zip(old, new, strict=True)]
+    chance = random.Random(0)
+    resampled = sorted(trimmed_mean(chance.choices(logs, k=len(logs))) for _ in range(RESAMPLES))
+    low, high = (math.exp(resampled[int(RESAMPLES * part)]) for part in (0.025, 0.975))
+    return {
+        "old_ms": round(1e3 * statistics.median(old), 3),
+        "new_ms": round(1e3 * statistics.median(new), 3),
+        "ratio": round(math.exp(trimmed_mean(logs)), 4),
+        "interval": [round(low, 4), round(high, 4)],
+    }
+
+
+def trimmed_mean(values: list[float]) -> float:
+    cut = int(TRIMMED * len(values))
+    return statistics.fmean(sorted(values)[cut : len(values) - cut])
+
+
+if __name__ == "__main__":
+    main()
