@@ -7,14 +7,11 @@ from sgl_proxythinker.patches import (
     detokenizer_manager_decode_batch_token_id_output,
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
-<<<<<<< HEAD
     http_server_orjson_request_json,
-=======
     guidance_grammar_fill_vocab_mask,
     openai_serving_chat_generate_stream_content,
     openai_serving_chat_process_logprobs_tokens,
     req_update_finish_state,
->>>>>>> scheduler
     scheduler_get_init_info,
     scheduler_handle_generate_request,
     scheduler_init_tp_model_worker,
@@ -23,18 +20,15 @@ from sgl_proxythinker.patches import (
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
-<<<<<<< HEAD
     tokenizer_manager_abort_request,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_generate_request,
-=======
     subprocess_watchdog_check_processes,
     to_openai_style_logprobs,
     tokenizer_manager_collect_metrics,
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_detokenize_logprob_tokens,
     tokenizer_manager_handle_batch_output,
->>>>>>> scheduler
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
     xgrammar_grammar_fill_vocab_mask,
@@ -78,8 +72,4 @@ SCHEDULER = (
 )
 DETOKENIZER = (detokenizer_manager_decode_batch_token_id_output,)
 
-<<<<<<< HEAD
-RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER)), *CALLS)
-=======
-RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER, *DETOKENIZER)), *CALLS)
->>>>>>> scheduler
+RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER, *DETOKENIZER)), *CALLS)

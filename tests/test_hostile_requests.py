@@ -96,7 +96,10 @@ CHATS = {
     "no_content": {"messages": [{"role": "user"}]},
     "number": {"messages": [{"role": "user", "content": 5}]},
     "role": {"messages": [{"role": "boss", "content": "Hi"}]},
-    "bad_schema": {"stream": True, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nope"}}}},
+    "bad_schema": {
+        "stream": True,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nope"}}},
+    },
 }  # fmt: skip
 
 
@@ -184,7 +187,8 @@ class TestMeaning:
     def test_names_of_others_are_a_clients_own_matter(self, guided):
         """Messages, tools and schemas may say proxy_alpha as often as they like."""
         body = {
-            "model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "proxy_alpha", "name": "proxy_alpha"}],
+            "model": "m", "max_tokens": 2,
+            "messages": [{"role": "user", "content": "proxy_alpha", "name": "proxy_alpha"}],
             "response_format": {"type": "json_schema", "json_schema": {"name": "proxy_alpha", "schema": {
                 "type": "object", "properties": {"proxy_alpha": {"type": "number"}}, "required": ["proxy_alpha"]}}},
         }  # fmt: skip
