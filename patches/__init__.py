@@ -2,7 +2,12 @@
 
 from sgl_proxythinker.patches import (
     engine_launch_subprocesses,
+    function_call_parser_get_structure_constraint,
+    function_call_utils_get_tool_schema,
     generate_req_input_handle_parallel_sampling,
+    openai_serving_chat_handle_last_assistant_message,
+    openai_serving_chat_process_tool_call_stream,
+    openai_serving_chat_validate_request,
     scheduler_get_init_info,
     scheduler_init_tp_model_worker,
     scheduler_process_batch_result,
@@ -24,6 +29,11 @@ FRONT = (
     tokenizer_manager_create_tokenized_object,
     tokenizer_manager_wait_one_response,
     signal_handler_running_phase_sigquit_handler,
+    openai_serving_chat_validate_request,
+    openai_serving_chat_handle_last_assistant_message,
+    openai_serving_chat_process_tool_call_stream,
+    function_call_parser_get_structure_constraint,
+    function_call_utils_get_tool_schema,
 )
 SCHEDULER = (
     scheduler_init_tp_model_worker,

@@ -579,4 +579,22 @@ CALLS: tuple[Upstream, ...] = (
         "d4422c1b9ed5",
         "the memory of one GPU in MiB, which weights of a placement must fit in",
     ),
+    _call(
+        "sglang.srt.function_call.utils:get_json_schema_constraint",
+        "(tools, tool_choice, parallel_tool_calls=True)",
+        "0860a78c5bc0",
+        "it makes the schema of calls that are asked for",
+    ),
+    _call(
+        "sglang.srt.function_call.json_array_parser:JsonArrayParser",
+        "class(BaseFormatDetector)",
+        "c36e83e590ef",
+        "it reads calls that are asked for in a stream",
+    ),
+    _call(
+        "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_tool_calls",
+        "(self, text, tools, finish_reason, tool_choice=None, history_tool_calls_cnt=0)",
+        "388ad61208f6",
+        "it must read calls that are asked for as a JSON array, where the text has none in the parser's own form",
+    ),
 )
