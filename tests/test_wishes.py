@@ -213,7 +213,8 @@ class TestServed:
     )
     def test_a_lost_wish_is_a_400(self, guided, body, sentence):
         for route in ("/v1/chat/completions", "/tokenize"):
-            response = guided.post(route, {"messages": HI, **body})
+            sent = {name: value for name, value in body.items() if name != "stream" or "chat" in route}
+            response = guided.post(route, {"messages": HI, **sent})
             assert response.status_code == 400 and sentence in response.text, response.text
             assert len(response.json()["message"]) < 1000
 
@@ -241,7 +242,11 @@ def with_tools(triple, tmp_path_factory):
     """A guided server whose template shows tools and whose parser reads Qwen2.5's calls."""
     folder = tmp_path_factory.mktemp("with_tools")
     (folder / "tools.jinja").write_text(TOOL_TEMPLATE)
-    flags = (*COMMON, "--chat-template", str(folder / "tools.jinja"), "--tool-call-parser", "qwen25")
+    # A model of random weights may write blanks for ever, where JSON allows them.
+    flags = (
+        *COMMON, "--chat-template", str(folder / "tools.jinja"), "--tool-call-parser", "qwen25",
+        "--constrained-json-disable-any-whitespace",
+    )  # fmt: skip
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), folder / "log") as server:
         yield server
 
@@ -285,6 +290,6 @@ class TestCalls:
         assert len(seen) > len(unseen) == len(ids(with_tools, messages=HI))
 
     def test_one_form_of_an_answer_or_the_other(self, with_tools):
-        with pytest.raises(openai.BadRequestError, match="tools and response_format can't be used together"):
+        with pytest.raises(openai.BadRequestError, match="tools and response_format can"):
             self.ask(with_tools, tool_choice="required", response_format={"type": "json_object"})
         assert self.ask(with_tools, tool_choice="none", response_format={"type": "json_object"})
