@@ -6,11 +6,16 @@ from sgl_proxythinker.patches import (
     batch_result_processor_apply_prefill_grammar,
     detokenizer_manager_decode_batch_token_id_output,
     engine_launch_subprocesses,
+    function_call_parser_get_structure_constraint,
+    function_call_utils_get_tool_schema,
     generate_req_input_handle_parallel_sampling,
     guidance_grammar_fill_vocab_mask,
     http_server_orjson_request_json,
     openai_serving_chat_generate_stream_content,
+    openai_serving_chat_handle_last_assistant_message,
     openai_serving_chat_process_logprobs_tokens,
+    openai_serving_chat_process_tool_call_stream,
+    openai_serving_chat_validate_request,
     req_update_finish_state,
     scheduler_get_init_info,
     scheduler_handle_generate_request,
@@ -53,6 +58,11 @@ FRONT = (
     openai_serving_chat_generate_stream_content,
     subprocess_watchdog_check_processes,
     signal_handler_running_phase_sigquit_handler,
+    openai_serving_chat_validate_request,
+    openai_serving_chat_handle_last_assistant_message,
+    openai_serving_chat_process_tool_call_stream,
+    function_call_parser_get_structure_constraint,
+    function_call_utils_get_tool_schema,
 )
 # In a process with an HTTP server, beside the front's.
 HTTP = (http_server_orjson_request_json,)

@@ -620,5 +620,21 @@ CALLS: tuple[Upstream, ...] = (
         "class(msgspec.Struct)",
         "c4b223b2a71d",
         "its fields' types are checked before a request is in a batch",
+        "sglang.srt.function_call.utils:get_json_schema_constraint",
+        "(tools, tool_choice, parallel_tool_calls=True)",
+        "0860a78c5bc0",
+        "it makes the schema of calls that are asked for",
+    ),
+    _call(
+        "sglang.srt.function_call.json_array_parser:JsonArrayParser",
+        "class(BaseFormatDetector)",
+        "c36e83e590ef",
+        "it reads calls that are asked for in a stream",
+    ),
+    _call(
+        "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_tool_calls",
+        "(self, text, tools, finish_reason, tool_choice=None, history_tool_calls_cnt=0)",
+        "388ad61208f6",
+        "it must read calls that are asked for as a JSON array, where the text has none in the parser's own form",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -39,7 +40,13 @@ class AdminGuard:
             body, receive = await _read(receive)
         if problem := self._problem(route, body, Headers(scope=scope)):
             status, sentence = problem
-            error = {"object": "error", "message": sentence, "type": "Forbidden", "param": None, "code": status}
+            error = {
+                "object": "error",
+                "message": sentence,
+                "type": HTTPStatus(status).phrase,
+                "param": None,
+                "code": status,
+            }
             await JSONResponse({**error, "error": error}, status_code=status)(scope, receive, send)
             return
         await self._app(scope, receive, send)

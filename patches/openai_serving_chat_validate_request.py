@@ -1,0 +1,70 @@
+"""Refuse what a chat asks for and would not get: tools, template arguments, a last turn to continue.
+
+Stock: validates the schemas of tools and response formats.
+Ours:  the same; then wishes that the chat template, the tool parser or the last message can't fulfil are its errors,
+       and what is written in several ways is brought to the one that SGLang obeys: schemas of arguments admit objects
+       only, the text parts of a message that is to be continued are one text.
+Why a hook: chats of OpenAI's and Anthropic's routes and /tokenize pass here, and its error is a 400 on all of them.
+"""
+
+from functools import lru_cache
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.last_turn import check_last_turn, text_of
+from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.template_wishes import check_template_wishes, renders_tools
+from sgl_proxythinker.tools import as_object, check_tools
+
+UPSTREAM = Upstream(
+    symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._validate_request",
+    signature="(self, request)",
+    why="tools that no template shows, unread template arguments and a message to continue would be lost in silence",
+    until="SGLang refuses what it can't fulfil",
+    checked={"0.5.17": "c1a06042341e"},
+)
+
+_FIELDS = {
+    "tools", "tool_choice", "parallel_tool_calls", "response_format", "regex", "ebnf", "reasoning_effort",
+    "chat_template_kwargs", "continue_final_message", "input_ids",
+}  # fmt: skip
+
+
+def around(original, chat, request):
+    if not is_ours(chat.tokenizer_manager.server_args):
+        return original(chat, request)
+    try:
+        _check(chat, request)
+    except RequestError as error:
+        return str(error)
+    return original(chat, request)
+
+
+def _check(chat, request):
+    body = request.model_dump(include=_FIELDS)
+    body["messages"] = [message.model_dump(include={"role", "tools", "tool_calls"}) for message in request.messages]
+    last = request.messages[-1] if request.messages else None
+    if last is not None and request.continue_final_message:
+        body["messages"][-1]["content"] = last.model_dump(include={"content"})["content"]
+    tokenizer = chat.tokenizer_manager.tokenizer
+    check_tools(body, _renders_tools(tokenizer, _template_of(tokenizer)), chat.tool_call_parser)
+    check_template_wishes(body, _template_of(tokenizer))
+    check_last_turn(body)
+    for tool in request.tools or []:
+        if tool.function.parameters is not None:
+            tool.function.parameters = as_object(tool.function.parameters)
+    if request.continue_final_message:
+        last.content = text_of(body["messages"][-1]["content"])
+
+
+def _template_of(tokenizer):
+    template = getattr(tokenizer, "chat_template", None) or ""
+    return template if isinstance(template, str) else "\n".join(template.values())
+
+
+@lru_cache(maxsize=8)
+def _renders_tools(tokenizer, template):
+    def render(messages, tools):
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, tools=tools)
+
+    return bool(template) and renders_tools(render)

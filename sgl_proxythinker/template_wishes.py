@@ -1,0 +1,88 @@
+"""What a chat template can obey: tools, `chat_template_kwargs`, `reasoning_effort`; the rest is a 400."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from sgl_proxythinker.errors import RequestError
+
+# Parameters of `apply_chat_template` itself. SGLang sets some, and a client's own `chat_template` would be a program
+# that runs in the server.
+RESERVED = frozenset(
+    """
+    conversation messages tools chat_template add_generation_prompt continue_final_message tokenize padding truncation
+    max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs
+    """.split()
+)
+# Read by SGLang itself, where it turns ids into text.
+_OF_SGLANG = frozenset(["spaces_between_special_tokens"])
+# Names under which models are asked to think. SGLang sets these two when `reasoning_effort` is sent.
+_THINKING = frozenset(["thinking", "enable_thinking"])
+
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "sierra_uniform",
+        "description": "Victor.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+
+Render = Callable[[list[dict], list[dict] | None], str]
+
+
+def renders_tools(render: Render) -> bool:
+    """Whether a chat template writes tools into the prompt, by rendering a chat with and without one.
+
+    Args:
+        render: (messages, tools) -> text.
+    """
+    messages = [{"role": "user", "content": "Alpha"}]
+    try:
+        return render(messages, [_TOOL]) != render(messages, None)
+    except Exception:  # templates raise what they like; one that can't render them has no place for them
+        return False
+
+
+@lru_cache(maxsize=8)
+def words_of(template: str) -> frozenset[str]:
+    """The names that a chat template may read: every word in its statements and expressions."""
+    code = re.findall(r"{[{%](.*?)[%}]}", template, re.DOTALL)
+    return frozenset(re.findall(r"[A-Za-z_]\w*", " ".join(code)))
+
+
+def check_template_wishes(body: Mapping[str, Any], template: str) -> None:
+    """Refuse `chat_template_kwargs` and `reasoning_effort` that the template doesn't read.
+
+    Args:
+        body: the JSON object of a chat.
+        template: the source of the chat template.
+
+    Raises:
+        RequestError: HTTP 400; the message names what would be lost.
+    """
+    words = words_of(template)
+    reasoning = body.get("reasoning")
+    effort = body.get("reasoning_effort") or (isinstance(reasoning, Mapping) and (reasoning.get("effort")))
+    if effort and effort != "none" and not words & {"reasoning_effort", *_THINKING}:
+        raise RequestError(
+            "reasoning_effort can't be used here: the model's chat template doesn't read it; say in a message how much "
+            "thought the answer needs."
+        )
+    given = body.get("chat_template_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise RequestError("chat_template_kwargs is no object: send names and values that the chat template reads.")
+    for name, value in given.items():
+        shown = str(name)[:60]
+        if name in RESERVED:
+            raise RequestError(f"chat_template_kwargs has {shown}: it is set by the server; leave it out.")
+        # Who asks a model that never does so not to think gets what was asked for.
+        asks_nothing = value is None or (name in _THINKING and (value is False or effort))
+        if name not in words and name not in _OF_SGLANG and not asks_nothing:
+            raise RequestError(
+                f"chat_template_kwargs has {shown}, which the model's chat template doesn't read: it would be lost; "
+                "leave it out."
+            )
