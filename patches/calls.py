@@ -620,6 +620,8 @@ CALLS: tuple[Upstream, ...] = (
         "class(msgspec.Struct)",
         "c4b223b2a71d",
         "its fields' types are checked before a request is in a batch",
+    ),
+    _call(
         "sglang.srt.function_call.utils:get_json_schema_constraint",
         "(tools, tool_choice, parallel_tool_calls=True)",
         "0860a78c5bc0",

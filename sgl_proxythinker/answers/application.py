@@ -42,6 +42,7 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     app = server.app
     _add_proxy_to_model_info(server, config)
     add_strengths_to_models(server, config)
+    _hide_keys(server)
     app.add_middleware(AdminGuard, routes=app.router.routes, admin_api_key=server_args.admin_api_key)
     if config is not None:
         app.add_middleware(_RouteGuard, routes=app.router.routes)
@@ -113,3 +114,24 @@ def _add_proxy_to_model_info(server: ModuleType, config: ProxyConfig | None) -> 
     # The first route that matches answers, so ours stand before upstream's.
     for path in ("/get_model_info", "/model_info"):
         server.app.router.routes.insert(0, APIRoute(path, model_info, methods=["GET"]))
+
+
+def _hide_keys(server: ModuleType) -> None:
+    """/server_info tells the arguments that the server was started with, and not the keys among them."""
+
+    async def server_info() -> Any:
+        return _without_keys(await server.server_info())
+
+    for path in ("/get_server_info", "/server_info"):
+        server.app.router.routes.insert(0, APIRoute(path, server_info, methods=["GET"]))
+
+
+def _without_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "***" if key in _KEYS and inner is not None else _without_keys(inner) for key, inner in value.items()
+        }
+    return [_without_keys(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+_KEYS = frozenset({"api_key", "admin_api_key", "ssl_keyfile_password"})

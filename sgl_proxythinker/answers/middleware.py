@@ -15,9 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sgl_proxythinker.answers.error_bodies import error_body, fault, rewritten
 from sgl_proxythinker.answers.guidance_header import NAME, guidance_header
+from sgl_proxythinker.requests.body import FOREIGN, OPENAI
 from sgl_proxythinker.requests.call import HttpCall, begin
 from sgl_proxythinker.requests.sentences import tidy
 
+# Handlers of these answer every exception of their own.
+VALIDATED = OPENAI | FOREIGN
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 
 
@@ -99,6 +102,12 @@ class _Answer:
             status, sentence = error.status_code, tidy(str(error.detail))
         elif isinstance(error, ValueError):  # SGLang's word for a request that is wrong
             status, sentence = 400, tidy(str(error))
+        elif self._path in VALIDATED and not self._call.is_read:
+            # Validators of SGLang's that look into a value before its type is known.
+            status, sentence = (
+                400,
+                tidy(f"the body can't be read: a field is of another type than it should be ({error})."),
+            )
         else:
             status, sentence = 500, fault(self._path, repr(error)[:1000])
         self.has_begun = True

@@ -29,6 +29,8 @@ def admit_request(
     Raises:
         RequestError: HTTP 400 with the reason.
     """
+    if call is not None:
+        call.is_read = True
     names = {} if call is None else call.names
     check_request(obj, bounds, config is not None, lambda field: names.get(field, field))
     obj.rid = make_unique(obj.rid, live)

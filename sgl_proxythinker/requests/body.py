@@ -54,6 +54,8 @@ _OBJECTS = frozenset(
     "/tokenize /v1/tokenize /detokenize /v1/detokenize /v1/messages/count_tokens /parse_function_call "
     "/separate_reasoning /abort_request".split()
 )
+_MAPPINGS = ("response_format", "chat_template_kwargs", "stream_options", "logit_bias", "options")
+_FORMS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMAS = ("response_format", "tools", "tool_choice", "chat_template_kwargs", "json_schema", "format")
 
 
@@ -85,6 +87,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     call.speaks_openai = route in OPENAI or route in FOREIGN
     if call.speaks_openai:
         call.names = _OPENAI_NAMES | _NAMES.get(route, {})
+    _check_shapes(body)
     for field in _SCHEMAS:
         if depth(body.get(field)) > server.bounds.limits.max_schema_depth + 4:  # of what stands around a schema
             raise RequestError(
@@ -114,6 +117,19 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
+
+
+def _check_shapes(body: Mapping[str, Any]) -> None:
+    """What SGLang's own validators take for objects before anybody has looked whether they are."""
+    for field in _MAPPINGS:
+        if not isinstance(body.get(field), (dict, type(None))):
+            raise RequestError(f"{field} is {shown(body[field])}: send an object.")
+    form = body.get("response_format") or {}
+    if form and form.get("type") not in _FORMS:
+        raise RequestError(f"response_format.type is {shown(form.get('type'))}: known are {', '.join(_FORMS)}.")
+    for name, schema in ("schema", form.get("schema")), ("json_schema", form.get("json_schema")):
+        if not isinstance(schema, (dict, type(None))):
+            raise RequestError(f"response_format.{name} is {shown(schema)}: send an object.")
 
 
 def _prefer_completion_tokens(body: dict[str, Any]) -> None:
@@ -158,11 +174,8 @@ def _check_native(fields: Mapping[str, Any], server: Server) -> None:
 
 def _check_options(options: Any, server: Server) -> None:
     """Ollama's `options`: a mapping of which SGLang reads some names, and drops the others."""
-    if options is None:
-        return
-    if not isinstance(options, dict):
-        raise RequestError(f'options is {shown(options)}: send an object such as {{"num_predict": 32}}.')
-    check_body(options, OLLAMA_OPTIONS, dict.fromkeys(options), server.config is not None)
+    if options is not None:
+        check_body(options, OLLAMA_OPTIONS, dict.fromkeys(options), server.config is not None)
 
 
 def _check_keys(body: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ class HttpCall:
     speaks_openai: bool = False  # an answer in OpenAI's form, or in one that is made of it
     names: Mapping[str, str] = field(default_factory=dict)  # what its body calls fields of SGLang's
     guidance: list[Strength] = field(default_factory=list)  # of each prompt, in the order of the body
+    is_read: bool = False  # SGLang has made a request of the body
     answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry
 
 

@@ -33,6 +33,8 @@ def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
             for each of its branches; the one that got deepest is of the branch that was meant.
         where: what the names are within, such as `sampling_params.`.
     """
+    if any(isinstance(error.get("input"), bytes) for error in errors):
+        return "the body was not read as JSON: send it with the header Content-Type: application/json."
     error = max(errors, key=lambda item: (len(_path(item["loc"])), item["type"] != "literal_error"))
     name = where + (_path_text(_path(error["loc"])) or "the body")
     if error["type"] == "missing":
@@ -66,8 +68,15 @@ _PATH = re.compile(r"(^|[\s'\"(=])/(?:[\w.@+-]+/){2,}[\w.@+-]*\.[\w]+")
 
 def _path(loc: Sequence[Any]) -> list[Any]:
     """Without `body` in front, and without names of classes that pydantic puts in for the branches of a union."""
-    parts = [part for part in loc if part != "body"]
-    return [part for part in parts if isinstance(part, int) or (part.isidentifier() and not part[0].isupper())]
+    return [
+        part
+        for part in loc
+        if isinstance(part, int) or (part.isidentifier() and not part[0].isupper() and part not in _BRANCHES)
+    ]
+
+
+# What pydantic calls branches of a union that are plain types.
+_BRANCHES = frozenset({"body", "str", "int", "float", "bool", "list", "dict", "none"})
 
 
 def _path_text(path: Sequence[Any]) -> str:
