@@ -1,0 +1,28 @@
+"""The page that says what a request may ask for says all of it."""
+
+from pathlib import Path
+
+import pytest
+
+from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.requests.sampling_fields import SamplingFields
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (DOCS / "requests.md").read_text()
+
+
+@pytest.mark.parametrize("field", SamplingFields.model_fields)
+def test_every_sampling_parameter_has_its_range(page, field):
+    table = page.split("## Ranges of sampling parameters")[1].split("##")[0]
+    assert f"`{field}`" in table
+
+
+@pytest.mark.parametrize("name", Limits.model_fields)
+def test_every_limit_has_its_flag_and_its_default(page, name):
+    field = Limits.model_fields[name]
+    default = "none" if field.default is None else "off" if field.default is False else f"{field.default:,}"
+    assert f"| `--proxy-{name.replace('_', '-')}` | {default} | {field.description} |" in page
