@@ -63,7 +63,7 @@ unpack)
 pictures)
     prepare && prepare_old "$2" && about && warm
     step tests of pictures
-    timeout 170 python3 -m pytest -q -x --timeout 160 -n 0 -p no:cacheprovider tests/test_picture*.py 2>&1 |
+    timeout 170 python3 -m pytest -q --timeout 160 -n 0 -p no:cacheprovider tests/test_picture*.py 2>&1 |
         tee "$OUT/pictures.log" | tail -n 25
     step image chats, older code
     chats old "$HOME/old:$PYTHONPATH"
