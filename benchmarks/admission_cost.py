@@ -5,17 +5,20 @@
     python -m benchmarks.admission_cost --old-python ../old/.venv/bin/python --pairs 200 --out results/admission.jsonl
 
 Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order
-changing from pair to pair, with prompts and pictures that no server has seen. Measured is the time from sending to the
-first chunk with text. The kinds:
+changing from pair to pair, with prompts and pictures that no server has seen. Both are started anew --starts times, in
+turn first, since two processes of the same code differ. Measured is the time from sending to the first chunk with text,
+and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine. The
+kinds:
 
     text          one short user turn
-    image         one picture of 84 x 84
+    image         one PNG of 84 x 84
+    photo         one JPEG of 1024 x 768, which SGLang alone decodes on a GPU where it has one
     large image   a data URL of 5 MB: a body that is parsed twice shows here
     conversation  forty turns of text, twenty fields set: what a model of the body costs
 
 A kind's ratio is the geometric mean of new / old over its pairs, after the slowest and the fastest tenth of the pairs
-are left out, with a 95 % interval from resampling the pairs. An old server against itself says how much is noise:
---old-python with this checkout's own. The last line printed is JSON.
+are left out, with a 95 % interval from resampling the pairs. Without --old-python and --old-path both are this code:
+the ratios then say how much is noise. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -27,13 +30,15 @@ import math
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import requests
 
 from benchmarks.conditions import ask_conditions
@@ -46,20 +51,25 @@ START_WITHIN_S = 900
 TRIMMED = 0.1  # of the pairs, on each side: a pause of the machine is not the code's
 RESAMPLES = 2_000
 LARGE = (1118, 1118)  # noise as PNG, which does not get smaller: a data URL of 5.0 MB
-WARM_UP = 5  # pairs
+WARM_UP = 5  # pairs of a kind and start
 
 
 def main() -> None:
     args = parse_arguments()
     where = ask_conditions(args.commit)
-    with tempfile.TemporaryDirectory(prefix="admission-") as folder, contextlib.ExitStack() as servers:
+    pairs = {kind: Pairs() for kind in args.kinds}
+    code = {"old": (args.old_python, args.old_path), "new": (sys.executable, args.new_path)}
+    with tempfile.TemporaryDirectory(prefix="admission-") as folder:
         models = named_models(args.models, Path(folder))
-        sides = {
-            "old": servers.enter_context(serving(args.old_python, args.old_path, models, args, "old")),
-            "new": servers.enter_context(serving(sys.executable, None, models, args, "new")),
-        }
-        results = [measure(kind, sides, args) for kind in args.kinds]
-    setting = {"old": args.old_commit, "pairs": args.pairs, "models": args.models, "large_bytes": large_bytes()}
+        for start in range(args.starts):
+            with contextlib.ExitStack() as servers:
+                order = sorted(code, reverse=bool(start % 2))
+                sides = {side: servers.enter_context(serving(*code[side], models, args, side)) for side in order}
+                for kind in args.kinds:
+                    measure(kind, start, sides, pairs[kind], args)
+    results = [{"kind": kind, **pairs[kind].compare()} for kind in args.kinds]
+    names = ("pairs", "starts", "models", "server_flags")
+    setting = {name: getattr(args, name) for name in names} | {"old": args.old_commit, "large_bytes": large_bytes()}
     for result in results:
         line = {"benchmark": "admission_cost", "setting": setting, "conditions": where, **result}
         if args.out:
@@ -73,9 +83,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--old-python", default=sys.executable, help="that has the old code; default: this one")
     parser.add_argument("--old-path", help="folder with the old package, before all others on the path")
+    parser.add_argument("--new-path", help="folder with the new package, where it is not installed")
     parser.add_argument("--old-commit", default="b8e7eef", help="its name in the results (%(default)s)")
+    parser.add_argument("--starts", type=int, default=2, help="of both servers (%(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--pairs", type=int, default=100, help="of each kind (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=100, help="of each kind and start (%(default)s)")
     parser.add_argument("--models", default="random", help="family, random, or weightless:BASE:PROXY (%(default)s)")
     parser.add_argument("--server-flags", default="", metavar="'--flag value ...'", help="further ones, for both")
     parser.add_argument("--out", type=Path, help="JSON lines, appended")
@@ -83,9 +95,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class Side(NamedTuple):
+    """One of the two servers."""
+
+    url: str
+    main: psutil.Process
+
+    def cpu_s(self) -> float:
+        times = self.main.cpu_times()
+        return times.user + times.system
+
+
 @contextlib.contextmanager
-def serving(python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str) -> Iterator[str]:
-    """A server's address, of the package that `python` has, or that `path` holds."""
+def serving(python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str) -> Iterator[Side]:
+    """A server of the package that `python` has, or that `path` holds."""
     port = free_port()
     command = [
         python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *args.server_flags.split(),
@@ -96,10 +119,12 @@ def serving(python: str, path: str | None, models: list[str], args: argparse.Nam
     if path:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))
     log = Path(tempfile.mkdtemp(prefix="admission-")) / f"{name}.log"
-    print(f"  starting {name}: log in {log}", flush=True)
+    where = [python, "-c", "import sgl_proxythinker; print(*sgl_proxythinker.__path__)"]
+    found = subprocess.run(where, env=env, cwd="/", stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    print(f"  starting {name}, the code in {found}: log in {log}", flush=True)
     with running(command, log, env) as process:
         wait_until_ready(process, log, START_WITHIN_S)
-        yield f"http://127.0.0.1:{port}"
+        yield Side(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
 
 
 # What is asked
@@ -113,6 +138,11 @@ def image(number: int, size: tuple[int, int] = (84, 84)) -> list[dict[str, Any]]
     url = data_url(random_picture(number, *size), compress_level=0 if size == LARGE else 6)
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": f"Picture {number}?"}]
     return [{"role": "user", "content": content}]
+
+
+def photo(number: int) -> list[dict[str, Any]]:
+    url = data_url(random_picture(number, 64, 48).resize((1024, 768)), "JPEG", quality=90)
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
 
 def conversation(number: int) -> list[dict[str, Any]]:
@@ -130,6 +160,7 @@ MANY_FIELDS = {
 KINDS = {
     "text": lambda number: {"messages": text(number)},
     "image": lambda number: {"messages": image(number)},
+    "photo": lambda number: {"messages": photo(number)},
     "large image": lambda number: {"messages": image(number, LARGE)},
     "conversation": lambda number: {"messages": conversation(number), **MANY_FIELDS},
 }
@@ -154,37 +185,45 @@ def first_token_s(url: str, body: bytes) -> float:
         raise RuntimeError(f"{response.status_code} without a first token: {line[:300]!r}")
 
 
-def measure(kind: str, sides: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
-    """Pairs of one kind, alternating which side is asked first."""
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(args.pairs + WARM_UP):
+class Pairs:
+    """Seconds of one kind, pair by pair."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {"old": [], "new": []}
+        self.cpu_s = {"old": 0.0, "new": 0.0}
+        self.body_bytes = 0
+
+    def compare(self) -> dict[str, Any]:
+        """Medians, the ratio new / old of pairs, and an interval that it is in with 95 % confidence."""
+        logs = [math.log(new / old) for old, new in zip(self.seconds["old"], self.seconds["new"], strict=True)]
+        chance = random.Random(0)
+        resampled = sorted(trimmed_mean(chance.choices(logs, k=len(logs))) for _ in range(RESAMPLES))
+        return {
+            "body_bytes": self.body_bytes,
+            "ms": {side: round(1e3 * statistics.median(seconds), 3) for side, seconds in self.seconds.items()},
+            "ratio": round(math.exp(trimmed_mean(logs)), 4),
+            "interval": [round(math.exp(resampled[int(RESAMPLES * part)]), 4) for part in (0.025, 0.975)],
+            "main_cpu_ms": {side: round(1e3 * cpu / len(logs), 2) for side, cpu in self.cpu_s.items()},
+        }
+
+
+def measure(kind: str, start: int, sides: dict[str, Side], pairs: Pairs, args: argparse.Namespace) -> None:
+    """Pairs of one kind, alternating which side is asked first; the first few are not counted."""
+    first = 10_000 * (len(KINDS) * start + list(KINDS).index(kind))
+    before = {}
+    for number in range(WARM_UP + args.pairs):
+        if number == WARM_UP:
+            before = {name: side.cpu_s() for name, side in sides.items()}
         options = {"model": "default", "max_tokens": 2, "temperature": 0, "ignore_eos": True, "stream": True}
-        body = json.dumps(options | KINDS[kind](1_000 * (1 + list(KINDS).index(kind)) + number)).encode()
+        body = json.dumps(options | KINDS[kind](first + number)).encode()
         for side in sorted(sides, reverse=bool(number % 2)):
-            seconds = first_token_s(sides[side], body)
+            seconds = first_token_s(sides[side].url, body)
             if number >= WARM_UP:
-                times[side].append(seconds)
-    result = {"kind": kind, "body_bytes": len(body), **compare(times["old"], times["new"])}
-    print(f"  {kind}: {result}", flush=True)
-    return result
-
-
-def compare(old: list[float], new: list[float]) -> dict[str, Any]:
-    """The ratio new / old of pairs, and an interval that it is in with 95 % confidence.
-
-    Args:
-        old, new: seconds, pair by pair.
-    """
-    logs = [math.log(b / a) for a, b in zip(old, new, strict=True)]
-    chance = random.Random(0)
-    resampled = sorted(trimmed_mean(chance.choices(logs, k=len(logs))) for _ in range(RESAMPLES))
-    low, high = (math.exp(resampled[int(RESAMPLES * part)]) for part in (0.025, 0.975))
-    return {
-        "old_ms": round(1e3 * statistics.median(old), 3),
-        "new_ms": round(1e3 * statistics.median(new), 3),
-        "ratio": round(math.exp(trimmed_mean(logs)), 4),
-        "interval": [round(low, 4), round(high, 4)],
-    }
+                pairs.seconds[side].append(seconds)
+    for name, side in sides.items():
+        pairs.cpu_s[name] += side.cpu_s() - before[name]
+    pairs.body_bytes = len(body)
+    print(f"  {kind}, start {start}: {pairs.compare()}", flush=True)
 
 
 def trimmed_mean(values: list[float]) -> float:

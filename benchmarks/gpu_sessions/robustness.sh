@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The GPU's part of docs/robustness.md, in commands of under nine minutes, on a machine that has torch and no network.
+#
+#   robustness.sh unpack PART...   take in parts of SGLang's runtime (the folders that gpu_bundle.py writes)
+#   robustness.sh pictures OLD     tests of pictures; 64 image chats at once, the older code against this one
+#   robustness.sh soak             seven minutes of mixed chats, 64 at once
+#   robustness.sh admission OLD    time to first token in pairs, older code against this one, side by side
+#
+# OLD is a folder with sgl_proxythinker/ and patches/ of the older commit. Results and the ends of logs go to $OUT.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+OUT=${OUT:-results}
+mkdir -p "$OUT"
+step() { echo "== $* ($SECONDS s)"; }
+
+# A package is a folder on the path, its patches in it, and the entry point that SGLang looks for.
+prepare() {
+    ln -sfn ../patches sgl_proxythinker/patches
+    mkdir -p ~/meta/sgl_proxythinker-0.1.0.dist-info
+    printf 'Metadata-Version: 2.1\nName: sgl-proxythinker\nVersion: 0.1.0\n' > ~/meta/sgl_proxythinker-0.1.0.dist-info/METADATA
+    python3 - > ~/meta/sgl_proxythinker-0.1.0.dist-info/entry_points.txt <<'PYTHON'
+import tomllib
+groups = tomllib.load(open("pyproject.toml", "rb"))["project"]["entry-points"]
+for group, points in groups.items():
+    print(f"[{group}]", *(f"{name} = {value}" for name, value in points.items()), sep="\n")
+PYTHON
+    export PYTHONPATH=$PWD:$HOME/meta:$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 TOKENIZERS_PARALLELISM=false
+}
+
+prepare_old() {
+    mkdir -p ~/old
+    cp -r "$1/sgl_proxythinker" ~/old/
+    cp -r "$1/patches" ~/old/sgl_proxythinker/
+}
+
+about() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
+    python3 -c 'import PIL.features as f, torch, sglang, sgl_proxythinker, sgl_proxythinker.patches
+import PIL, aiohttp, httpx, psutil, hypothesis, requests, openai, pytest, yarl, pybase64
+print(sglang.__version__, torch.__version__, sgl_proxythinker.__path__, "Pillow", PIL.__version__,
+      {name: f.check(name) for name in ("jpg", "zlib", "libtiff", "webp", "avif", "jpg_2000", "littlecms2")})'
+}
+
+# The first graph of a fresh machine waits a minute for kernels to be compiled; no result of this one counts.
+warm() {
+    step warm up
+    timeout 200 python3 -m benchmarks.soak --minutes 0.1 --at-once 8 --models random > "$OUT/warm.log" 2>&1 || true
+    tail -n 1 "$OUT/warm.log" | cut -c 1-300
+}
+
+chats() { # NAME PATH: 64 image chats at once on a guided server of the code that is first on PATH
+    PYTHONPATH=$2 timeout 200 python3 -m benchmarks.served image_chats --base 7B --proxy 3B --only guided \
+        --attention-backend fa3 --server-flags "--cuda-graph-max-bs-decode 64" --commit "$1" \
+        --models /tmp/weightless --out "/tmp/chats/$1.jsonl" | tail -n 4
+    cat "/tmp/chats/$1.jsonl" >> "$OUT/image_chats.jsonl"
+}
+
+case "${1:-}" in
+unpack)
+    shift
+    for part in "$@"; do bash "$part/gpu_unpack.sh" "$part"; done
+    ;;
+pictures)
+    prepare && prepare_old "$2" && about && warm
+    step tests of pictures
+    timeout 170 python3 -m pytest -q --timeout 160 -n 0 -p no:cacheprovider tests/test_picture*.py 2>&1 |
+        tee "$OUT/pictures.log" | tail -n 25
+    step image chats, older code
+    chats old "$HOME/old:$PYTHONPATH"
+    step image chats, this code
+    chats new "$PYTHONPATH"
+    ;;
+soak)
+    prepare && about
+    step soak
+    timeout 570 python3 -m benchmarks.soak --minutes 7 --at-once 64 --models weightless:7B:3B --out "$OUT/soak.jsonl" 2>&1 |
+        grep -v Warning | cut -c 1-3000 | tail -n 40
+    ;;
+admission)
+    prepare && prepare_old "$2" && about
+    step admission
+    timeout 540 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts 2 --pairs 60 \
+        --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.45" \
+        --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
+    ;;
+*)
+    grep '^#' "$0"
+    exit 2
+    ;;
+esac
+step end
