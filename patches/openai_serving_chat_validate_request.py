@@ -47,8 +47,10 @@ def _check(chat, request):
     if last is not None and request.continue_final_message:
         body["messages"][-1]["content"] = last.model_dump(include={"content"})["content"]
     tokenizer = chat.tokenizer_manager.tokenizer
-    check_tools(body, _renders_tools(tokenizer, _template_of(tokenizer)), chat.tool_call_parser)
-    check_template_wishes(body, _template_of(tokenizer))
+    # SGLang's own templates, which --chat-template names, read neither tools nor arguments.
+    template = "" if chat.template_manager.chat_template_name is not None else _template_of(tokenizer)
+    check_tools(body, _renders_tools(tokenizer, template), chat.tool_call_parser)
+    check_template_wishes(body, template)
     check_last_turn(body)
     for tool in request.tools or []:
         if tool.function.parameters is not None:

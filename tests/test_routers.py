@@ -108,6 +108,7 @@ def text_of(response):
     assert response.ok, response.text
     if not response.headers["content-type"].startswith("text/event-stream"):
         return _text(response.json())
+    response.encoding = "utf-8"  # sglang-router leaves out that it is
     lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
     answers = [json.loads(line) for line in lines]
     if "text" in answers[-1]:
