@@ -55,6 +55,15 @@ def check_tools(body: Mapping[str, Any], template_renders_tools: bool, parser: s
         )
 
 
+def check_tool_forms(body: Mapping[str, Any]) -> None:
+    """Refuse tools that are no functions, whatever the server does with functions.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    _names(body.get("tools") or [])
+
+
 def asks_for_call(choice: Any) -> bool:
     """Whether a `tool_choice`, as JSON, wants a call in any case."""
     return choice == "required" or _named(choice) is not None

@@ -9,15 +9,17 @@ from typing import Any
 from sgl_proxythinker.body_fields import BODIES, OLLAMA_OPTIONS, check_body
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.last_turn import check_last_turn
 from sgl_proxythinker.requests.admission import refuse_lost_trace
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
-from sgl_proxythinker.requests.generate_fields import MAX_LABEL_CHARS, check_body_fields
+from sgl_proxythinker.requests.generate_fields import MAX_LABEL_CHARS, check_body_fields, is_set
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
 from sgl_proxythinker.requests.sampling_fields import depth
 from sgl_proxythinker.requests.sentences import shown
+from sgl_proxythinker.tools import check_tool_forms, messages_body_as_chat
 
 _IN_SAMPLING_PARAMS = '{"sampling_params": {"custom_params": {"proxy_alpha": 0.8}}}'
 _AT_THE_TOP = '{"custom_params": {"proxy_alpha": 0.8}}'
@@ -98,6 +100,10 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         check_body(body, BODIES[route], server.defaults[route], server.config is not None)
     if "messages" in body:
         check_messages(body["messages"], server.bounds)
+    if route in ("/v1/messages", "/v1/messages/count_tokens"):
+        check_tool_forms(messages_body_as_chat(body))
+    if body.get("continue_final_message"):
+        check_last_turn(body)
     if route not in GENERATING:
         _check_text_tool(body, server.bounds)
         return body
@@ -114,6 +120,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         _check_options(body.get("options"), server)
     if route in OPENAI:
         _check_keys(body)
+        _check_options_of_nothing(body)
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
@@ -176,6 +183,11 @@ def _check_options(options: Any, server: Server) -> None:
     """Ollama's `options`: a mapping of which SGLang reads some names, and drops the others."""
     if options is not None:
         check_body(options, OLLAMA_OPTIONS, dict.fromkeys(options), server.config is not None)
+
+
+def _check_options_of_nothing(body: Mapping[str, Any]) -> None:
+    if is_set(body.get("stream_options"), None) and not body.get("stream"):
+        raise RequestError("stream_options is set and stream is not: set it to true, or leave stream_options out.")
 
 
 def _check_keys(body: Mapping[str, Any]) -> None:
