@@ -51,9 +51,8 @@ def check_stop_regex(patterns: Any) -> None:
         for grammar in (grammar_from("regex", pattern), _anywhere(pattern)):
             if problem := LLMatcher.validate_grammar(grammar, _bytes_tokenizer(), limits=_LIMITS):
                 raise RequestError(
-                    f"stop_regex can't be {pattern[:80]!r}: {compiler_reason(problem)}. It takes regular expressions without "
-                    "anchors, word boundaries, look-around and back references, which match in linear time; stop takes "
-                    "plain strings."
+                    f"stop_regex can't be {pattern[:80]!r}: {compiler_reason(problem)}. It takes regular expressions "
+                    "without anchors, word boundaries, look-around and back references; stop takes plain strings."
                 )
 
 

@@ -33,6 +33,9 @@ DEVICE = (
     if ON_GPU
     else ("--dtype", "float32")
 )  # fmt: skip
+ENGINE_DEVICE = {
+    "dtype": "float16", "attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch",
+} if ON_GPU else {"dtype": "float32"}  # fmt: skip
 # Small pools: the requests are small, and so is the host.
 COMMON = (*DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1")
 
