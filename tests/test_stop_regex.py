@@ -64,7 +64,7 @@ def test_a_pattern_that_grows_past_its_bounds_is_an_error(tokenizer):
     for _ in range(2):
         reader = StopRegexes(["(a{100}){100}"])
         with pytest.raises(StopRegexError):
-            for step in itertools.count():
+            for step in itertools.count():  # noqa: B007
                 reader.read(tokenizer, a)
         ended.append(step)
     assert ended[0] == ended[1]
