@@ -52,8 +52,7 @@ def check_stop_regex(patterns: Any) -> None:
             if problem := LLMatcher.validate_grammar(grammar, _bytes_tokenizer(), limits=_LIMITS):
                 raise RequestError(
                     f"stop_regex can't be {pattern[:80]!r}: {compiler_reason(problem)}. It takes regular expressions "
-                    "without anchors, word boundaries, look-around and back references, which match in linear time; "
-                    "stop takes plain strings."
+                    "without anchors, word boundaries, look-around and back references; stop takes plain strings."
                 )
 
 

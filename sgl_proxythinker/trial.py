@@ -6,6 +6,7 @@ Rust would stumble over in the middle of a batch, where the error belongs to nob
 
 from __future__ import annotations
 
+import math
 from array import array
 from functools import cache
 from typing import Any
@@ -58,16 +59,16 @@ def try_alone(request: Any, tokenizer: Any, vocab_size: int) -> None:
             if name not in _UNTYPED:
                 _check_type(name, getattr(owner, name), types[name])
     _check_ids(request, vocab_size)
-    batch = _Batch(_Row(request, tokenizer))  # the penalizers hold it weakly
+    # Tensors as wide as the vocabulary are made for requests with a bias or a penalty alone: this costs a plain one
+    # some small tensors. The penalizers hold the batch weakly.
+    batch = _Batch(_Row(request, tokenizer))
     sampling = SamplingBatchInfo.from_schedule_batch(batch, vocab_size)
-    # They are prepared when another request of a batch needs them, too.
-    for penalizer in sampling.penalizer_orchestrator.penalizers.values():
-        penalizer.prepare()
-    for name in ("temperatures", "top_ps", "min_ps", "logit_bias"):
-        values = getattr(sampling, name)
-        if values is not None and not torch.isfinite(values).all():
-            raise ValueError(f"{name.rstrip('s')} is infinite or no number in float32")
-    if (sampling.temperatures <= 0).any() or (sampling.top_ks < 1).any():
+    for name in ("temperatures", "top_ps", "min_ps"):
+        if not math.isfinite(getattr(sampling, name).item()):
+            raise ValueError(f"{name.removesuffix('s')} is infinite or no number in float32")
+    if sampling.logit_bias is not None and not torch.isfinite(sampling.logit_bias).all():
+        raise ValueError("logit_bias is infinite or no number in float32")
+    if sampling.temperatures.item() <= 0 or sampling.top_ks.item() < 1:
         raise ValueError("temperature and top_k must be above 0 here")
 
 
@@ -92,8 +93,13 @@ def _check_ids(request: Any, vocab_size: int) -> None:
         view = np.frombuffer(ids, dtype=np.int64)
         if view.min() < 0 or view.max() >= vocab_size:
             raise ValueError(f"input_ids has an id outside of 0 to {vocab_size - 1}")
-    if any(not 0 <= token < vocab_size for token in request.token_ids_logprob or ()):
-        raise ValueError(f"token_ids_logprob has an id outside of 0 to {vocab_size - 1}")
+    # Stop ids are looked up in a row of logits when another request of the batch has a minimum length, too.
+    for name, named in (
+        ("token_ids_logprob", request.token_ids_logprob),
+        ("stop_token_ids", request.sampling_params.stop_token_ids),
+    ):
+        if any(not 0 <= token < vocab_size for token in named or ()):
+            raise ValueError(f"{name} has an id outside of 0 to {vocab_size - 1}")
     if not -1 <= request.logprob_start_len:
         raise ValueError("logprob_start_len is below -1")
     if not 0 <= request.top_logprobs_num <= vocab_size:

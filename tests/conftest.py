@@ -10,7 +10,7 @@ import pytest
 
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import COMMON, DEVICE, command, serving
+from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
 from sgl_proxythinker import cpu, tiny_family
 
 
@@ -49,6 +49,26 @@ def family(tmp_path_factory):
     proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
     with serving(command(tiny_family.BASE, proxies, *flags), tmp_path_factory.mktemp("family") / "log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def equal_triple(tmp_path_factory):
+    """An expert and an amateur that are one model: at any alpha the answers are the base's."""
+    return make_triple(tmp_path_factory.mktemp("equal"), seed=7, equal_proxies=True)
+
+
+@pytest.fixture(scope="session")
+def engine(equal_triple):
+    """The offline engine, in this process."""
+    from sgl_proxythinker import Engine, ProxyConfig
+
+    engine = Engine(
+        model_path=str(equal_triple.base),
+        proxy=ProxyConfig(expert_path=str(equal_triple.expert), amateur_path=str(equal_triple.amateur), alpha=0.25),
+        max_total_tokens=4096, max_running_requests=32, **ENGINE_DEVICE,
+    )  # fmt: skip
+    yield engine
+    engine.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,9 @@ DEVICE = (
     if ON_GPU
     else ("--dtype", "float32")
 )  # fmt: skip
+ENGINE_DEVICE = {
+    "dtype": "float16", "attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch",
+} if ON_GPU else {"dtype": "float32"}  # fmt: skip
 # What opens the routes that act on the whole server.
 ADMIN_KEY = "of-these-tests"
 WITH_KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}

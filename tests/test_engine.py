@@ -4,34 +4,16 @@ import pytest
 
 from cases import assert_same_tokens, logprob_tolerance
 from programs.pictures import random_picture
-from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import ON_GPU
 
 pytestmark = pytest.mark.xdist_group("engine")
 
-DEVICE = {
-    "dtype": "float16", "attention_backend": "triton", "mm_attention_backend": "sdpa", "sampling_backend": "pytorch",
-} if ON_GPU else {"dtype": "float32"}  # fmt: skip
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
-@pytest.fixture(scope="module")
-def triple(tmp_path_factory):
-    return make_triple(tmp_path_factory.mktemp("equal"), seed=7, equal_proxies=True)
-
-
-@pytest.fixture(scope="module")
-def engine(triple):
-    from sgl_proxythinker import Engine, ProxyConfig
-
-    engine = Engine(
-        model_path=str(triple.base),
-        proxy=ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), alpha=0.25),
-        max_total_tokens=4096, max_running_requests=32, **DEVICE,
-    )  # fmt: skip
-    yield engine
-    engine.shutdown()
+@pytest.fixture
+def triple(equal_triple):
+    return equal_triple
 
 
 def params(alpha, **options):
