@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sgl_proxythinker import patches
-from sgl_proxythinker.patches import COMMAND_LINE, FRONT, RECORDS, SCHEDULER
+from sgl_proxythinker.patches import COMMAND_LINE, FRONT, PROGRAMS, RECORDS, SCHEDULER
 from sgl_proxythinker.patches._upstream import Upstream, UpstreamDrift, read_definition
 
 SOURCE = Path(os.environ.get("SGLANG_SRC") or Path(find_spec("sglang").origin).parent.parent)
@@ -39,7 +39,7 @@ def test_each_name_that_the_package_imports_has_a_record():
 
 
 def test_every_patch_file_is_installed_somewhere():
-    installed = {patch.__name__.rpartition(".")[2] for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER)}
+    installed = {patch.__name__.rpartition(".")[2] for patch in (*COMMAND_LINE, *FRONT, *SCHEDULER, *PROGRAMS)}
     files = {file.stem for file in Path(patches.__file__).parent.glob("*.py") if not file.stem.startswith("_")}
     assert files - {"calls", "read_upstream"} == installed
 
