@@ -19,7 +19,7 @@ UPSTREAM = Upstream(
 )
 
 
-def around(original, processor, *args, **kwargs):
-    if not is_ours(processor.server_args):
-        return original(processor, *args, **kwargs)
-    return answered(original)(processor, *args, **kwargs)
+def around(original, this, *args, **kwargs):
+    if not is_ours(this.server_args):
+        return original(this, *args, **kwargs)
+    return answered(original)(this, *args, **kwargs)

@@ -20,6 +20,12 @@ def photo(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Imag
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def quarters() -> Image.Image:
+    """[32 x 16], a colour in each quarter: it shows how it lies."""
+    small = np.array([[[250, 20, 20], [20, 250, 20]], [[20, 20, 250], [180, 180, 20]]], dtype=np.uint8)
+    return Image.fromarray(small.repeat(8, 0).repeat(16, 1))
+
+
 def encoded(picture: Image.Image, form: str, **options) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form, **options)
@@ -63,12 +69,12 @@ class TestOrientation:
     @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF"])
     @pytest.mark.parametrize("orientation", LAID)
     def test_a_picture_is_turned_as_its_camera_says(self, orientation, form):
-        upright = photo(width=32, height=16)
+        upright = quarters()
         lying = Image.fromarray(np.ascontiguousarray(self.LAID[orientation](np.asarray(upright))))
         exif = Image.Exif()
         exif[0x112] = orientation
-        options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(form, {})
-        tolerance = 40 if form == "AVIF" else 0  # its colours are rounded; a wrong turn is off by 200
+        options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(form, {})
+        tolerance = 9 if form == "AVIF" else 0  # its colours are rounded; a wrong turn is off by 150
         assert_seen_as(decode(encoded(lying, form, exif=exif, **options)), upright, tolerance)
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -269,7 +275,8 @@ class TestColours:
             photo(),
             ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"),
         )
-        assert_seen_as(decode(encoded(lab, "TIFF")), photo(), 6)  # the colours of LAB in 8 bits are coarser
+        off = np.abs(pixels(decode(encoded(lab, "TIFF"))) - np.asarray(photo()))
+        assert off.mean() < 3  # LAB in 8 bits is coarse; read as RGB it would be off by 80
 
     @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
     def test_the_first_frame_of_several(self, form):
@@ -341,7 +348,7 @@ class TestRefusals:
             open_picture(hidden, "the image", 64_000_000)
 
     def test_a_picture_without_pixels(self):
-        with pytest.raises(RequestError, match="can't be read|no pixels"):
+        with pytest.raises(RequestError, match="can't be read: its data are broken"):
             decode(png_header(0, 5))
 
 

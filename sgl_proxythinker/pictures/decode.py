@@ -10,13 +10,16 @@ import io
 import warnings
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.IcoImagePlugin import IcoFile
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.grey import is_deep_grey, to_eight_bits
 
 # What cameras, scanners, browsers and drawing programs write. Formats that Pillow hands to other programs (EPS) or
 # that are seldom tried are left out.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "ICO", "AVIF", "JPEG2000", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+
+_ICON, _PNG = b"\0\0\1\0", b"\x89PNG"
 
 # In `info` of an opened PNG: bits of a sample in the file, which Pillow forgets.
 _DEPTH = "proxythinker_depth"
@@ -62,9 +65,11 @@ def open_picture(data: bytes, name: str, max_pixels: int = MOST_PIXELS) -> Image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about size; ours is a refusal, below
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            if picture.format == "ICO":
-                picture = picture.ico.getimage(picture.size)  # the entry's own header may say another size
+            if data.startswith(_ICON):
+                # Pillow decodes an icon when it is opened. The picture in it has a header of its own.
+                picture = IcoFile(io.BytesIO(data)).frame(0)
+            else:
+                picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise RequestError(
             f"{name} has more than {MOST_PIXELS:,} pixels, which no server takes: send a smaller one."
@@ -74,7 +79,7 @@ def open_picture(data: bytes, name: str, max_pixels: int = MOST_PIXELS) -> Image
     except Exception:  # decoders raise dozens of types, with addresses of objects and parts of the data in the text
         raise RequestError(f"{name} can't be read: its data are broken or cut off.") from None
     check_size(picture, name, max_pixels)
-    if picture.format == "PNG":
+    if data.startswith(_PNG):
         picture.info[_DEPTH] = data[24] if len(data) > 24 else 8
     return picture
 
@@ -177,4 +182,6 @@ def _what_it_is(data: bytes) -> str:
     for is_it, what in _FOREIGN:
         if is_it(head):
             return what
+    if head.startswith((_PNG, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")):
+        return "can't be read: its data are broken or cut off"
     return "is in no picture format that is read here (PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, AVIF, JPEG 2000, PNM, TGA)"

@@ -101,6 +101,8 @@ class Downloads:
                     "network, which a server takes with --proxy-image-url-private only."
                 ) from None
             raise RequestError(f"{name} can't be downloaded: its host does not answer.") from None
+        except aiohttp.InvalidURL:  # as of an IPv4 address that is written as one number
+            raise RequestError(f"{name} is no valid http(s) URL.") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, RequestError | TimeoutError):
                 raise

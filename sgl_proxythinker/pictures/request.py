@@ -86,11 +86,13 @@ def give_keys(manager: Any, obj: Any, mm_inputs: Any) -> None:
     Args:
         mm_inputs: SGLang's `MultimodalProcessorOutput` of the request, before it is sent to the schedulers.
     """
+
     from sgl_proxythinker.upstream.front import schedule_batch
 
     if not mm_inputs.mm_items:
         return
-    set_keys(mm_inputs.mm_items, getattr(obj, _DIGESTS, ()), manager.server_args.mm_process_config, MM_PAD_SHIFT_VALUE)
+    digests, limits = getattr(obj, _DIGESTS, ()), manager.server_args.mm_process_config
+    set_keys(mm_inputs.mm_items, digests, limits, schedule_batch.MM_PAD_SHIFT_VALUE)
     # Where it is not None, it was made with SGLang's own ids; without it the scheduler makes it from the items'.
     mm_inputs.padded_input_ids = None
 
