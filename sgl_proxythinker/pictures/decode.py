@@ -7,7 +7,6 @@ Server, `sgl.image`, programs and the oracle all read pictures by it. It knows n
 from __future__ import annotations
 
 import io
-import warnings
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoFile
@@ -63,13 +62,11 @@ def open_picture(data: bytes, name: str, max_pixels: int = MOST_PIXELS) -> Image
     if not data:
         raise RequestError(f"{name} is empty: it has 0 bytes.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's about size; ours is a refusal, below
-            if data.startswith(_ICON):
-                # Pillow decodes an icon when it is opened. The picture in it has a header of its own.
-                picture = IcoFile(io.BytesIO(data)).frame(0)
-            else:
-                picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        if data.startswith(_ICON):
+            # Pillow decodes an icon when it is opened. The picture in it has a header of its own.
+            picture = IcoFile(io.BytesIO(data)).frame(0)
+        else:
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise RequestError(
             f"{name} has more than {MOST_PIXELS:,} pixels, which no server takes: send a smaller one."
@@ -110,12 +107,10 @@ def as_seen(picture: Image.Image, name: str = "the picture") -> Image.Image:
         RequestError: its data are broken or cut off, or there is no memory for it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture.load()
-            seen = _upright(_to_rgb(picture), _orientation(picture))
-            seen.info = {}
-            return seen
+        picture.load()
+        seen = _upright(_to_rgb(picture), _orientation(picture))
+        seen.info = {}
+        return seen
     except MemoryError:
         raise RequestError(f"{name} is {picture.width} x {picture.height}: there is no memory to decode it.") from None
     except Exception:  # as above
