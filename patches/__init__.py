@@ -2,6 +2,7 @@
 
 from sgl_proxythinker.patches import (
     base_grammar_backend_init_value_dispatch,
+    base_multimodal_processor_process_and_combine_mm_data,
     batch_result_processor_accept_grammar_tokens,
     batch_result_processor_apply_prefill_grammar,
     detokenizer_manager_decode_batch_token_id_output,
@@ -14,6 +15,7 @@ from sgl_proxythinker.patches import (
     openai_serving_chat_generate_stream_content,
     openai_serving_chat_handle_last_assistant_message,
     openai_serving_chat_process_logprobs_tokens,
+    openai_serving_chat_process_messages,
     openai_serving_chat_process_tool_call_stream,
     openai_serving_chat_validate_request,
     req_update_finish_state,
@@ -25,6 +27,7 @@ from sgl_proxythinker.patches import (
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
+    stream_executor_execute_image,
     subprocess_watchdog_check_processes,
     to_openai_style_logprobs,
     tokenizer_manager_abort_request,
@@ -33,6 +36,7 @@ from sgl_proxythinker.patches import (
     tokenizer_manager_detokenize_logprob_tokens,
     tokenizer_manager_generate_request,
     tokenizer_manager_handle_batch_output,
+    tokenizer_manager_should_use_batch_tokenization,
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_wait_one_response,
     xgrammar_grammar_fill_vocab_mask,
@@ -40,15 +44,18 @@ from sgl_proxythinker.patches import (
 from sgl_proxythinker.patches.calls import CALLS
 
 # When each hook is installed: with the plugin; in the main process of a server that asked for us; in its schedulers;
-# in its detokenizer.
+# in its detokenizer; in a process with a backend for programs.
 COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
 FRONT = (
     engine_launch_subprocesses,
     generate_req_input_handle_parallel_sampling,
     tokenizer_manager_generate_request,
     tokenizer_manager_abort_request,
+    tokenizer_manager_should_use_batch_tokenization,
     tokenizer_manager_tokenize_one_request,
     tokenizer_manager_create_tokenized_object,
+    base_multimodal_processor_process_and_combine_mm_data,
+    openai_serving_chat_process_messages,
     tokenizer_manager_wait_one_response,
     tokenizer_manager_handle_batch_output,
     tokenizer_manager_collect_metrics,
@@ -80,5 +87,9 @@ SCHEDULER = (
     xgrammar_grammar_fill_vocab_mask,
 )
 DETOKENIZER = (detokenizer_manager_decode_batch_token_id_output,)
+PROGRAMS = (stream_executor_execute_image,)
 
-RECORDS = (*(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER, *DETOKENIZER)), *CALLS)
+RECORDS = (
+    *(patch.UPSTREAM for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER, *DETOKENIZER, *PROGRAMS)),
+    *CALLS,
+)

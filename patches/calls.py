@@ -639,4 +639,58 @@ CALLS: tuple[Upstream, ...] = (
         "388ad61208f6",
         "it must read calls that are asked for as a JSON array, where the text has none in the parser's own form",
     ),
+    _call(
+        "sglang.srt.managers.schedule_batch:MultimodalDataItem.set_pad_value",
+        "(self)",
+        "a97b87457589",
+        "the scheduler keeps the key that a picture has",
+    ),
+    _call(
+        "sglang.srt.managers.schedule_batch:_compute_pad_value",
+        "(hash)",
+        "20f42602c677",
+        "ids of pictures begin at `MM_PAD_SHIFT_VALUE`, above those of tokens",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler:Scheduler._try_apply_padded_mm_input_ids",
+        "(recv_req, req, image_inputs)",
+        "8c3f3be4d2a6",
+        "without padded ids the scheduler makes them from the pictures' keys",
+    ),
+    _call(
+        "sglang.srt.managers.mm_utils:embed_mm_inputs",
+        "(mm_inputs_list, extend_prefix_lens, extend_seq_lens, input_ids, input_embedding, multimodal_model=None, data_embedding_func_mapping=None, placeholder_tokens=None, use_deepstack={})",
+        "e2e9df75bd42",
+        "places are found by comparing 64-bit ids, which are clamped afterwards",
+    ),
+    _call(
+        "sglang.srt.managers.mm_utils:MultiModalityDataPaddingPatternMultimodalTokens.pad_input_tokens",
+        "(self, input_ids, mm_inputs)",
+        "ad215ea2dbd4",
+        "64-bit ids of pictures are put into the prompt by it",
+    ),
+    _call(
+        "sglang.srt.utils.common:load_image",
+        "(image_file, gpu_image_decode=True)",
+        "e7195575369c",
+        "it passes PIL pictures through, on a GPU too",
+    ),
+    _call(
+        "sglang.srt.multimodal.processors.base_processor:BaseMultimodalProcessor._load_single_item",
+        "(cls, data, modality, frame_count_limit=None, audio_sample_rate=None, discard_alpha_channel=True)",
+        "c2cf1d6386c8",
+        "it hands a picture of mode RGB on as it is",
+    ),
+    _call(
+        "sglang.srt.parser.jinja_template_utils:process_content_for_template_format",
+        "(msg_dict, content_format, image_data, video_data, audio_data, modalities, use_dpsk_v32_encoding=False)",
+        "254aaaa08dde",
+        "images of a chat with ids are read by it",
+    ),
+    _call(
+        "sglang.lang.ir:SglImage",
+        "class(SglExpr)",
+        "c44b3a5b20e9",
+        "a program's picture; another one with its bytes takes its place",
+    ),
 )

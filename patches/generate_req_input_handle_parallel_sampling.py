@@ -1,13 +1,16 @@
-"""Let one prompt with several images be sampled `n` > 1 times.
+"""Let one prompt with several images be sampled `n` > 1 times, and refuse what would be lost when a batch is divided.
 
 Stock: turns one prompt with `n` > 1 into a batch of one, but leaves its flat list of images, which is then taken for
-       one image a prompt: "The length of image_data should be equal to the batch size".
-Ours:  the images of the one prompt become the batch's one entry.
-Why a hook: chat builds the same flat list, so no caller can avoid it. The request does not know its server, so this one
-acts on every request of a process that started a server of ours; what it changes was an error before.
+       one image a prompt: "The length of image_data should be equal to the batch size". When the batch is divided into
+       its prompts, hashes of images and wishes for their resolution are dropped.
+Ours:  the images of the one prompt become the batch's one entry; those hashes and wishes are refused.
+Why a hook: chat builds the same flat list, so no caller can avoid it; and no other function sees a request of every
+route before it is divided. The request does not know its server, so this one acts on every request of a process that
+started a server of ours.
 """
 
 from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.pictures.loader import refuse_settings
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.io_struct:GenerateReqInput._handle_parallel_sampling",
@@ -19,6 +22,7 @@ UPSTREAM = Upstream(
 
 
 def around(original, request):
+    refuse_settings(request)
     was_single = request.is_single
     original(request)
     images = request.image_data

@@ -1,12 +1,15 @@
 """Look at each request once more before a scheduler sees it, and write down the strength that it resolved to.
 
-Stock: turns one request, image already processed, into what is sent to the scheduler.
-Ours:  the same, after which `custom_params` always carries both numbers; a prompt without a token is a 400.
+Stock: turns one request, image already processed, into what is sent to the scheduler. The scheduler will make the keys
+       of its images: hashes of their patches, without shape and cut to 30 bits.
+Ours:  the same, after which `custom_params` always carries both numbers, and the images have keys of ours; a prompt
+       without a token is a 400.
 Why a hook: every route, batch and `n` > 1 passes here once per request, and nothing upstream reads `custom_params`.
 """
 
 from sgl_proxythinker.front import admit_tokenized
 from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.pictures.request import give_keys
 from sgl_proxythinker.plugin import is_ours, proxy_config
 
 UPSTREAM = Upstream(
@@ -18,8 +21,10 @@ UPSTREAM = Upstream(
 )
 
 
-def around(original, manager, obj, *args, **kwargs):
-    tokenized = original(manager, obj, *args, **kwargs)
+def around(original, manager, obj, input_text, input_ids, input_embeds=None, mm_inputs=None, token_type_ids=None):
+    if is_ours(manager.server_args) and mm_inputs is not None:
+        give_keys(manager, obj, mm_inputs)
+    tokenized = original(manager, obj, input_text, input_ids, input_embeds, mm_inputs, token_type_ids)
     if is_ours(manager.server_args):
         admit_tokenized(obj, tokenized, proxy_config(manager.server_args))
     return tokenized

@@ -1,10 +1,12 @@
-"""Look at a request before its images are read, and answer 400, not 500, when they can't be.
+"""Read a request's images by our own loader, before SGLang reads them, and answer 400, not 500, when they can't be.
 
-Stock: loads, decodes and preprocesses the request's images; what goes wrong there is a RuntimeError or worse, which
-       /generate turns into a 500 without a sentence, or into a stream that breaks off. A place for part of an image
-       (`<|image_pad|>` alone) ends its image processor without anybody being told, and the request waits for ever.
-Ours:  refuses inputs that fit one model only and such places, then the same work; its failure names the input and
-       becomes the ValueError that SGLang answers with 400.
+Stock: opens any path and URL that a client names, guesses base64, drops transparency and orientation, decodes JPEGs on
+       the GPU; what goes wrong there is a RuntimeError or worse, which /generate turns into a 500 without a sentence.
+       A place for part of an image (`<|image_pad|>` alone) ends its image processor without anybody being told, and the
+       request waits for ever; other numbers of places than of images are a warning in the log.
+Ours:  refuses inputs that fit one model only, and places that don't agree with the images; then hands SGLang PIL
+       pictures of mode RGB, which its loader passes through; a failure becomes the ValueError that SGLang answers with
+       400.
 Why a hook: every route's requests and the image processor's errors pass here.
 """
 
@@ -13,8 +15,9 @@ import logging
 from fastapi import HTTPException
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.front import admit_image_places, admit_images
+from sgl_proxythinker.front import admit_images
 from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.pictures.request import pictures_of, read_places
 from sgl_proxythinker.plugin import is_ours, proxy_config
 
 logger = logging.getLogger(__name__)
@@ -36,14 +39,14 @@ async def around(original, manager, obj):
     check_stop_regex((obj.sampling_params or {}).get("stop_regex"))
     if proxy_config(manager.server_args) is not None:
         admit_images(obj)
-    if obj.contains_mm_input():
-        admit_image_places(obj.text if obj.text else manager.tokenizer.decode(obj.input_ids or []))
-    try:
+    read_places(manager, obj)
+    if not obj.contains_mm_input():
         return await original(manager, obj)
+    try:
+        async with pictures_of(manager, obj):
+            return await original(manager, obj)
     except (ValueError, HTTPException, MemoryError):
         raise
     except Exception as error:  # decoders, processors and the network raise dozens of types
-        if not obj.contains_mm_input():
-            raise
         logger.exception("request %s: its image can't be read", obj.rid)
-        raise RequestError(f"the request's image can't be read: {error}") from error
+        raise RequestError("the request's images can't be processed; the server's log says why.") from error

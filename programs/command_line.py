@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
@@ -21,6 +21,7 @@ from programs.generation import ProgramFailed
 from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.pictures.program import see
 from sgl_proxythinker.strength import ALPHA, read_strength
 
 SERVED_ALPHA = 0.5  # of a server that is started here; calls that name none take it
@@ -131,15 +132,10 @@ def _connect(url: str, api_key: str | None) -> ProxyBackend:
 
 
 def picture(path: str) -> Image.Image:
-    """A picture as people see it: turned as its camera says, on white where it is transparent."""
+    """A picture as the server sees it: upright, and on white where it is transparent."""
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.has_transparency_data:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            return upright.convert("RGB")
-    except OSError as error:
+        return see(path)
+    except RequestError as error:
         raise argparse.ArgumentTypeError(f"{path} can't be read as a picture: {error}") from error
 
 

@@ -31,6 +31,7 @@ from benchmarks.tiny_family.wordings import TEST
 from programs.pictures import data_url
 from programs.serving import Models, serving, trained_family
 from programs.terminal import printable
+from sgl_proxythinker.pictures.program import see
 
 console = Console(highlight=False)
 
@@ -50,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
         if args.base:
             console.print(f"Asking about [bold]{args.image}[/bold]: {args.question}")
-            with Image.open(args.image) as picture:
-                for alpha in (0.0, args.alpha):
-                    show(alpha, ask(client, picture, args.question, alpha, YOUR_ANSWER_TOKENS))
+            picture = see(args.image)
+            for alpha in (0.0, args.alpha):
+                show(alpha, ask(client, picture, args.question, alpha, YOUR_ANSWER_TOKENS))
         else:
             show_problems(client, args.alpha, args.pictures)
             keep_score(client, args.alpha, args.seconds)

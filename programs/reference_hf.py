@@ -7,7 +7,9 @@
         --alpha 0.5 --image picture.png --question "What is this?" --max-tokens 32
 
 Every server test compares with it, so it shares no code with the package that is tested: each model reads the prompt
-and the pictures itself, with its own vision tower, M-RoPE positions and KV cache.
+and the pictures itself, with its own vision tower, M-RoPE positions and KV cache. The one exception is the picture
+loader, `see`, so that oracle and server look at the same pixels; tests/test_picture_decode.py compares those with
+twins and with `transformers`' own loader.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from sgl_proxythinker.pictures.program import see
 
 Prompt = list[dict] | str | list[int]
 PICTURE_INPUTS = ("pixel_values", "image_grid_thw")
@@ -198,8 +202,7 @@ class Reference:
 
     def prepare(self, prompt: Prompt, images: list[Image.Image] | None = None) -> Request:
         """Tokenize the prompt and cut the images into patches, once for the three models."""
-        # SGLang drops the alpha channel before the processor sees it.
-        images = [image.convert("RGB") for image in images or []]
+        images = [see(image) for image in images or []]
         if isinstance(prompt, list) and isinstance(prompt[0], int):
             inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
             input_ids = torch.tensor([prompt])
@@ -229,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
     content = [{"type": "image"} for _ in args.image] + [{"type": "text", "text": args.question}]
     output = reference.generate(
         [{"role": "user", "content": content}],
-        [Image.open(path) for path in args.image],
+        [see(path) for path in args.image],
         alpha=args.alpha,
         amateur_alpha=args.amateur_alpha,
         max_new_tokens=args.max_tokens,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
 from sgl_proxythinker.base_prefix import is_kept_apart, keep_apart
@@ -13,10 +12,6 @@ from sgl_proxythinker.trace import as_lists
 
 # On the request object; SGLang copies it, attributes included, for every sample of `n` > 1.
 _ATTRIBUTE = "proxy_admitted"
-
-# Of Qwen2.5-VL, the one architecture that is served. A place in ids may be as long as its image.
-_IMAGE_PART = "<|image_pad|>"
-_IMAGE_PLACE = re.compile(r"<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>")
 
 
 class Admitted(NamedTuple):
@@ -38,19 +33,6 @@ def admit_images(obj: Any) -> None:
                 "precomputed and preprocessed images may fit one model's width only; send the image, each model "
                 "embeds it itself."
             )
-
-
-def admit_image_places(text: str) -> None:
-    """Refuse a prompt with images and a part of a place for one, as somebody writes who asks about the token.
-
-    Raises:
-        RequestError: HTTP 400 with the reason.
-    """
-    if _IMAGE_PART in _IMAGE_PLACE.sub("", text):
-        raise RequestError(
-            f"the prompt has {_IMAGE_PART} outside of a place for an image, which is <|vision_start|>{_IMAGE_PART}"
-            "<|vision_end|>: leave it out, or put a blank into the token's name if it is what you write about."
-        )
 
 
 def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:

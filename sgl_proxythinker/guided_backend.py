@@ -36,7 +36,13 @@ class GuidedBackend(BaseBackend):
         RequestError: default_alpha is no finite number in [-10, 10].
     """
 
+    reads_pictures = True  # `sgl.image` takes whatever `pictures.program.picture_bytes` does
+
     def __init__(self, default_alpha: float | None, *args: Any) -> None:
+        from sgl_proxythinker.patches import PROGRAMS
+        from sgl_proxythinker.patches._install import install
+
+        install(PROGRAMS)
         self.default_params = None if default_alpha is None else {ALPHA: default_alpha}
         read_strength(self.default_params, 0.0)
         super().__init__(*args)

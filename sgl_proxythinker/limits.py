@@ -38,7 +38,7 @@ class Limits(BaseModel):
         None, description="folder whose images HTTP clients may name by path or file:// URL; none may when not given"
     )
     image_max_mib: int = Field(64, ge=1, description="MiB of an encoded image")
-    image_max_megapixels: int = Field(64, ge=1, description="million pixels of an image as it is decoded")
+    image_max_megapixels: int = Field(64, ge=1, le=178, description="million pixels of an image as it is decoded")
     image_total_megapixels: int = Field(256, ge=1, description="million pixels that are decoded at any one time")
     image_url_timeout_s: float = Field(
         20.0, gt=0, le=3600, description="seconds to download an image, redirects included"

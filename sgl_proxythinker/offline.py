@@ -9,6 +9,7 @@ from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.launch import finish_server_args
 from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.pictures.request import serve_this_process
 from sgl_proxythinker.plugin import proxy_config
 
 # The class below derives from SGLang's, whose import has to find the CPU support in place.
@@ -85,6 +86,7 @@ class Engine(SGLangEngine):
         given = {"log_level": "error", **sglang_arguments, "model_path": model_path}
         limits = Limits() if limits is None else limits
         super().__init__(server_args=finish_server_args(proxy, limits, given, lambda: ServerArgs(**given)))
+        serve_this_process(self.tokenizer_manager)
 
     def __getattribute__(self, name: str) -> Any:
         if name in REFUSED and proxy_config(self.server_args) is not None:

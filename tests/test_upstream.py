@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sgl_proxythinker import patches
-from sgl_proxythinker.patches import COMMAND_LINE, DETOKENIZER, FRONT, HTTP, RECORDS, SCHEDULER
+from sgl_proxythinker.patches import COMMAND_LINE, DETOKENIZER, FRONT, HTTP, PROGRAMS, RECORDS, SCHEDULER
 from sgl_proxythinker.patches._upstream import Upstream, UpstreamDrift, read_definition
 
 SOURCE = Path(os.environ.get("SGLANG_SRC") or Path(find_spec("sglang").origin).parent.parent)
@@ -39,9 +39,8 @@ def test_each_name_that_the_package_imports_has_a_record():
 
 
 def test_every_patch_file_is_installed_somewhere():
-    installed = {
-        patch.__name__.rpartition(".")[2] for patch in (*COMMAND_LINE, *FRONT, *HTTP, *SCHEDULER, *DETOKENIZER)
-    }
+    lists = (COMMAND_LINE, FRONT, HTTP, SCHEDULER, DETOKENIZER, PROGRAMS)
+    installed = {patch.__name__.rpartition(".")[2] for patches_of in lists for patch in patches_of}
     files = {file.stem for file in Path(patches.__file__).parent.glob("*.py") if not file.stem.startswith("_")}
     assert files - {"calls", "read_upstream"} == installed
 

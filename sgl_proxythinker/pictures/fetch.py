@@ -1,0 +1,163 @@
+"""Download a picture for a client, within bounds: bytes, time, redirects, and the addresses that are connected to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.pictures.addresses import is_public
+from sgl_proxythinker.pictures.source import too_long
+
+_PIECE = 1 << 16
+_REDIRECTS = (301, 302, 303, 307, 308)
+# The whole body as it was stored: a compressed one could grow past every bound.
+_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "sgl-proxythinker"}
+
+
+class Downloads:
+    """The downloads of one server, a bounded number at once.
+
+    Args:
+        max_bytes: of one picture.
+        timeout_s: for one picture, from waiting for its turn to its last byte, redirects included.
+        redirects: that one download follows.
+        at_once: downloads that run at any one time; others wait.
+        private: addresses of this host and of private networks may be connected to.
+    """
+
+    def __init__(self, max_bytes: int, timeout_s: float, redirects: int, at_once: int, private: bool) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._redirects = redirects
+        self._private = private
+        self._turns = asyncio.Semaphore(at_once)
+        # Looking up a name can take long and can't be ended: it has threads of its own, and no more than downloads.
+        self._lookups = ThreadPoolExecutor(at_once, thread_name_prefix="proxythinker-names")
+
+    async def fetch(self, url: str, name: str) -> bytes:
+        """The body that an http(s) URL answers with.
+
+        Every connection is checked: the address is looked at when its socket is made, whatever the name resolved to
+        before, and again at each redirect. Proxies and passwords of the environment are not used.
+
+        Raises:
+            RequestError: HTTP 400 with the reason.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s), self._turns:
+                return await self._follow(url, name)
+        except TimeoutError:
+            raise RequestError(
+                f"{name} could not be downloaded within {self._timeout_s:g} s (--proxy-image-url-timeout-s)."
+            ) from None
+
+    async def _follow(self, address: str, name: str) -> bytes:
+        url = _parse(address, name)
+        for _ in range(self._redirects + 1):
+            body, url = await self._get(url, name)
+            if url is None:
+                return body
+        raise RequestError(
+            f"{name} is redirected more than {self._redirects} times (--proxy-image-url-redirects): send its last URL."
+        )
+
+    async def _get(self, url: URL, name: str) -> tuple[bytes, URL | None]:
+        """The body, or where it is said to be."""
+        refused: list[str] = []
+
+        def make_socket(info: Any) -> socket.socket:
+            family, kind, protocol, _, where = info
+            if not self._private and not is_public(where[0]):
+                refused.append(where[0])
+                raise OSError("not a public address")
+            return socket.socket(family, kind, protocol)
+
+        connector = aiohttp.TCPConnector(
+            resolver=_Resolver(self._lookups), socket_factory=make_socket, use_dns_cache=False, force_close=True
+        )
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False,
+                    headers=_HEADERS, timeout=aiohttp.ClientTimeout(total=None),
+                ) as session,
+                session.get(url, allow_redirects=False) as response,
+            ):  # fmt: skip
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    return b"", _parse(response.headers["Location"], name, url)
+                return await self._body(response, name), None
+        except aiohttp.ClientConnectorError as error:
+            if refused or isinstance(error, aiohttp.ClientConnectorDNSError):
+                # One sentence: whoever asks must not learn which names there are in a private network.
+                raise RequestError(
+                    f"{name} can't be downloaded: its host is not found, or it is this host or one of a private "
+                    "network, which a server takes with --proxy-image-url-private only."
+                ) from None
+            raise RequestError(f"{name} can't be downloaded: its host does not answer.") from None
+        except aiohttp.InvalidURL:  # as of an IPv4 address that is written as one number
+            raise RequestError(f"{name} is no valid http(s) URL.") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, RequestError | TimeoutError):
+                raise
+            raise RequestError(f"{name} can't be downloaded: the connection broke, or no HTTP came.") from None
+
+    async def _body(self, response: aiohttp.ClientResponse, name: str) -> bytes:
+        if response.status != 200:
+            raise RequestError(f"{name} can't be downloaded: its host answers {response.status}.")
+        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            raise RequestError(f"{name} can't be downloaded: its host compresses it, though it was asked not to.")
+        if (response.content_length or 0) > self._max_bytes:
+            raise RequestError(too_long(name, self._max_bytes))
+        pieces, length = [], 0
+        async for piece in response.content.iter_chunked(_PIECE):
+            length += len(piece)
+            if length > self._max_bytes:
+                raise RequestError(too_long(name, self._max_bytes))
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, in threads of our own."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        def look_up() -> list[ResolveResult]:
+            found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+            return [
+                ResolveResult(
+                    hostname=host, host=address[0], port=address[1], family=kind, proto=protocol,
+                    flags=socket.AI_NUMERICHOST,
+                )
+                for kind, _, protocol, _, address in found
+            ]  # fmt: skip
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        except UnicodeError as error:  # a label of more than 63 characters
+            raise OSError("no such host") from error
+
+    async def close(self) -> None:
+        """Nothing of its own is open."""
+
+
+def _parse(text: str, name: str, base: URL | None = None) -> URL:
+    try:
+        url = URL(text.strip()) if base is None else base.join(URL(text.strip()))
+        if url.scheme in ("http", "https") and url.host and url.port:
+            return url
+    except ValueError:
+        pass
+    what = "is no valid http(s) URL" if base is None else "is redirected to something else than an http(s) URL"
+    raise RequestError(f"{name} {what}.")
