@@ -10,6 +10,7 @@ from sgl_proxythinker.body_fields import BODIES, OLLAMA_OPTIONS, check_body
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.last_turn import check_last_turn
+from sgl_proxythinker.pictures.part import check_image_entry, check_picture_settings
 from sgl_proxythinker.requests.admission import refuse_lost_trace
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
@@ -108,6 +109,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         _check_text_tool(body, server.bounds)
         return body
     check_places(body, _IN_SAMPLING_PARAMS if route in NATIVE else _AT_THE_TOP)
+    check_picture_settings(body)
     call.named_alpha = read_model_name(body.get("model"), server.served_name)
     if route in FOREIGN:
         call.custom_params = body.pop("custom_params", None)
@@ -176,6 +178,7 @@ def _text_chars(value: Any) -> int:
 
 
 def _check_native(fields: Mapping[str, Any], server: Server) -> None:
+    check_image_entry(fields.get("image_data"), "image_data")
     check_body_fields(fields, server.defaults["/generate"], server.labels, server.config is not None)
 
 
@@ -199,6 +202,10 @@ def _check_keys(body: Mapping[str, Any]) -> None:
 
 
 def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
+    instances = body.get("instances")
+    for number, instance in enumerate(instances if isinstance(instances, list) else []):
+        if isinstance(instance, dict):
+            check_image_entry(instance.get("image_data"), f"instances[{number}].image_data")
     parameters = body.get("parameters")
     if parameters is None:
         return

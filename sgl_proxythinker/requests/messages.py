@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.pictures.part import check_picture_part
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.sentences import shown
 
@@ -68,12 +69,8 @@ def _check_part(part: Any, where: str) -> int:
         raise RequestError(f"{where}.type is {shown(kind)}: send {instead or 'text or image_url'}.")
     if kind == "text" and not isinstance(part.get("text"), str):
         raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
-    if kind == "image_url":
-        image = part.get("image_url")
-        if not isinstance(image, dict) or not isinstance(image.get("url"), str):
-            raise RequestError(
-                f'{where}.image_url is {shown(image)}: send an object such as {{"url": "data:image/png;base64,..."}}.'
-            )
+    if kind != "text":
+        check_picture_part(part, where)
     return len(part["text"]) if kind == "text" else 0
 
 
