@@ -177,3 +177,11 @@ def test_models_lists_the_name_and_the_base_alone(guided, triple):
 def test_the_base_alone_knows_no_other_strength_than_0(plain, triple):
     assert plain.get(f"/v1/models/{triple.base}@0").ok
     assert plain.get(f"/v1/models/{triple.base}@0.8").status_code == 404
+
+
+@pytest.mark.xdist_group("guided")
+@pytest.mark.parametrize("route", ["/server_info", "/get_server_info"])
+def test_nobody_is_told_the_key(guided, route):
+    """SGLang's own shows every argument that a server was started with."""
+    response = guided.get(route)
+    assert response.json()["proxy"]["alpha"] == 0.5 and ADMIN_KEY not in response.text

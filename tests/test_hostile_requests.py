@@ -103,9 +103,28 @@ CHATS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["guided", pytest.param("plain", marks=pytest.mark.xdist_group("plain"))])
-def server(request):
-    return request.getfixturevalue(request.param)
+SCHEMA_OF_NUMBERS = {"type": "json_schema", "schema": {"properties": {"strict": 5}}}
+ODD = [
+    ("/v1/messages/count_tokens", {"model": "m", "messages": []}),
+    ("/vertex_generate", {"instances": [{}]}),
+    ("/vertex_generate", {"instances": [{"text": "Hi"}], "parameters": {"custom_params": {}}}),
+    ("/generate", {"text": ["Look", "What?"], "modalities": ["b"]}),
+    ("/v1/completions", {"prompt": ["Hi"], "cache_salt": ["a"]}),
+    ("/separate_reasoning", {"reasoning_parser": "nope", "text": "a"}),
+    ("/parse_function_call", {"text": ""}),
+    ("/invocations", {"messages": HI, "response_format": [[]]}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "response_format": "json"}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "response_format": SCHEMA_OF_NUMBERS}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "stream": True, "regex": "("}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "chat_template_kwargs": {"messages": []}}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "chat_template_kwargs": {"chat_template": "{{ 7 * 7 }}"}}),
+    ("/detokenize", {"tokens": [2**63]}),
+    ("/tokenize", {"messages": HI, "stream": True}),
+    ("/tokenize", {"prompt": "x" * 500_000}),
+    ("/api/generate", {"model": "m", "prompt": "Hi", "options": {"num_predict": -3}}),
+    ("/api/generate", {"model": "m", "prompt": "Hi", "options": {"seed": 3}}),
+    ("/api/show", {}),
+]
 
 
 def assert_one_sentence(response, status=400):
@@ -160,6 +179,11 @@ class TestRefused:
     @pytest.mark.parametrize("tokens", [[-1], [360], [2**70], ["x"], [1.5]])
     def test_ids_that_the_tokenizer_does_not_know(self, guided, tokens):
         assert_one_sentence(guided.post("/detokenize", {"tokens": tokens}))
+
+    @pytest.mark.parametrize(("route", "body"), ODD, ids=lambda value: str(value)[:60])
+    def test_what_a_fuzzer_found(self, guided, route, body):
+        """Each was a 500 of SGLang's."""
+        assert_one_sentence(guided.post(route, body))
 
 
 @pytest.mark.xdist_group("plain")

@@ -151,6 +151,8 @@ def _prefer_completion_tokens(body: dict[str, Any]) -> None:
 
 def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
     """Routes that run no model: their texts are as long as prompts, their ids are the tokenizer's."""
+    if body.get("stream"):
+        raise RequestError("stream is set, and this route answers at once: leave it out.")
     if (chars := _text_chars(body)) > bounds.prompt_chars:
         raise RequestError(
             f"the body has {chars:,} characters of text, and this server takes {bounds.prompt_chars:,} "

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -188,7 +188,7 @@ class GenerateFields(BaseModel):
     extra_key: _one_or_many(Label | None) | None = None
     custom_labels: dict[Label, Label] | None = None
     no_logs: bool | None = None
-    modalities: list[str | None] | str | None = None
+    modalities: list[Literal["image", "multi-images"] | None] | None = None
     return_prompt_token_ids: bool | None = None
     return_text_in_logprobs: bool | None = None
 

@@ -30,6 +30,8 @@ def check_messages(messages: Any, bounds: Bounds) -> None:
     """
     if not isinstance(messages, list):
         raise RequestError(f'messages is {shown(messages)}: send a list such as [{{"role": "user", "content": "Hi"}}].')
+    if not messages:
+        raise RequestError("messages is an empty list: send at least one message.")
     _check_count("messages", messages, bounds)
     chars = 0
     for number, message in enumerate(messages):
