@@ -18,6 +18,7 @@ from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.limits import Limits, build_limits
+from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 
@@ -73,6 +74,7 @@ def finish_server_args(
         server_args = resolve()
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
         logger.info("proxythinker: placement %s", placement)
+    check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
     install_front()
     return server_args

@@ -26,9 +26,16 @@ def reference(triple):
 
 
 @pytest.fixture(scope="session")
-def guided(triple, tmp_path_factory):
+def picture_folder(tmp_path_factory):
+    """Where HTTP clients of `guided` may name pictures by their path."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="session")
+def guided(triple, picture_folder, tmp_path_factory):
     """The main server. Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not."""
-    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-mixed-chunk", "--enable-metrics")
+    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-mixed-chunk", "--enable-metrics",
+             "--proxy-image-folder", str(picture_folder))  # fmt: skip
     log = tmp_path_factory.mktemp("guided") / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
         yield server

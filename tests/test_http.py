@@ -122,7 +122,7 @@ def test_numbers_that_json_does_not_have_are_a_400(guided, number):
         ({"sampling_params": {"custom_params": [1]}}, "not an object"),
         ({"sampling_params": {"custom_params": {"proxy_aplha": 1}}}, "unknown key 'proxy_aplha'"),
         ({"return_logprob": True, "logprob_start_len": 0}, "would be the base model's"),
-        ({"image_data": "/nonexistent.png"}, "reads no files for clients"),
+        ({"image_data": "/nonexistent.png"}, "--proxy-image-folder"),
         ({"image_data": "data:image/png;base64,AAAA"}, "in no picture format"),
         ({"image_data": [{"format": "precomputed_embedding", "feature": [[0.0]]}]}, "precomputed"),
         ({"image_data": [{"format": "PRECOMPUTED_EMBEDDING", "feature": [[0.0]]}]}, "precomputed"),
@@ -250,12 +250,12 @@ def test_usage_and_finish_reasons(guided):
     assert answer["choices"][0]["finish_reason"] == "length"
 
 
-def test_images_by_file_and_by_data_url_are_the_same(guided, tmp_path):
+def test_images_by_file_and_by_data_url_are_the_same(guided, picture_folder):
     image = random_picture(61)
-    image.save(tmp_path / "picture.png")
+    image.save(picture_folder / "picture.png")
     place = "<|vision_start|><|image_pad|><|vision_end|>What?"
     by_file, by_url = (
         guided.generate(text=place, image_data=data, sampling_params=GREEDY)["output_ids"]
-        for data in (str(tmp_path / "picture.png"), data_url(image))
+        for data in (str(picture_folder / "picture.png"), data_url(image))
     )
     assert by_file == by_url

@@ -256,10 +256,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("source", "says"),
         [
-            ("/etc/passwd", "reads no files for clients"),
-            ("/no/such/file.png", "reads no files for clients"),
-            ("file:///etc/passwd", "reads no files for clients"),
-            ("/dev/zero", "reads no files for clients"),
+            ("/etc/passwd", "--proxy-image-folder"),
+            ("/no/such/file.png", "--proxy-image-folder"),
+            ("file:///etc/passwd", "--proxy-image-folder"),
+            ("/dev/zero", "--proxy-image-folder"),
             ("http://127.0.0.1:1/x.png", "--proxy-image-url-private"),
             ("http://[::ffff:127.0.0.1]/x.png", "--proxy-image-url-private"),
             ("http://169.254.169.254/latest/meta-data", "--proxy-image-url-private"),
@@ -279,8 +279,12 @@ class TestRefusals:
                 assert response.status_code == 400 and says in response.json()["message"]
                 assert "ImageData" not in response.text and "0x" not in response.text
 
-    def test_existing_and_missing_files_are_told_alike(self, guided):
-        assert len({refused(guided, text=WHAT, image_data=path) for path in (__file__, "/no/such.png", os.sep)}) == 1
+    def test_existing_and_missing_files_are_told_alike(self, guided, plain, picture_folder):
+        """On a server with a folder and on one without."""
+        os.mkfifo(picture_folder / "pipe.png")
+        paths = (__file__, "/no/such.png", os.sep, f"{picture_folder}/../x", str(picture_folder / "pipe.png"))
+        for server in (guided, plain):
+            assert len({refused(server, text=WHAT, image_data=path) for path in paths}) == 1
 
     @pytest.mark.parametrize("field", ["images_config", "image_max_dynamic_patch", "max_dynamic_patch"])
     def test_a_resolution_of_a_request(self, guided, plain, field):

@@ -9,12 +9,18 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
+from transformers import AutoProcessor
 
-from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.pictures.addresses import is_public
 from sgl_proxythinker.pictures.decode import decode
 from sgl_proxythinker.pictures.files import read_file, read_in_folder
-from sgl_proxythinker.pictures.part import check_image_entry, check_picture_part, check_picture_settings
+from sgl_proxythinker.pictures.part import (
+    check_image_entry,
+    check_picture_part,
+    check_picture_settings,
+    check_process_config,
+)
 from sgl_proxythinker.pictures.program import picture_bytes, see
 from sgl_proxythinker.pictures.source import Local, Remote, read_source
 
@@ -265,6 +271,23 @@ class TestResolutions:
     def test_a_part_without_a_picture(self, part):
         with pytest.raises(RequestError, match="is wanted|chat takes"):
             check_picture_part(part, "content[0]")
+
+    def test_the_flag_sets_it_with_both_limits_and_one_alone_does_not_start(self, triple):
+        """As `transformers` reads them: one alone would be lost without a word."""
+        processor = AutoProcessor.from_pretrained(triple.base).image_processor
+        picture = Image.new("RGB", (224, 224))
+
+        def grid(**limits):
+            return processor([picture], return_tensors="pt", **limits)["image_grid_thw"].tolist()
+
+        check_process_config({"image": {"min_pixels": 3136, "max_pixels": 12_544}})
+        assert grid(min_pixels=3136, max_pixels=12_544) == [[1, 8, 8]] != grid()
+        for limit in ({"max_pixels": 12_544}, {"min_pixels": 200_704}):
+            assert grid(**limit) == grid(), "it works alone by now: the check can go"
+            with pytest.raises(LaunchError, match=f"has {[*limit][0]} of images alone"):
+                check_process_config({"image": limit})
+        for nothing in (None, {}, {"image": {}}, {"video": {"max_pixels": 1}}):
+            check_process_config(nothing)
 
     def test_entries_of_generate(self):
         for entry in (self.URL, None, {"url": self.URL}, [[self.URL], None]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.errors import LaunchError, RequestError
 
 # What Qwen's processors, vLLM, LMDeploy and SGLang's other models call it; `detail` is OpenAI's.
 _RESOLUTION = frozenset(
@@ -26,7 +26,7 @@ _PREPARED = frozenset(
     {"format", "feature", "precomputed_embeddings", "pixel_values", "image_grid_thw", "hash", "pad_value"}
 )
 
-_FLAG = '--mm-process-config \'{"image": {"max_pixels": ...}}\' sets it for the whole server'
+_FLAG = '--mm-process-config \'{"image": {"min_pixels": ..., "max_pixels": ...}}\' sets both for the whole server'
 
 
 def check_picture_part(part: dict[str, Any], where: str) -> None:
@@ -105,6 +105,21 @@ def check_picture_settings(body: dict[str, Any]) -> None:
     if body.get("mm_hashes"):
         raise RequestError("mm_hashes can't be sent: the server makes the keys of its caches itself. Leave it out.")
     _refuse(body, _AT_THE_TOP, "")
+
+
+def check_process_config(config: dict[str, Any] | None) -> None:
+    """Refuse a server whose `--mm-process-config` has one limit of pixels alone: Qwen's processors ignore it then.
+
+    Raises:
+        LaunchError: which one is missing.
+    """
+    image = (config or {}).get("image") or {}
+    given = {"min_pixels", "max_pixels"} & image.keys()
+    if len(given) == 1:
+        raise LaunchError(
+            f"--mm-process-config has {given.pop()} of images alone, which is ignored: give min_pixels and "
+            'max_pixels, as in \'{"image": {"min_pixels": 3136, "max_pixels": 1003520}}\'.'
+        )
 
 
 def check_detail(detail: Any, where: str) -> None:
