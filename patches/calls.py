@@ -693,4 +693,40 @@ CALLS: tuple[Upstream, ...] = (
         "c44b3a5b20e9",
         "a program's picture; another one with its bytes takes its place",
     ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:TokenizerManager._handle_abort_req",
+        "(self, recv_obj)",
+        "8e49bca9d1d2",
+        "a request whose answer can't be built is answered by it",
+    ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:TokenizerManager.abort_request",
+        "(self, rid='', abort_all=False)",
+        "f30e70b19882",
+        "the scheduler is told by it to end a request that failed further on",
+    ),
+    _call(
+        "sglang.srt.managers.detokenizer_manager:DecodeStatus",
+        "class()",
+        "9faf98f3053c",
+        "how far a request is decoded is put back before it is tried alone",
+    ),
+    _call(
+        "sglang.srt.sampling.penaltylib.min_new_tokens:BatchedMinNewTokensPenalizer._prepare",
+        "(self)",
+        "73c5ce8ba932",
+        "it looks up stop ids of all requests of a batch, which are checked before",
+    ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:TokenizerManager.dump_requests_before_crash",
+        "(self, hostname=os.getenv('HOSTNAME', socket.gethostname()))",
+        "64b1dfb04033",
+        "its dumps are switched off by the environment, because clients wait for them",
+    ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:print_exception_wrapper",
+        "(func)",
+        "59a040916f07",
+        "it must end the server when the loop of answers fails all the same",
+    ),
 )
