@@ -50,6 +50,15 @@ class TestWhatSglangSees:
         sources = [JPEG, JPEG.partition(",")[2], data, tmp_path / "a.jpg", str(tmp_path / "a.jpg")]
         assert len(set(load(sources, is_local=True).digests)) == 1
 
+    def test_pictures_without_a_file_are_told_by_what_is_seen_of_them(self):
+        """The pixels of two palettes may be the same numbers."""
+        red, blue = Image.new("P", (4, 4)), Image.new("P", (4, 4))
+        red.putpalette([255, 0, 0])
+        blue.putpalette([0, 0, 255])
+        clear = red.copy()
+        clear.info["transparency"] = 0
+        assert len(set(load([red, blue, clear, red.copy()], is_local=True).digests)) == 3
+
 
 class TestWhomItServes:
     def test_paths_bytes_and_pictures_are_for_callers_of_this_process(self, tmp_path):

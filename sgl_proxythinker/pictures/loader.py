@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
 
 class _Opened(NamedTuple):
     picture: Image.Image  # header read, not decoded where it came as bytes
-    digest: bytes
+    digest: bytes | None  # None: it came without a file, and its pixels as they are seen tell it
 
 
 class PictureLoader:
@@ -76,7 +76,11 @@ class PictureLoader:
             images = await _all(
                 self._in_thread(as_seen, one.picture, name) for one, name in zip(opened, names, strict=True)
             )
-            yield Loaded(images, [one.digest for one in opened])
+            digests = [
+                one.digest or await self._in_thread(digest_of_pixels, image)
+                for one, image in zip(opened, images, strict=True)
+            ]
+            yield Loaded(images, digests)
 
     async def _open(self, source: Any, name: str, is_local: bool) -> _Opened:
         source = _unwrap(source, name)
@@ -99,7 +103,7 @@ class PictureLoader:
     def _open_bytes(self, source: Any, name: str) -> _Opened:
         if isinstance(source, Image.Image):
             check_size(source, name, self._max_pixels)
-            return _Opened(source, digest_of_pixels(source))
+            return _Opened(source, None)
         if isinstance(source, os.PathLike):
             source = read_file(source, name, self._max_bytes)
         if not isinstance(source, bytes | bytearray | memoryview):
