@@ -1,4 +1,4 @@
-"""What guidance costs and what the server withstands; run them from the repository root with `python -m benchmarks.NAME`.
+"""What guidance costs and what the server withstands: `python -m benchmarks.NAME` from the repository root.
 
 guided_cost      decoding steps by batch, guided, at alpha 0 and mixed, prefill, KV tokens; against the plain base
 served           over HTTP: many image chats at once against the plain base, second turns with and without cache
