@@ -34,9 +34,6 @@ UPSTREAM = Upstream(
 async def around(original, manager, obj):
     if not is_ours(manager.server_args):
         return await original(manager, obj)
-    from sgl_proxythinker.stop_regex import check_stop_regex
-
-    check_stop_regex((obj.sampling_params or {}).get("stop_regex"))
     if proxy_config(manager.server_args) is not None:
         admit_images(obj)
     read_places(manager, obj)

@@ -2,7 +2,8 @@
 # The GPU's part of docs/robustness.md, in commands of under nine minutes, on a machine that has torch and no network.
 #
 #   robustness.sh unpack PART...   take in parts of SGLang's runtime (the folders that gpu_bundle.py writes)
-#   robustness.sh pictures OLD     tests of pictures; 64 image chats at once, the older code against this one
+#   robustness.sh pictures         tests of pictures
+#   robustness.sh chats OLD        64 image chats at once, the older code and this one, twice in turn
 #   robustness.sh soak             seven minutes of mixed chats, 64 at once
 #   robustness.sh admission OLD    time to first token in pairs, older code against this one, side by side
 #
@@ -49,7 +50,8 @@ warm() {
 }
 
 chats() { # NAME PATH: 64 image chats at once on a guided server of the code that is first on PATH
-    PYTHONPATH=$2 timeout 200 python3 -m benchmarks.served image_chats --base 7B --proxy 3B --only guided \
+    mkdir -p /tmp/chats
+    PYTHONPATH=$2 timeout 115 python3 -m benchmarks.served image_chats --base 7B --proxy 3B --only guided \
         --attention-backend fa3 --server-flags "--cuda-graph-max-bs-decode 64" --commit "$1" \
         --models /tmp/weightless --out "/tmp/chats/$1.jsonl" | tail -n 4
     cat "/tmp/chats/$1.jsonl" >> "$OUT/image_chats.jsonl"
@@ -61,14 +63,19 @@ unpack)
     for part in "$@"; do bash "$part/gpu_unpack.sh" "$part"; done
     ;;
 pictures)
-    prepare && prepare_old "$2" && about && warm
+    prepare && about && warm
     step tests of pictures
-    timeout 170 python3 -m pytest -q --timeout 160 -n 0 -p no:cacheprovider tests/test_picture*.py 2>&1 |
-        tee "$OUT/pictures.log" | tail -n 25
-    step image chats, older code
-    chats old "$HOME/old:$PYTHONPATH"
-    step image chats, this code
-    chats new "$PYTHONPATH"
+    timeout 380 python3 -m pytest -q -p no:cacheprovider -p no:xdist -p no:timeout -o addopts= -o timeout= \
+        tests/test_picture*.py 2>&1 | tee "$OUT/pictures.log" | tail -n 40
+    ;;
+chats)
+    prepare && prepare_old "$2" && about && warm
+    for turn in 1 2; do
+        step image chats, older code, turn $turn
+        chats "old$turn" "$HOME/old:$PYTHONPATH"
+        step image chats, this code, turn $turn
+        chats "new$turn" "$PYTHONPATH"
+    done
     ;;
 soak)
     prepare && about

@@ -16,6 +16,7 @@ from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.sentences import sentence_of, shown, tidy
+from sgl_proxythinker.stop_regex import check_stop_regex
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -172,6 +173,7 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
         if unknown := [item for item in errors if item["type"] == "extra_forbidden"]:
             raise RequestError(_unknown(str(unknown[0]["loc"][0]))) from None
         raise RequestError(sentence_of(errors)) from None
+    check_stop_regex(fields.stop_regex)
     if fields.top_k == 0:
         raise RequestError(f"{name('top_k')} is 0: send -1 for all tokens, or at least 1.")
     least, most = fields.min_new_tokens or 0, fields.max_new_tokens

@@ -51,7 +51,9 @@ def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
 
 def tidy(text: str) -> str:
     """A message from anywhere, short and on one line, without addresses of objects, paths of this machine, pictures."""
+    text = _SOURCE.sub("", text)
     text = _OBJECT.sub(lambda match: f"a {match[1].rsplit('.', 1)[-1]}", text)
+    text = _ADDRESS.sub("", text)
     text = _PAYLOAD.sub("...", text)
     text = _TRACE.sub("", text)
     text = _PATH.sub(r"\1...", text)
@@ -59,7 +61,10 @@ def tidy(text: str) -> str:
     return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 3] + "..."
 
 
+# "[xgrammar.cc:12]" and "parser.rs:3:": where a compiled library stood.
+_SOURCE = re.compile(r"\[[^\[\]]{0,200}\.(?:cc|cpp|h):\d+\]|\S+\.(?:cc|cpp|h|rs):\d+:?")
 _OBJECT = re.compile(r"<([\w.]+) (?:object|[^<>]{0,200}?) ?at 0x[0-9a-fA-F]+>")
+_ADDRESS = re.compile(r"(?: at)? ?\b0x[0-9a-fA-F]{6,}")
 _PAYLOAD = re.compile(r"[A-Za-z0-9+/=_%-]{200,}")
 _TRACE = re.compile(r'File "[^"]{0,500}", line \d+(?:, in \S+)?')
 # An absolute path of at least three parts is one of this machine; a route of this server has fewer dots and parts.
