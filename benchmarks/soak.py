@@ -38,11 +38,12 @@ from benchmarks.fuzz.laws import fixed_tokens
 from benchmarks.lines import append_line
 from benchmarks.local_server import ADMIN_KEY, ON_GPU, Watched, named_models, serving, watch
 from benchmarks.memory_growth import Sampler, growth
-from benchmarks.soak_requests import Kind, draw
+from benchmarks.soak_requests import Kind, draw, first_requests
 
 SETTLED_AFTER = 0.4  # of the time
 MOST_KIB_A_REQUEST = 4.0
 REST_WITHIN_S = 60
+FIRST_WITHIN_S = 300
 
 
 class Soak:
@@ -56,6 +57,11 @@ class Soak:
 
     def run(self) -> dict[str, Any]:
         """Ask for `args.minutes`; what was seen, and what of it did not hold."""
+        for request in first_requests(self.args.pictures):
+            url = self.server.url + request.path
+            requests.post(url, data=request.data, headers=request.headers, timeout=FIRST_WITHIN_S).raise_for_status()
+        models = requests.get(f"{self.server.url}/v1/models", timeout=30).json()
+        self._context_length = models["data"][0]["max_model_len"]
         expected = fixed_tokens(self.server.url)
         sampler = Sampler(self.server)
         sampler.start()
@@ -91,7 +97,7 @@ class Soak:
         chance = random.Random(f"{self.args.seed}.{number}")
         turn = number
         while time.monotonic() < deadline and len(self.wrong) < 20:
-            kind, request = draw(chance, turn, self.args.pictures)
+            kind, request = draw(chance, turn, self.args.pictures, self._context_length)
             if kind is Kind.ABORTED:
                 threading.Timer(chance.uniform(0, 1), self._abort, (request.body["rid"],)).start()
             self._note(kind, request, send(self.server.url, request))

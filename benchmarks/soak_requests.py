@@ -19,12 +19,13 @@ GRAMMARS = (
         "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}},
     {"ebnf": 'root ::= [a-z]+ " " [a-z]+'},
 )  # fmt: skip
+TOO_LONG = "longer than the context"  # stands for a text that is
 REFUSED: tuple[dict[str, Any], ...] = (
     {"temperature": -1}, {"top_p": 2}, {"max_tokens": "many"}, {"regex": "("}, {"messages": []}, {"messages": "Hi"},
     {"custom_params": {"proxy_alpha": "strong"}}, {"custom_params": {"proxy_alpha": 1e9}}, {"logit_bias": {"a": 1}},
     {"messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]},
-    {"messages": [{"role": "user", "content": "a " * 20_000}]},
+    {"messages": [{"role": "user", "content": TOO_LONG}]},
 )  # fmt: skip
 
 
@@ -47,13 +48,25 @@ class Kind(enum.Enum):
         return answer.status == 200 and not answer.error and '"code":5' not in answer.text
 
 
-def draw(chance: random.Random, number: int, pictures: int) -> tuple[Kind, Request]:
+def first_requests(pictures: int) -> list[Request]:
+    """One of each kind of work: on a fresh machine the first of some waits a minute for a kernel to be compiled."""
+    chance = random.Random(0)
+    forms = ({}, {"temperature": 1}, {"temperature": 1, "n": 3, "logprobs": True, "top_logprobs": 5}, *GRAMMARS)
+    chat = {"model": "default", "max_tokens": 8, "temperature": 0}
+    return [
+        Request.of_json("POST", CHAT, {**chat, "messages": conversation(chance, pictures + number), **form})
+        for number, form in enumerate(forms)
+    ]
+
+
+def draw(chance: random.Random, number: int, pictures: int, context_length: int) -> tuple[Kind, Request]:
     """The next request of a client.
 
     Args:
         chance: of this client.
         number: of the request, of all clients together; decides which picture.
         pictures: how many different ones there are.
+        context_length: the server's, in tokens.
     """
     kind = chance.choices(tuple(Kind), (70, 12, 8, 10))[0]
     body: dict[str, Any] = {
@@ -66,7 +79,10 @@ def draw(chance: random.Random, number: int, pictures: int) -> tuple[Kind, Reque
         "custom_params": {"proxy_alpha": chance.choice((0.5, 0))},
     }
     if kind is Kind.REFUSED:
-        return kind, Request.of_json("POST", CHAT, body | chance.choice(REFUSED))
+        wrong = chance.choice(REFUSED)
+        if wrong.get("messages") == [{"role": "user", "content": TOO_LONG}]:
+            wrong = {"messages": [{"role": "user", "content": "a " * (2 * context_length)}]}
+        return kind, Request.of_json("POST", CHAT, body | wrong)
     if chance.random() < 0.15:
         body |= chance.choice(GRAMMARS)
     if chance.random() < 0.2:

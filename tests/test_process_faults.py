@@ -162,7 +162,8 @@ def watchdog(sglang, monkeypatch):
 
     from sglang.srt.utils.watchdog import SubprocessWatchdog
 
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    # Forked off a test process with threads, it may end before it sleeps.
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     process.start()
     asked = []
     monkeypatch.setattr("sgl_proxythinker.stopped_processes.os.kill", lambda *args: asked.append(args))
@@ -173,7 +174,9 @@ def watchdog(sglang, monkeypatch):
 
 
 def wait_for(process, status):
-    while psutil.Process(process.pid).status() != status:
+    deadline = time.monotonic() + 60
+    while (found := psutil.Process(process.pid).status()) != status:
+        assert found != psutil.STATUS_ZOMBIE and time.monotonic() < deadline, f"{found} and not {status}"
         time.sleep(0.01)
 
 
