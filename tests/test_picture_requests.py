@@ -223,7 +223,7 @@ class TestPlaces:
     def test_ids_in_a_batch(self, guided):
         ids = guided.post("/tokenize", {"prompt": WHAT}).json()["tokens"]
         assert "1 place for images, and 0 images" in refused(guided, input_ids=[[40, 41], ids])
-        assert "input_ids has 100000" in refused(guided, input_ids=[[40, 41], [100_000]])
+        assert "it has 100000" in refused(guided, input_ids=[[40, 41], [100_000]])
 
     def test_a_chat_that_brings_its_ids_brings_its_pictures(self, guided):
         url = data_url(random_picture(403, 56, 56))

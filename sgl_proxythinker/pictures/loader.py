@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
 
 class _Opened(NamedTuple):
     picture: Image.Image  # header read, not decoded where it came as bytes
-    digest: bytes | None  # None: it came without a file, and its pixels as they are seen tell it
+    data: bytes | None  # of its file; None: it came without one, and its pixels as they are seen tell its key
 
 
 class PictureLoader:
@@ -73,14 +73,14 @@ class PictureLoader:
         opened = await _all(self._open(source, name, is_local) for source, name in zip(sources, names, strict=True))
         pixels = sum(one.picture.width * one.picture.height for one in opened)
         async with self._budget.holding(pixels):
-            images = await _all(
-                self._in_thread(as_seen, one.picture, name) for one, name in zip(opened, names, strict=True)
-            )
-            digests = [
-                one.digest or await self._in_thread(digest_of_pixels, image)
-                for one, image in zip(opened, images, strict=True)
-            ]
-            yield Loaded(images, digests)
+            # At the same time: both leave the interpreter to others, and a file of megabytes takes milliseconds.
+            digests = _all(self._digest(one) for one in opened)
+            seen = _all(self._in_thread(as_seen, one.picture, name) for one, name in zip(opened, names, strict=True))
+            told, images = await _all((digests, seen))
+            for number, digest in enumerate(told):
+                if digest is None:
+                    told[number] = await self._in_thread(digest_of_pixels, images[number])
+            yield Loaded(images, told)
 
     async def _open(self, source: Any, name: str, is_local: bool) -> _Opened:
         source = _unwrap(source, name)
@@ -91,6 +91,9 @@ class PictureLoader:
         elif not is_local:
             raise RequestError(f"{name} is {_kind(source)}: a string is wanted.")
         return await self._in_thread(self._open_bytes, source, name)
+
+    async def _digest(self, opened: _Opened) -> bytes | None:
+        return None if opened.data is None else await self._in_thread(digest_of, opened.data)
 
     def _read_string(self, text: str, name: str, is_local: bool) -> bytes | Remote:
         source = read_source(text, name, self._max_bytes)
@@ -109,7 +112,7 @@ class PictureLoader:
         if not isinstance(source, bytes | bytearray | memoryview):
             raise RequestError(f"{name} is {_kind(source)}: a path, a URL, bytes or a PIL picture is wanted.")
         source = bytes(source)
-        return _Opened(open_picture(source, name, self._max_pixels), digest_of(source))
+        return _Opened(open_picture(source, name, self._max_pixels), source)
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, answered(work), *arguments)
