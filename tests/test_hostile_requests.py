@@ -50,6 +50,7 @@ GENERATE = {
     "unknown_name": {"beam_width": 3},
     "strength_unwrapped": {"proxy_alpha": 3},
     "wish_of_nobody": {"custom_params": {"alpha": 3}},
+    "nothing_left_to_draw": {"regex": "ab", "min_new_tokens": 5, "temperature": 1},
     "schema_deep": {"json_schema": '{"type":"array","items":' * 1000 + '{"type":"integer"}' + "}" * 1000},
 }
 BODIES = {

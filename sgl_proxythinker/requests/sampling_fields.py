@@ -176,12 +176,22 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
     check_stop_regex(fields.stop_regex)
     if fields.top_k == 0:
         raise RequestError(f"{name('top_k')} is 0: send -1 for all tokens, or at least 1.")
+    grammar = next((field for field in _GRAMMARS if getattr(fields, field)), None)
+    if fields.min_new_tokens and grammar:
+        # Where the grammar admits the end alone, or a stop token, no token at all would be left to draw.
+        raise RequestError(
+            f"{name('min_new_tokens')} is {fields.min_new_tokens} and {name(grammar)} is set: a grammar that is at its "
+            "end has no further token; say in the grammar how long the text is, or leave one of them out."
+        )
     least, most = fields.min_new_tokens or 0, fields.max_new_tokens
     if most is not None and least > most:
         raise RequestError(
             f"{name('min_new_tokens')} is {least} and {name('max_new_tokens')} {most}: at least as many as at most "
             "can't be generated."
         )
+
+
+_GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
 
 
 def _unknown(key: str) -> str:
