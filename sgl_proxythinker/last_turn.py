@@ -35,6 +35,10 @@ def check_last_turn(body: Mapping[str, Any]) -> None:
             f"continue_final_message is true, but the last message is from {str(role)[:30]!r}: it continues an "
             "assistant's message; put one at the end, or leave it out."
         )
+    if len(messages) == 1:
+        raise RequestError(
+            "continue_final_message has nothing before the message that it continues: send a user's first."
+        )
     if last.get("tool_calls"):
         raise RequestError("continue_final_message can't continue a message with tool_calls; leave one of them out.")
     text_of(last.get("content"))

@@ -17,11 +17,11 @@ from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.one_sentence import compiler_reason
 from sgl_proxythinker.token_bytes import token_bytes
 
-MAX_PATTERNS = 16
+MAX_PATTERNS = 4
 MAX_CHARACTERS = 1000
 # Of one pattern: the automaton's states (1 to 2 kB each), and work to build it. A step of 4 characters took 0.6 ms at
 # the worst of a dozen patterns that were written to be slow.
-_LIMITS = LLParserLimits(initial_lexer_fuel=200_000, step_lexer_fuel=20_000, max_lexer_states=5_000)
+_LIMITS = LLParserLimits(initial_lexer_fuel=200_000, step_lexer_fuel=5_000, max_lexer_states=1_000)
 
 
 class StopRegexError(Exception):

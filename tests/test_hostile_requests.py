@@ -105,7 +105,20 @@ CHATS = {
 
 
 SCHEMA_OF_NUMBERS = {"type": "json_schema", "schema": {"properties": {"strict": 5}}}
+DEEP = [["x"]]
+for _ in range(300):
+    DEEP = [DEEP]
+SYSTEM = [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}]
+LONELY = [{"role": "assistant", "content": "x"}]
+TRACE = {"custom_params": {"proxy_trace": True}}
 ODD = [
+    ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": HI, "system": SYSTEM}),
+    ("/v1/completions", {"model": "m", "prompt": "Hi", "max_tokens": 2, **TRACE}),
+    ("/v1/chat/completions", {"model": "m", "messages": HI, "max_tokens": 2, **TRACE}),
+    ("/v1/chat/completions", {"model": "m", "messages": LONELY, "max_tokens": 2, "continue_final_message": True}),
+    ("/tokenize", {"messages": LONELY, "continue_final_message": True}),
+    ("/generate", {"text": "a", "image_data": DEEP}),
+    ("/vertex_generate", {"instances": [{"text": "a", "image_data": DEEP}]}),
     ("/v1/messages/count_tokens", {"model": "m", "messages": []}),
     ("/vertex_generate", {"instances": [{}]}),
     ("/vertex_generate", {"instances": [{"text": "Hi"}], "parameters": {"custom_params": {}}}),

@@ -99,5 +99,6 @@ def refuse_lost_trace(custom_params: Any, path: str) -> None:
     """
     if isinstance(custom_params, dict) and custom_params.get(TRACE):
         raise RequestError(
-            f"{TRACE} has no place in the answers of {path}: ask /generate, or chat with return_meta_info."
+            f"{TRACE} has no place in this answer of {path}: ask /generate, or chat with return_meta_info and without "
+            "stream."
         )

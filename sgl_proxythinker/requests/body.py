@@ -103,6 +103,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         check_messages(body["messages"], server.bounds)
     if route in ("/v1/messages", "/v1/messages/count_tokens"):
         check_tool_forms(messages_body_as_chat(body))
+        _check_system(body.get("system"))
     if body.get("continue_final_message"):
         check_last_turn(body)
     if route not in GENERATING:
@@ -123,6 +124,8 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in OPENAI:
         _check_keys(body)
         _check_options_of_nothing(body)
+        if not (route in CHAT and body.get("return_meta_info") and not body.get("stream")):
+            refuse_lost_trace(body.get("custom_params"), route)
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
@@ -179,8 +182,14 @@ def _text_chars(value: Any) -> int:
     return chars
 
 
+def _check_images(images: Any, where: str) -> None:
+    if depth(images) > 4:  # prompts, images of a prompt, an object with a url
+        raise RequestError(f"{where} is nested too deep: send a list of images for each prompt.")
+    check_image_entry(images, where)
+
+
 def _check_native(fields: Mapping[str, Any], server: Server) -> None:
-    check_image_entry(fields.get("image_data"), "image_data")
+    _check_images(fields.get("image_data"), "image_data")
     check_body_fields(fields, server.defaults["/generate"], server.labels, server.config is not None)
 
 
@@ -188,6 +197,14 @@ def _check_options(options: Any, server: Server) -> None:
     """Ollama's `options`: a mapping of which SGLang reads some names, and drops the others."""
     if options is not None:
         check_body(options, OLLAMA_OPTIONS, dict.fromkeys(options), server.config is not None)
+
+
+def _check_system(system: Any) -> None:
+    """Of Anthropic's `system` SGLang reads the texts, and drops every other part."""
+    for number, part in enumerate(system if isinstance(system, list) else []):
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind != "text":
+            raise RequestError(f"system[{number}].type is {shown(kind)}: send text; images go into a user's message.")
 
 
 def _check_options_of_nothing(body: Mapping[str, Any]) -> None:
@@ -207,7 +224,7 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
     instances = body.get("instances")
     for number, instance in enumerate(instances if isinstance(instances, list) else []):
         if isinstance(instance, dict):
-            check_image_entry(instance.get("image_data"), f"instances[{number}].image_data")
+            _check_images(instance.get("image_data"), f"instances[{number}].image_data")
     parameters = body.get("parameters")
     if parameters is None:
         return

@@ -7,6 +7,7 @@ from typing import Any
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.part import check_picture_part
 from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.requests.sampling_fields import depth
 from sgl_proxythinker.requests.sentences import shown
 
 # Of OpenAI's chat and of Anthropic's messages, as SGLang declares them.
@@ -61,6 +62,9 @@ def check_messages(messages: Any, bounds: Bounds) -> None:
         )
 
 
+_DEEPEST = 16  # levels of a part: results of tools hold parts too
+
+
 def _check_part(part: Any, where: str) -> int:
     """The characters of one part's text."""
     if not isinstance(part, dict):
@@ -71,6 +75,8 @@ def _check_part(part: Any, where: str) -> int:
         raise RequestError(f"{where}.type is {shown(kind)}: send {instead or 'text or image_url'}.")
     if kind == "text" and not isinstance(part.get("text"), str):
         raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
+    if depth(part) > _DEEPEST:
+        raise RequestError(f"{where} is nested too deep: parts have at most {_DEEPEST} levels.")
     if kind != "text":
         check_picture_part(part, where)
     return len(part["text"]) if kind == "text" else 0

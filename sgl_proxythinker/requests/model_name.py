@@ -26,7 +26,7 @@ def read_model_name(model: Any, served_name: str) -> float | None:
         alpha = float(number)
     except ValueError:
         alpha = None
-    if name != served_name or alpha is None or number != number.strip() or "_" in number:
+    if name != served_name or alpha is None or not number.isascii() or number != number.strip() or "_" in number:
         raise RequestError(
             f"model is {shown(model)}: with an @ it has to be {shown(served_name)}, @ and a strength, such as "
             f"{shown(served_name + '@0.8')}; {shown(served_name + '@0')} is the base alone."
