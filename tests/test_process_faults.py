@@ -165,8 +165,16 @@ def watchdog(sglang, monkeypatch):
     # Forked off a test process with threads, it may end before it sleeps.
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     process.start()
-    asked = []
-    monkeypatch.setattr("sgl_proxythinker.stopped_processes.os.kill", lambda *args: asked.append(args))
+    asked, kill = [], os.kill
+
+    def kill_others(pid, number):
+        if pid == os.getpid():
+            asked.append((pid, number))
+        else:
+            kill(pid, number)
+
+    # It is the one `os.kill` of this process, which psutil suspends with.
+    monkeypatch.setattr("sgl_proxythinker.stopped_processes.os.kill", kill_others)
     yield SubprocessWatchdog([process], ["detokenizer"]), process, asked
     monkeypatch.undo()
     process.kill()
