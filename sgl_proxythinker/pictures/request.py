@@ -38,6 +38,9 @@ def read_places(manager: Any, obj: Any) -> None:
     tokens = getattr(processor, "mm_tokens", None)
     if getattr(tokens, "image_token", None) != PLACE or getattr(obj, "video_data", None):
         return
+    # SGLang's own first request has a picture, whatever the chat template makes of it; clients' get the sentence below.
+    if manager.server_status.name == "Starting" and not getattr(manager, _IS_LOCAL, False):
+        return
     pictures = len(_sources(obj))
     if obj.text:
         obj.text = places_in_text(obj.text, pictures)
