@@ -20,8 +20,8 @@ CALLS = [
     ("POST", "/slow_down", {"forward_sleep_time": 1.0}),
     ("GET", "/slow_down", {"forward_sleep_time": 1.0}),
     ("POST", "/configure_logging", {"log_requests": True}),
-    ("POST", "/configure_logging", {"dump_requests_folder": "/tmp/x"}),
-    ("POST", "/start_profile", {"output_dir": "/tmp/x"}),
+    ("POST", "/configure_logging", {"dump_requests_folder": "profiles"}),
+    ("POST", "/start_profile", {"output_dir": "profiles"}),
     ("GET", "/start_profile", None),
     ("POST", "/stop_profile", None),
     ("POST", "/set_trace_level?level=1", None),
@@ -146,7 +146,7 @@ def test_a_server_with_a_key_asks_for_it(which, request):
     for method, path, body in CALLS:
         assert call(server, method, path, body, {}).status_code == 401, path
     for path, body in (
-        ("/start_profile", {"output_dir": "/tmp/x"}),
+        ("/start_profile", {"output_dir": "profiles"}),
         ("/configure_logging", {"crash_dump_folder": "/"}),
     ):
         response = server.post(path, body)

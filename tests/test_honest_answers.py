@@ -23,7 +23,7 @@ class TestSentences:
             ("cannot identify image file <_io.BytesIO object at 0x7f12ab>", "cannot identify image file a BytesIO"),
             ("bad\n  value\there", "bad value here"),
             ("bad: " + "iVBORw0KGgo" * 100, "bad: ..."),
-            ('boom File "/home/me/lib/server.py", line 12, in f end', "boom end"),
+            ('boom File "/srv/me/lib/server.py", line 12, in f end', "boom end"),
             ("no such file: '/srv/data/models/base/config.json'", "no such file: '...'"),
             ("use /v1/chat/completions", "use /v1/chat/completions"),
         ],

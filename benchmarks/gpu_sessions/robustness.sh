@@ -50,13 +50,13 @@ warm() {
 }
 
 chats() { # NAME PATH: 64 image chats at once on a guided server of the code that is first on PATH
-    mkdir -p /tmp/chats
+    mkdir -p $HOME/chats
     # A client that is cut off leaves its server, and the next one has no memory: time enough, and nothing left.
     PYTHONPATH=$2 timeout 240 python3 -m benchmarks.served image_chats --base 7B --proxy 3B --only guided \
         --attention-backend fa3 --server-flags "--cuda-graph-max-bs-decode 64" --commit "$1" \
-        --models /tmp/weightless --out "/tmp/chats/$1.jsonl" | tail -n 4
+        --models $HOME/weightless --out "$HOME/chats/$1.jsonl" | tail -n 4
     pkill -f '[s]glang::' || true
-    cat "/tmp/chats/$1.jsonl" >> "$OUT/image_chats.jsonl"
+    cat "$HOME/chats/$1.jsonl" >> "$OUT/image_chats.jsonl"
 }
 
 case "${1:-}" in
