@@ -1,7 +1,7 @@
 """What reading and checking a request costs: time to first token, this code against an older one, in pairs.
 
     python -m benchmarks.admission_cost --old-python ../old/.venv/bin/python        # a checkout with its own .venv
-    python -m benchmarks.admission_cost --old-path /tmp/old-site                    # an installed older package
+    python -m benchmarks.admission_cost --old-path ../old-site                      # an installed older package
     python -m benchmarks.admission_cost --old-python ../old/.venv/bin/python --pairs 200 --out results/admission.jsonl
 
 Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order

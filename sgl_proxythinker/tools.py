@@ -64,11 +64,6 @@ def check_tool_forms(body: Mapping[str, Any]) -> None:
     _names(body.get("tools") or [])
 
 
-def asks_for_call(choice: Any) -> bool:
-    """Whether a `tool_choice`, as JSON, wants a call in any case."""
-    return choice == "required" or _named(choice) is not None
-
-
 def as_object(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     """Parameters of a function as a schema that admits objects only: with `properties` alone, null and 5 are valid."""
     return {"properties": {}, **(schema or {}), "type": "object"}
