@@ -19,8 +19,8 @@ from sgl_proxythinker.token_bytes import token_bytes
 
 MAX_PATTERNS = 4
 MAX_CHARACTERS = 1000
-# Of one pattern: the automaton's states (1 to 2 kB each), and work to build it. With five times the states and four times
-# the work a step of 4 characters took 0.6 ms at the worst of a dozen patterns that were written to be slow.
+# Of one pattern: the automaton's states (1 to 2 kB each), and work to build it. With five times the states and four
+# times the work a step of 4 characters took 0.6 ms at the worst of a dozen patterns that were written to be slow.
 _LIMITS = LLParserLimits(initial_lexer_fuel=200_000, step_lexer_fuel=5_000, max_lexer_states=1_000)
 
 
