@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -33,7 +35,8 @@ class Refusal(NamedTuple):
     guided_only: bool = False  # a server that serves the base alone takes it
 
 
-class Body(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Body:
     """The fields of one body, as SGLang declares them."""
 
     declared_by: str  # "module:Class"
@@ -41,11 +44,21 @@ class Body(NamedTuple):
     harmless: str
     refused: tuple[Refusal, ...]
 
+    @cached_property
+    def refusals(self) -> Mapping[str, Refusal]:
+        """Why each field is refused."""
+        return {field: refusal for refusal in self.refused for field in refusal.fields.split()}
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """The fields that are obeyed, or that change nothing."""
+        return frozenset(f"{self.works} {self.harmless}".split())
+
     def refusal(self, field: str) -> Refusal | None:
-        return next((refusal for refusal in self.refused if field in refusal.fields.split()), None)
+        return self.refusals.get(field)
 
     def is_classified(self, field: str) -> bool:
-        return field in f"{self.works} {self.harmless}".split() or self.refusal(field) is not None
+        return field in self.taken or field in self.refusals
 
 
 def declared(body: Body) -> type[BaseModel]:

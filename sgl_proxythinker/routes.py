@@ -197,10 +197,18 @@ def refusal(path: str) -> str | None:
 def matching_route(routes: list[Any], scope: Scope) -> str | None:
     """The route that will answer a request, as SGLang registers it; None when none does, and 404 is upstream's.
 
+    Looked for once a request and kept in its scope: an application has a hundred routes.
+
     Args:
         routes: those of the application, in their order.
         scope: ASGI's description of the request.
     """
+    if _ROUTE not in scope:
+        scope[_ROUTE] = _find_route(routes, scope)
+    return scope[_ROUTE]
+
+
+def _find_route(routes: list[Any], scope: Scope) -> str | None:
     for route in routes:
         match, _ = route.matches(scope)
         if match is Match.FULL:
@@ -208,6 +216,9 @@ def matching_route(routes: list[Any], scope: Scope) -> str | None:
             path = getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", ""))
             return path if path in _VERDICTS else _template_of(path) or path
     return None
+
+
+_ROUTE = "proxythinker.route"  # in a request's scope
 
 
 def _template_of(path: str) -> str | None:

@@ -6,14 +6,14 @@ Rust would stumble over in the middle of a batch, where the error belongs to nob
 
 from __future__ import annotations
 
+import copy
 import math
 from array import array
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import torch
 
 from sgl_proxythinker.upstream.scheduling import SamplingBatchInfo, SamplingParams, TokenizedGenerateReqInput
 
@@ -24,6 +24,11 @@ _FIELDS = (
 )  # fmt: skip
 # Its values are the request's own: custom logit processors of a plain server take any.
 _UNTYPED = {"custom_params"}
+
+
+# Of a row of logits. Once ids are known to be below the vocabulary's, upstream's preparation doesn't depend on it: and
+# tensors as wide as a vocabulary are filled by all of torch's threads, which may wait for each other for 10 ms.
+_WIDTH = 8
 
 
 class _Batch:
@@ -39,10 +44,17 @@ class _Row:
     """What upstream reads of a `Req` to prepare its sampling."""
 
     def __init__(self, request: Any, tokenizer: Any):
-        self.sampling_params = request.sampling_params
+        self.sampling_params = _without_ids(request.sampling_params)
         self.custom_logit_processor = request.custom_logit_processor
         self.return_sampling_mask = request.return_sampling_mask
-        self.tokenizer = tokenizer
+        self.tokenizer = None if tokenizer is None else _Stops()
+
+
+class _Stops(NamedTuple):
+    """What upstream reads of a tokenizer to prepare a minimum length."""
+
+    additional_stop_token_ids: None = None
+    eos_token_id: int = 0
 
 
 def try_alone(request: Any, tokenizer: Any, vocab_size: int) -> None:
@@ -59,15 +71,12 @@ def try_alone(request: Any, tokenizer: Any, vocab_size: int) -> None:
             if name not in _UNTYPED:
                 _check_type(name, getattr(owner, name), types[name])
     _check_ids(request, vocab_size)
-    # Tensors as wide as the vocabulary are made for requests with a bias or a penalty alone: this costs a plain one
-    # some small tensors. The penalizers hold the batch weakly.
-    batch = _Batch(_Row(request, tokenizer))
-    sampling = SamplingBatchInfo.from_schedule_batch(batch, vocab_size)
+    _check_bias(request.sampling_params.logit_bias or {}, vocab_size)
+    batch = _Batch(_Row(request, tokenizer))  # the penalizers hold it weakly
+    sampling = SamplingBatchInfo.from_schedule_batch(batch, _WIDTH)
     for name in ("temperatures", "top_ps", "min_ps"):
         if not math.isfinite(getattr(sampling, name).item()):
             raise ValueError(f"{name.removesuffix('s')} is infinite or no number in float32")
-    if sampling.logit_bias is not None and not torch.isfinite(sampling.logit_bias).all():
-        raise ValueError("logit_bias is infinite or no number in float32")
     if sampling.temperatures.item() <= 0 or sampling.top_ks.item() < 1:
         raise ValueError("temperature and top_k must be above 0 here")
 
@@ -104,6 +113,21 @@ def _check_ids(request: Any, vocab_size: int) -> None:
         raise ValueError("logprob_start_len is below -1")
     if not 0 <= request.top_logprobs_num <= vocab_size:
         raise ValueError(f"top_logprobs_num is outside of 0 to {vocab_size}")
+
+
+def _check_bias(bias: dict[str, float], vocab_size: int) -> None:
+    """Upstream writes each value to its id's place in a row of float32."""
+    if any(not 0 <= int(token) < vocab_size for token in bias):
+        raise ValueError(f"logit_bias has an id outside of 0 to {vocab_size - 1}")
+    if not np.isfinite(np.array(list(bias.values()), dtype=np.float64).astype(np.float32)).all():
+        raise ValueError("logit_bias is infinite or no number in float32")
+
+
+def _without_ids(params: SamplingParams) -> SamplingParams:
+    """The same parameters for a row of `_WIDTH` tokens."""
+    narrow = copy.copy(params)
+    narrow.logit_bias = narrow.stop_token_ids = None
+    return narrow
 
 
 assert all(name in _types(TokenizedGenerateReqInput) for name in _FIELDS)

@@ -65,7 +65,7 @@ class TestClassification:
 
     def test_every_field_of_a_request_is_in_one_table(self, request_class):
         fields = {field.name for field in dataclasses.fields(request_class)}
-        assert fields == set(GenerateFields.model_fields) | set(HARMLESS.split()) | REASONS.keys()
+        assert fields == set(GenerateFields.model_fields) | HARMLESS | REASONS.keys()
         assert REASONS.keys().isdisjoint(GenerateFields.model_fields)
         assert generate_fields.SET_BY_SGLANG <= fields
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -91,7 +92,7 @@ REFUSED: tuple[Refusal, ...] = (
     ),
 )
 
-HARMLESS = "no_logs modalities return_prompt_token_ids return_text_in_logprobs"
+HARMLESS = frozenset("no_logs modalities return_prompt_token_ids return_text_in_logprobs".split())
 
 # Set by SGLang's own code on the object, between a body and `TokenizerManager.generate_request`: on the object they are
 # SGLang's, in a body of /generate they are a client's.
@@ -234,10 +235,11 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     Raises:
         RequestError: names the field, what came and what is wanted.
     """
-    values = {field.name: getattr(obj, field.name) for field in dataclasses.fields(obj)}
-    for field in dataclasses.fields(obj):
-        if field.name not in SET_BY_SGLANG and is_set(values[field.name], default_of(field)):
-            _refuse(field.name, guided)
+    defaults = _defaults_of(type(obj))
+    values = {field: getattr(obj, field) for field in defaults}
+    for field, default in defaults.items():
+        if field not in SET_BY_SGLANG and is_set(values[field], default):
+            _refuse(field, guided)
     if not _is_given(values["text"]) and not _is_given(values["input_ids"]):
         raise RequestError("the request has no prompt: send text or input_ids.")
     if values["text"] is not None and values["input_ids"] is not None:
@@ -271,6 +273,11 @@ def is_set(value: Any, default: Any) -> bool:
     return type(value) is not type(default) or value != default
 
 
+@cache
+def _defaults_of(kind: type) -> Mapping[str, Any]:
+    return {field.name: default_of(field) for field in dataclasses.fields(kind)}
+
+
 def default_of(field: dataclasses.Field) -> Any:
     """A dataclass field's default; None where there is none."""
     if field.default_factory is not dataclasses.MISSING:
@@ -279,7 +286,7 @@ def default_of(field: dataclasses.Field) -> Any:
 
 
 def _refuse(field: str, guided: bool) -> None:
-    if field in GenerateFields.model_fields or field in HARMLESS.split():
+    if field in GenerateFields.model_fields or field in HARMLESS:
         return
     refusal = _REASONS.get(field)
     if refusal is None:
