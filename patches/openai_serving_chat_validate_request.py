@@ -13,8 +13,8 @@ from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.last_turn import check_last_turn, text_of
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours
-from sgl_proxythinker.template_wishes import check_template_wishes, renders_tools
-from sgl_proxythinker.tools import as_object, check_tools
+from sgl_proxythinker.template_wishes import check_template_wishes, renders_calls, renders_tools
+from sgl_proxythinker.tools import as_object, check_calls, check_tools
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._validate_request",
@@ -49,7 +49,8 @@ def _check(chat, request):
     tokenizer = chat.tokenizer_manager.tokenizer
     # SGLang's own templates, which --chat-template names, read neither tools nor arguments.
     template = "" if chat.template_manager.chat_template_name is not None else _template_of(tokenizer)
-    check_tools(body, _renders_tools(tokenizer, template), chat.tool_call_parser)
+    check_tools(body, _renders(renders_tools, tokenizer, template), chat.tool_call_parser)
+    check_calls(body["messages"], _renders(renders_calls, tokenizer, template))
     check_template_wishes(body, template)
     check_last_turn(body)
     for tool in request.tools or []:
@@ -65,8 +66,8 @@ def _template_of(tokenizer):
 
 
 @lru_cache(maxsize=8)
-def _renders_tools(tokenizer, template):
+def _renders(what, tokenizer, template):
     def render(messages, tools):
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, tools=tools)
 
-    return bool(template) and renders_tools(render)
+    return bool(template) and what(render)

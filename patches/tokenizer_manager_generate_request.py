@@ -2,18 +2,21 @@
 
 Stock: the one door of all routes and of the offline engine: normalises the request, tokenizes it, sends it to the
        schedulers, yields its outputs. What it does not check, a scheduler dies of.
-Ours:  the same, after types and ranges are checked, its id is made unique, and its strength is known; outputs carry the
-       id that the client chose, the same one in all parts of an answer in OpenAI's form.
+Ours:  the same, after types and ranges are checked, its id is made unique, its strength is known, and its grammar was
+       tried in a process of its own; outputs carry the id that the client chose, the same one in all parts of an
+       answer in OpenAI's form; the end of a stream in Ollama's form keeps its text.
 Why a hook: upstream has no registry of checks, and a refusal has to come before anything is done for the request.
 """
 
 from contextlib import aclosing
 
+from sgl_proxythinker.answers import ollama
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
 from sgl_proxythinker.requests.admission import admit_request
 from sgl_proxythinker.requests.bounds import bounds_of
 from sgl_proxythinker.requests.call import current
+from sgl_proxythinker.requests.grammar_trial import trial_of, try_grammars
 from sgl_proxythinker.requests.request_ids import tell_ids
 
 UPSTREAM = Upstream(
@@ -40,13 +43,19 @@ async def around(original, manager, obj, request=None):
     is_starting = manager.server_status.name == "Starting"
     try:
         admit_request(obj, bounds_of(manager), proxy_config(server_args), call, live, is_starting)
+        await try_grammars(obj.sampling_params, trial_of(manager))
     except BaseException:
         # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
         obj.rid, obj.is_single = [], False
         raise
     async with aclosing(original(manager, obj, request)) as outputs:
         async for output in outputs:
-            yield tell_ids(output, getattr(obj, "parallel_sample_num", 1) > 1, call)
+            output = tell_ids(output, getattr(obj, "parallel_sample_num", 1) > 1, call)
+            if obj.stream and call is not None and call.path == ollama.ROUTE:
+                for part in ollama.told_to_ollama(output):
+                    yield part
+            else:
+                yield output
 
 
 def _is_health_check(obj):

@@ -66,11 +66,12 @@ def declared(body: Body) -> type[BaseModel]:
     return pkgutil.resolve_name(body.declared_by)
 
 
-def check_body(sent: Mapping[str, Any], body: Body, defaults: Mapping[str, Any], is_guided: bool) -> None:
+def check_body(sent: dict[str, Any], body: Body, defaults: Mapping[str, Any], is_guided: bool) -> None:
     """Refuse a body in which a field is set that would be lost, or that nobody has classified.
 
     Args:
-        sent: the JSON object that a client sent.
+        sent: the JSON object that a client sent. Fields that are refused when set, and are not, leave it: SGLang reads
+            an empty list as something other than nothing.
         body: the tables of its route.
         defaults: every field that SGLang declares for this body, with its default.
         is_guided: whether three models answer.
@@ -78,11 +79,14 @@ def check_body(sent: Mapping[str, Any], body: Body, defaults: Mapping[str, Any],
     Raises:
         RequestError: HTTP 400; the message names the first such field and what to do.
     """
-    for field, value in sent.items():
-        if field not in defaults or not _is_set(value, defaults[field]):
+    for field, value in list(sent.items()):
+        if field not in defaults:
             continue
         refusal = body.refusal(field)
-        if refusal is None:
+        if not _is_set(value, defaults[field]):
+            if refusal is not None:
+                del sent[field]
+        elif refusal is None:
             if not body.is_classified(field):
                 raise RequestError(f"{field} can't be used here: it is not classified, so nobody knows what it does.")
         elif not any(_same(value, allowed) for allowed in refusal.allowed) and (is_guided or not refusal.guided_only):

@@ -29,6 +29,9 @@ class Limits(BaseModel):
     max_messages: int = Field(2048, ge=1, description="messages of a conversation, and parts of a message")
     max_schema_bytes: int = Field(262_144, ge=1, description="length of a JSON schema, regex, grammar or list of tools")
     max_schema_depth: int = Field(64, ge=1, description="levels of a JSON schema")
+    max_grammar_s: float = Field(
+        5.0, gt=0, le=3600, description="seconds of processor time to compile a schema, regex or grammar"
+    )
     max_prompt_chars: int | None = Field(
         None, ge=1, description="characters of a prompt; 32 times the context length in tokens when not given"
     )

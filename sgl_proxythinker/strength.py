@@ -95,7 +95,7 @@ def _number(custom_params: Mapping[str, Any], key: str, default: float) -> float
     # An int may be too large for float(); comparing is exact.
     if isinstance(value, float) and not math.isfinite(value) or not -MAX_ALPHA <= value <= MAX_ALPHA:
         raise RequestError(f"{key} is {_shown(value)}: send a finite number in [-{MAX_ALPHA:g}, {MAX_ALPHA:g}].")
-    return float(value)
+    return float(value) + 0.0  # -0 is 0
 
 
 def _shown(value: Any) -> str:

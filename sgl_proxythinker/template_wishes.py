@@ -1,4 +1,4 @@
-"""What a chat template can obey: tools, `chat_template_kwargs`, `reasoning_effort`; the rest is a 400."""
+"""What a chat template can obey: tools, calls, `chat_template_kwargs`, `reasoning_effort`; the rest is a 400."""
 
 from __future__ import annotations
 
@@ -44,6 +44,21 @@ def renders_tools(render: Render) -> bool:
     try:
         return render(messages, [_TOOL]) != render(messages, None)
     except Exception:  # templates raise what they like; one that can't render them has no place for them
+        return False
+
+
+def renders_calls(render: Render) -> bool:
+    """Whether a chat template writes the calls of an assistant's earlier turn into the prompt.
+
+    Args:
+        render: as for `renders_tools`.
+    """
+    function = {"name": _TOOL["function"]["name"], "arguments": {}}
+    call = {"id": "call_1", "type": "function", "function": function}
+    messages = [{"role": "user", "content": "Alpha"}, {"role": "assistant", "content": "Bravo", "tool_calls": [call]}]
+    try:
+        return function["name"] in render(messages, None)
+    except Exception:  # as above
         return False
 
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 
 CHOICES = ("none", "auto", "required")
+
+
+def check_calls(messages: Sequence[Mapping[str, Any]], template_renders_calls: bool) -> None:
+    """Refuse calls in earlier turns that the model would not see.
+
+    Args:
+        messages: of a chat, as OpenAI has it.
+        template_renders_calls: whether the chat template writes them into the prompt.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    for number, message in enumerate(messages):
+        if message.get("tool_calls") and not template_renders_calls:
+            raise RequestError(
+                f"messages[{number}].tool_calls can't be used here: the model's chat template has no place for calls, "
+                "so it would never see them; start the server with a --chat-template that has one, or write them into "
+                "the message's text."
+            )
 
 
 def check_tools(body: Mapping[str, Any], template_renders_tools: bool, parser: str | None) -> None:

@@ -70,6 +70,8 @@ BODIES = {
     "batch_mismatch": {"text": ["a", "b"], "sampling_params": [GREEDY]},
     "top_level": {"text": "Hi", "custom_params": {"proxy_alpha": 3}},
     "params_list": {"text": "Hi", "sampling_params": []},
+    "logprob_text": {"text": "Hi", "return_logprob": "yes"},
+    "stream_text": {"text": "Hi", "stream": "true"},
 }
 CHATS = {
     "bias_overflow": {"logit_bias": {"5": 1e39}},
@@ -86,6 +88,13 @@ CHATS = {
     "template": {"chat_template_kwargs": {"proxy_alpha": 3}},
     "sampling_params": {"sampling_params": {"custom_params": {"proxy_alpha": 3}}},
     "provider": {"provider_options": {"openai": {"proxyAlpha": 3}}},
+    "config": {"config": {"proxy_alpha": 3}},
+    "query": {"extra_query": {"proxy_alpha": 3}},
+    "text_of_json": {"extra_body": '{"proxy_alpha": 3}'},
+    "stream_text": {"stream": "true"},
+    "temperature_text": {"temperature": "0"},
+    "bias_text": {"logit_bias": {"5": "1"}},
+    "usage_text": {"stream": True, "stream_options": {"include_usage": "yes"}},
     "camel": {"customParams": {"proxy_alpha": 3}},
     "camel_other": {"customParams": {"x": 3}},
     "misspelt": {"custom_params": {"alpha": 3}},
@@ -111,6 +120,8 @@ for _ in range(300):
 SYSTEM = [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}]
 LONELY = [{"role": "assistant", "content": "x"}]
 TRACE = {"custom_params": {"proxy_trace": True}}
+THOUGHT = [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
+REFERENCE = [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "tool_reference", "tool_name": "f"}]}]
 ODD = [
     ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": HI, "system": SYSTEM}),
     ("/v1/completions", {"model": "m", "prompt": "Hi", "max_tokens": 2, **TRACE}),
@@ -138,7 +149,14 @@ ODD = [
     ("/api/generate", {"model": "m", "prompt": "Hi", "options": {"num_predict": -3}}),
     ("/api/generate", {"model": "m", "prompt": "Hi", "options": {"seed": 3}}),
     ("/api/show", {}),
+    ("/v1/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": []}]}),
+    ("/v1/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": THOUGHT}]}),
+    ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": REFERENCE}]}),
+    ("/v1/completions", {"prompt": [True], "max_tokens": 2}),
+    ("/generate", {"text": "Hi", "sampling_params": {"structural_tag": "[1]"}}),
 ]
+PATTERNS = {"allOf": [{"type": "string", "pattern": f".*a.{{{many}}}b.*"} for many in range(20)]}
+SLOW = {"multiples": {"type": "integer", "multipleOf": 999_983}, "patterns": PATTERNS}
 
 
 def assert_one_sentence(response, status=400):
@@ -153,59 +171,83 @@ def assert_one_sentence(response, status=400):
     return sentence
 
 
-@pytest.mark.xdist_group("guided")
-class TestRefused:
+class Refused:
+    """Every row, on one server."""
+
     @pytest.fixture(autouse=True, scope="class")
-    def beside(self, guided):
-        """Two streams while all of these are sent, and the server answers afterwards as it did before."""
+    def beside(self, server, neighbours):
+        """Streams while all of these are sent, whose tokens are compared with those that they have alone."""
         with ExitStack() as stack:
-            for alpha in (0.5, 0.0):
-                stack.enter_context(neighbour(guided, alpha, tokens=200))
+            for alpha in neighbours:
+                stack.enter_context(neighbour(server, alpha, tokens=200))
             yield
 
     @pytest.mark.parametrize("alpha", [0.5, 0])
     @pytest.mark.parametrize("name", GENERATE)
-    def test_sampling_params(self, guided, name, alpha):
+    def test_sampling_params(self, server, name, alpha):
         params = {**GREEDY, "custom_params": {"proxy_alpha": alpha}, **GENERATE[name]}
-        response = guided.post("/generate", {"text": "Hi", "sampling_params": params})
-        assert_one_sentence(response)
+        assert_one_sentence(server.post("/generate", {"text": "Hi", "sampling_params": params}))
 
+    @pytest.mark.parametrize("alpha", [0.5, 0])
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("name", BODIES)
-    def test_generate(self, guided, name, stream):
-        body = {"sampling_params": GREEDY, "stream": stream, **BODIES[name]}
-        assert_one_sentence(guided.post("/generate", body))
+    def test_generate(self, server, name, stream, alpha):
+        params = {**GREEDY, "custom_params": {"proxy_alpha": alpha}}
+        body = {"sampling_params": params, "stream": stream, **BODIES[name]}
+        assert_one_sentence(server.post("/generate", body))
 
+    @pytest.mark.parametrize("alpha", [0.5, 0])
     @pytest.mark.parametrize("name", CHATS)
-    def test_chat(self, guided, name):
-        body = {"model": "m", "messages": HI, "max_tokens": 4, **CHATS[name]}
-        assert_one_sentence(guided.post("/v1/chat/completions", body))
+    def test_chat(self, server, name, alpha):
+        strength = {"custom_params": {"proxy_alpha": alpha}}
+        body = {"model": "m", "messages": HI, "max_tokens": 4, **strength, **CHATS[name]}
+        assert_one_sentence(server.post("/v1/chat/completions", body))
 
     @pytest.mark.parametrize(
         "route", ["/v1/chat/completions", "/generate", "/v1/completions", "/v1/messages", "/api/generate"]
     )
     @pytest.mark.parametrize("text", ["[]", '"x"', "5", "null", "true", "{", ""])
-    def test_a_body_that_is_no_object(self, guided, route, text):
+    def test_a_body_that_is_no_object(self, server, route, text):
         headers = {"Content-Type": "application/json"}
-        response = requests.post(guided.url + route, data=text, headers=headers, timeout=60)
+        response = requests.post(server.url + route, data=text, headers=headers, timeout=60)
         assert_one_sentence(response)
 
-    @pytest.mark.parametrize("tokens", [[-1], [360], [2**70], ["x"], [1.5]])
-    def test_ids_that_the_tokenizer_does_not_know(self, guided, tokens):
-        assert_one_sentence(guided.post("/detokenize", {"tokens": tokens}))
+    @pytest.mark.parametrize("tokens", [[-1], [360], [2**70], ["x"], [1.5], [True]])
+    def test_ids_that_the_tokenizer_does_not_know(self, server, tokens):
+        assert_one_sentence(server.post("/detokenize", {"tokens": tokens}))
 
     @pytest.mark.parametrize(("route", "body"), ODD, ids=lambda value: str(value)[:60])
-    def test_what_a_fuzzer_found(self, guided, route, body):
+    def test_what_a_fuzzer_found(self, server, route, body):
         """Each was a 500 of SGLang's."""
-        assert_one_sentence(guided.post(route, body))
+        assert_one_sentence(server.post(route, body))
+
+    @pytest.mark.parametrize("schema", SLOW, ids=str)
+    def test_a_grammar_that_takes_for_ever_to_compile(self, server, schema):
+        params = {**GREEDY, "json_schema": json.dumps(SLOW[schema])}
+        sentence = assert_one_sentence(server.post("/generate", {"text": "Hi", "sampling_params": params}))
+        assert sentence.startswith("json_schema can't be used: it takes more than 5 s to compile")
+
+
+@pytest.mark.xdist_group("guided")
+class TestGuidedServer(Refused):
+    @pytest.fixture(scope="class")
+    def server(self, guided):
+        return guided
+
+    @pytest.fixture(scope="class")
+    def neighbours(self):
+        return (0.5, 0.0)
 
 
 @pytest.mark.xdist_group("plain")
-@pytest.mark.parametrize("name", GENERATE)
-def test_a_plain_server_refuses_them_too(plain, name):
-    if name == "wish_of_nobody":
-        GENERATE[name]["custom_params"]["alpha"] = 3
-    assert_one_sentence(plain.post("/generate", {"text": "Hi", "sampling_params": {**GREEDY, **GENERATE[name]}}))
+class TestPlainServer(Refused):
+    @pytest.fixture(scope="class")
+    def server(self, plain):
+        return plain
+
+    @pytest.fixture(scope="class")
+    def neighbours(self):
+        return (None, None)
 
 
 @pytest.mark.xdist_group("guided")
@@ -219,6 +261,10 @@ class TestMeaning:
         body = {"text": "Hi", "background": False, "received_time": None, "bootstrap_host": None, "mm_hashes": [],
                 "log_metrics": True, "lora_path": None, "not_of_sglang": 5, "sampling_params": GREEDY}  # fmt: skip
         assert guided.post("/generate", body).ok
+        for field in ("audio_data", "decode_tp_size", "bootstrap_port", "input_embeds", "lora_path"):
+            assert guided.post("/generate", {"text": ["Hi"], "sampling_params": GREEDY, field: []}).ok, field
+        nothing = {"bootstrap_port": [], "bootstrap_host": [], "bootstrap_room": []}
+        assert guided.post("/v1/completions", {"model": "m", "prompt": ["Hi"], "max_tokens": 2, **nothing}).ok
         chat = {"model": "m", "messages": HI, "max_tokens": 2, "user": "me", "store": True, "service_tier": "auto"}
         assert guided.post("/v1/chat/completions", chat).ok
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +23,8 @@ from sgl_proxythinker.plugin import proxy_config, request_limits
 from sgl_proxythinker.requests.body import Server
 from sgl_proxythinker.requests.bounds import bounds_of
 from sgl_proxythinker.requests.generate_fields import default_of
+from sgl_proxythinker.requests.grammar_trial import trial_of
+from sgl_proxythinker.requests.json_types import Scalars, scalars_of
 from sgl_proxythinker.requests.sentences import sentence_of, tidy
 from sgl_proxythinker.routes import matching_route, refusal
 
@@ -38,6 +40,8 @@ def guard_application(server: ModuleType, manager: Any) -> None:
         manager: SGLang's `TokenizerManager` of this server.
     """
     server_args = manager.server_args
+    if (trial := trial_of(manager)) is not None:
+        trial.start()
     config = proxy_config(server_args)
     app = server.app
     _add_proxy_to_model_info(server, config)
@@ -55,6 +59,7 @@ def guard_application(server: ModuleType, manager: Any) -> None:
         served_name=server_args.served_model_name,
         labels=frozenset(server_args.tokenizer_metrics_allowed_custom_labels or ()),
         defaults=_defaults(server),
+        scalars=_scalars(server),
     )
 
 
@@ -66,6 +71,18 @@ def _defaults(server: ModuleType) -> dict[str, dict[str, Any]]:
             name: field.get_default(call_default_factory=True) for name, field in declared(body).model_fields.items()
         }
         for route, body in BODIES.items()
+    }
+
+
+def _scalars(server: ModuleType) -> dict[str, dict[str, Scalars]]:
+    """The types of each field that holds scalars, by route."""
+    annotations = {"/generate": get_type_hints(server.GenerateReqInput)} | {
+        route: {name: field.annotation for name, field in declared(body).model_fields.items()}
+        for route, body in BODIES.items()
+    }
+    return {
+        route: {name: scalars for name, kind in fields.items() if (scalars := scalars_of(kind))}
+        for route, fields in annotations.items()
     }
 
 

@@ -92,7 +92,7 @@ class _Answer:
         elif self._is_error:
             self._body += message.get("body", b"")
             if not message.get("more_body"):
-                await self._replace(self._start["status"], rewritten(self._body, self._start["status"], self._path))
+                await self._replace(*self._error())
         else:
             await self._first_of_stream(message)
 
@@ -112,6 +112,13 @@ class _Answer:
             status, sentence = 500, fault(self._path, repr(error)[:1000])
         self.has_begun = True
         await JSONResponse(error_body(sentence, status, self._path), status_code=status)(scope, receive, self._send)
+
+    def _error(self) -> tuple[int, bytes]:
+        """The status and the body of an answer that is an error."""
+        status = self._start["status"]
+        if status >= 500 and self._call.refusal:
+            return 400, json.dumps(error_body(self._call.refusal, 400, self._path)).encode()
+        return status, rewritten(self._body, status, self._path)
 
     async def _first_of_stream(self, message: Message) -> None:
         self._body += message.get("body", b"")

@@ -15,6 +15,7 @@ from sgl_proxythinker.requests.admission import refuse_lost_trace
 from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.generate_fields import MAX_LABEL_CHARS, check_body_fields, is_set
+from sgl_proxythinker.requests.json_types import Scalars, check_types
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
@@ -58,6 +59,10 @@ _OBJECTS = frozenset(
     "/separate_reasoning /abort_request".split()
 )
 _MAPPINGS = ("response_format", "chat_template_kwargs", "stream_options", "logit_bias", "options")
+_STREAM_OPTIONS = dict.fromkeys(
+    ("stream_options.include_usage", "stream_options.continuous_usage_stats"), frozenset([bool])
+)
+_NUMBER = frozenset([float])
 _FORMS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMAS = ("response_format", "tools", "tool_choice", "chat_template_kwargs", "json_schema", "format")
 
@@ -71,6 +76,7 @@ class Server:
     served_name: str
     labels: frozenset[str]  # of metrics, that the server's flags let clients set
     defaults: Mapping[str, Mapping[str, Any]]  # of each field that SGLang declares, by route
+    scalars: Mapping[str, Mapping[str, Scalars]]  # types of the fields that hold scalars, by route
 
 
 def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
@@ -97,6 +103,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
                 f"{field} has more than {server.bounds.limits.max_schema_depth} levels, which this server takes "
                 "(--proxy-max-schema-depth)."
             )
+    check_types(body, server.scalars.get(route, {}))
     if route in BODIES:
         check_body(body, BODIES[route], server.defaults[route], server.config is not None)
     if "messages" in body:
@@ -104,6 +111,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in ("/v1/messages", "/v1/messages/count_tokens"):
         check_tool_forms(messages_body_as_chat(body))
         _check_system(body.get("system"))
+        _check_contents(body.get("messages"))
     if body.get("continue_final_message"):
         check_last_turn(body)
     if route not in GENERATING:
@@ -136,6 +144,11 @@ def _check_shapes(body: Mapping[str, Any]) -> None:
     for field in _MAPPINGS:
         if not isinstance(body.get(field), (dict, type(None))):
             raise RequestError(f"{field} is {shown(body[field])}: send an object.")
+    check_types(
+        {f"stream_options.{name}": value for name, value in (body.get("stream_options") or {}).items()}, _STREAM_OPTIONS
+    )
+    bias = {f"logit_bias.{token}": value for token, value in (body.get("logit_bias") or {}).items()}
+    check_types(bias, dict.fromkeys(bias, _NUMBER))
     form = body.get("response_format") or {}
     if form and form.get("type") not in _FORMS:
         raise RequestError(f"response_format.type is {shown(form.get('type'))}: known are {', '.join(_FORMS)}.")
@@ -188,7 +201,7 @@ def _check_images(images: Any, where: str) -> None:
     check_image_entry(images, where)
 
 
-def _check_native(fields: Mapping[str, Any], server: Server) -> None:
+def _check_native(fields: dict[str, Any], server: Server) -> None:
     _check_images(fields.get("image_data"), "image_data")
     check_body_fields(fields, server.defaults["/generate"], server.labels, server.config is not None)
 
@@ -205,6 +218,13 @@ def _check_system(system: Any) -> None:
         kind = part.get("type") if isinstance(part, dict) else part
         if kind != "text":
             raise RequestError(f"system[{number}].type is {shown(kind)}: send text; images go into a user's message.")
+
+
+def _check_contents(messages: Any) -> None:
+    """A message of Anthropic's form without parts is one that SGLang drops."""
+    for number, message in enumerate(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict) and message.get("content") == []:
+            raise RequestError(f"messages[{number}].content is an empty list: send a text, or at least one part.")
 
 
 def _check_options_of_nothing(body: Mapping[str, Any]) -> None:
@@ -234,4 +254,5 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
         raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
     if twice := sorted(parameters.keys() & {"text", "input_ids", "input_embeds", "image_data"}):
         raise RequestError(f"parameters has {twice[0]}: prompts and images stand in instances.")
+    check_types(parameters, server.scalars["/generate"])
     _check_native(parameters, server)

@@ -21,6 +21,7 @@ class HttpCall:
     names: Mapping[str, str] = field(default_factory=dict)  # what its body calls fields of SGLang's
     guidance: list[Strength] = field(default_factory=list)  # of each prompt, in the order of the body
     is_read: bool = False  # SGLang has made a request of the body
+    refusal: str | None = None  # why its messages can't be rendered, where SGLang's handler makes a 500 of that
     answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry
 
 

@@ -198,13 +198,12 @@ _PER_PROMPT = "sampling_params return_logprob logprob_start_len top_logprobs_num
 _REASONS = {field: refusal for refusal in REFUSED for field in refusal.fields.split()}
 
 
-def check_body_fields(
-    body: Mapping[str, Any], defaults: Mapping[str, Any], labels: frozenset[str], guided: bool
-) -> None:
+def check_body_fields(body: dict[str, Any], defaults: Mapping[str, Any], labels: frozenset[str], guided: bool) -> None:
     """Refuse fields of a /generate body that are not for clients.
 
     Args:
-        body: as it came; names that SGLang doesn't declare are ignored.
+        body: as it came; names that SGLang doesn't declare are ignored. Fields that are refused when set, and are not,
+            leave it: SGLang reads an empty list as something other than nothing.
         defaults: of every field that SGLang declares.
         labels: names of metric labels that the server's flags allow.
         guided: the server has proxies.
@@ -215,6 +214,8 @@ def check_body_fields(
     for field in body.keys() & defaults.keys():
         if is_set(body[field], defaults[field]):
             _refuse(field, guided)
+        elif field in _REASONS:
+            del body[field]
     given = body.get("custom_labels")
     if isinstance(given, Mapping) and (unknown := [label for label in given if label not in labels]):
         raise RequestError(
@@ -227,7 +228,8 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     """Refuse a request that SGLang's processes could not read, or would read as something else.
 
     Args:
-        obj: SGLang's `GenerateReqInput` before it is normalised, of any route or of the offline engine.
+        obj: SGLang's `GenerateReqInput` before it is normalised, of any route or of the offline engine. What is refused
+            when set, and is empty, becomes its default.
         bounds: the server's.
         guided: the server has proxies.
         name: what the client calls a field of SGLang's.
@@ -238,8 +240,12 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     defaults = _defaults_of(type(obj))
     values = {field: getattr(obj, field) for field in defaults}
     for field, default in defaults.items():
-        if field not in SET_BY_SGLANG and is_set(values[field], default):
+        if field in SET_BY_SGLANG:
+            continue
+        if is_set(values[field], default):
             _refuse(field, guided)
+        elif field in _REASONS:
+            setattr(obj, field, default)
     if not _is_given(values["text"]) and not _is_given(values["input_ids"]):
         raise RequestError("the request has no prompt: send text or input_ids.")
     if values["text"] is not None and values["input_ids"] is not None:

@@ -12,7 +12,7 @@ from sgl_proxythinker.requests.sentences import shown
 
 # Of OpenAI's chat and of Anthropic's messages, as SGLang declares them.
 _PARTS = frozenset(
-    "text image_url video_url audio_url thinking reasoning redacted_thinking tool_reference image tool_use tool_result "
+    "text image_url video_url audio_url thinking reasoning redacted_thinking image tool_use tool_result "
     "server_tool_use web_search_tool_result search_result document".split()
 )
 _NAMES_OF_OTHERS = {
@@ -20,6 +20,7 @@ _NAMES_OF_OTHERS = {
     "input_text": '{"type": "text", "text": ...}',
     "input_audio": "text and images; the models read no audio",
     "file": "the images of its pages",
+    "tool_reference": "the whole tool in `tools`: chat templates of Qwen2.5-VL have no place for references",
 }
 
 
@@ -67,19 +68,29 @@ _DEEPEST = 16  # levels of a part: results of tools hold parts too
 
 def _check_part(part: Any, where: str) -> int:
     """The characters of one part's text."""
+    kind = _check_kind(part, where)
+    if kind == "text" and not isinstance(part.get("text"), str):
+        raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
+    if depth(part) > _DEEPEST:
+        raise RequestError(f"{where} is nested too deep: parts have at most {_DEEPEST} levels.")
+    if kind == "tool_result":
+        inner = part.get("content")
+        for at, item in enumerate(inner if isinstance(inner, list) else []):
+            _check_kind(item, f"{where}.content[{at}]")
+    if kind != "text":
+        check_picture_part(part, where)
+    return len(part["text"]) if kind == "text" else 0
+
+
+def _check_kind(part: Any, where: str) -> str:
+    """The type of a part, which is known."""
     if not isinstance(part, dict):
         raise RequestError(f'{where} is {shown(part)}: send an object such as {{"type": "text", "text": "Hi"}}.')
     kind = part.get("type")
     if not isinstance(kind, str) or kind not in _PARTS:
         instead = _NAMES_OF_OTHERS.get(kind) if isinstance(kind, str) else None
         raise RequestError(f"{where}.type is {shown(kind)}: send {instead or 'text or image_url'}.")
-    if kind == "text" and not isinstance(part.get("text"), str):
-        raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
-    if depth(part) > _DEEPEST:
-        raise RequestError(f"{where} is nested too deep: parts have at most {_DEEPEST} levels.")
-    if kind != "text":
-        check_picture_part(part, where)
-    return len(part["text"]) if kind == "text" else 0
+    return kind
 
 
 def _check_count(where: str, items: list[Any], bounds: Bounds) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,9 @@ CONTAINERS = (
     "customParams", "customparams", "custom-params", "provider_options", "providerOptions", "provider", "options",
     "parameters", "params", "kwargs", "model_kwargs", "modelKwargs", "generation_config", "generationConfig",
     "vllm_xargs", "nvext", "optional_params", "allowed_openai_params", "litellm_params", "additional_kwargs",
-    "default_params", "stream_options", "reasoning", "instances", "response_metadata", "guidance", "proxy",
+    "default_params", "stream_options", "reasoning", "instances", "response_metadata", "guidance", "proxy", "config",
+    "inference_params", "inferenceParams", "inference_config", "sglang", "sglang_params", "extra_query",
+    "extra_headers", "default_query", "default_headers", "extra_options", "engine_params", "settings",
 )  # fmt: skip
 
 _CAMEL = frozenset(key.replace("_", "") for key in KNOWN_KEYS)
@@ -39,7 +42,7 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
         if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_wishes(body[key]))):
             _refuse(key, right_place)
     for container in CONTAINERS:
-        inner = body.get(container)
+        inner = _parsed(body.get(container))
         if container == "sampling_params" and in_sampling_params:
             # Names that are not known there are refused by `sampling_fields`, these too.
             continue
@@ -49,6 +52,16 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
             _refuse(f"{container}.{path}", right_place)
         if "custom" in container.lower() and inner:
             _refuse(container, right_place)
+
+
+def _parsed(value: Any) -> Any:
+    """A container that came as the text of a JSON object, as form fields and some libraries send it."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _wishes(value: Any, path: str = "", level: int = 0) -> Iterator[str]:

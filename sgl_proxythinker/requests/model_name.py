@@ -28,11 +28,11 @@ def read_model_name(model: Any, served_name: str) -> float | None:
         alpha = None
     if name != served_name or alpha is None or not number.isascii() or number != number.strip() or "_" in number:
         raise RequestError(
-            f"model is {shown(model)}: with an @ it has to be {shown(served_name)}, @ and a strength, such as "
-            f"{shown(served_name + '@0.8')}; {shown(served_name + '@0')} is the base alone."
+            f"model is {shown(model)}: with an @ it has to be NAME@STRENGTH, where NAME is {shown(served_name)}: "
+            "NAME@0.8 is a strength of 0.8, NAME@0 is the base alone."
         )
     if not -MAX_ALPHA <= alpha <= MAX_ALPHA:  # NaN is in no range
         raise RequestError(
             f"model is {shown(model)}: a strength is a finite number in [-{MAX_ALPHA:g}, {MAX_ALPHA:g}]."
         )
-    return alpha
+    return alpha + 0.0  # -0 is 0

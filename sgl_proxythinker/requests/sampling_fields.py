@@ -70,17 +70,58 @@ def _bias_keys(value: Any) -> Any:
 
 
 def _schema(text: str, info: ValidationInfo) -> str:
+    if not isinstance(_parsed(text, info.context.limits), (dict, bool)):
+        raise ValueError("a JSON schema is an object")
+    return text
+
+
+class _Structure(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    begin: Annotated[str, Field(min_length=1)]
+    schema_: dict[str, Any] | bool = Field(alias="schema")
+    end: str
+
+
+class _Structures(BaseModel):
+    """A structural tag as SGLang has it; xgrammar's own form is an object with `format`."""
+
+    model_config = ConfigDict(strict=True)
+
+    structures: Annotated[list[_Structure], Field(min_length=1)]
+    triggers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+def _structural_tag(text: str, info: ValidationInfo) -> str:
+    tag = _parsed(text, info.context.limits)
+    if isinstance(tag, dict) and isinstance(tag.get("format"), dict):
+        return text
+    if not isinstance(tag, dict) or not tag.keys() & {"structures", "triggers"}:
+        raise ValueError(
+            'send {"structures": [{"begin": "..", "schema": {..}, "end": ".."}], "triggers": [".."]}, or xgrammar\'s '
+            '{"format": {..}}'
+        )
     try:
-        schema = json.loads(text)
+        tags = _Structures.model_validate(tag)
+    except ValidationError as error:
+        raise ValueError(sentence_of(error.errors()).rstrip(".")) from None
+    for number, structure in enumerate(tags.structures):
+        if not structure.begin.startswith(tuple(tags.triggers)):
+            raise ValueError(f"structures[{number}].begin begins with none of the triggers, so it would never be used")
+    return text
+
+
+def _parsed(text: str, limits: Limits) -> Any:
+    """The JSON value that a text is, no deeper than schemas may be."""
+    try:
+        value = json.loads(text)
     except RecursionError:
-        raise ValueError(_too_deep(info.context.limits)) from None
+        raise ValueError(_too_deep(limits)) from None
     except ValueError as error:
         raise ValueError(f"it is no JSON: {tidy(str(error))[:200]}") from None
-    if not isinstance(schema, (dict, bool)):
-        raise ValueError("a JSON schema is an object")
-    if depth(schema) > info.context.limits.max_schema_depth:
-        raise ValueError(_too_deep(info.context.limits))
-    return text
+    if depth(value) > limits.max_schema_depth:
+        raise ValueError(_too_deep(limits))
+    return value
 
 
 def _too_deep(limits: Limits) -> str:
@@ -147,7 +188,7 @@ class SamplingFields(BaseModel):
     json_schema: Annotated[Grammar, AfterValidator(_schema)] | None = None
     regex: Grammar | None = None
     ebnf: Grammar | None = None
-    structural_tag: Grammar | None = None
+    structural_tag: Annotated[Grammar, AfterValidator(_structural_tag)] | None = None
     custom_params: Any = None  # read by `strength`
 
 
