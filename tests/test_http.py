@@ -101,6 +101,15 @@ def test_routes_without_custom_params_are_guided_by_the_servers_alpha(guided, ro
     assert text == expected
 
 
+def test_a_stream_in_ollamas_form_has_all_of_the_text(guided):
+    """SGLang drops the text of the part that ends."""
+    body = {"model": "m", "prompt": "Hi", "options": {"num_predict": 8, "temperature": 0}, "stream": True}
+    lines = [json.loads(line) for line in guided.post("/api/generate", body).text.splitlines()]
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    expected = guided.generate(text="Hi", sampling_params=GREEDY)["text"]
+    assert "".join(line["response"] for line in lines) == expected
+
+
 @pytest.mark.parametrize("value", [True, "0.5", [1], {"a": 1}, 10.5, -11])
 def test_a_bad_alpha_is_a_400_that_says_why(guided, value):
     response = guided.post("/generate", {"text": "x", "sampling_params": {"custom_params": {"proxy_alpha": value}}})

@@ -5,11 +5,13 @@ import json
 
 import openai
 import pytest
+from PIL import Image
 
-from servers import COMMON, command, serving
+from programs.pictures import data_url
+from servers import COMMON, chat_messages, command, serving
 from sgl_proxythinker.last_turn import check_last_turn, text_of
-from sgl_proxythinker.template_wishes import RESERVED, check_template_wishes, renders_tools, words_of
-from sgl_proxythinker.tools import as_object, check_tools, messages_body_as_chat
+from sgl_proxythinker.template_wishes import RESERVED, check_template_wishes, renders_calls, renders_tools, words_of
+from sgl_proxythinker.tools import as_object, check_calls, check_tools, messages_body_as_chat
 
 HI = [{"role": "user", "content": "Hi"}]
 PARAMETERS = {"properties": {"d": {"type": "integer"}}, "required": ["d"]}
@@ -19,6 +21,9 @@ def tool(name="f", **function):
     return {"type": "function", "function": {"name": name, "parameters": PARAMETERS, **function}}
 
 
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = [*HI, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "a", "content": "5"}]
+PNG = {"type": "base64", "media_type": "image/png", "data": data_url(Image.new("RGB", (56, 56))).partition(",")[2]}
 NAMED = {"type": "function", "function": {"name": "f"}}
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_vision_id %}1{% endif %}"
 
@@ -100,6 +105,15 @@ class TestTemplate:
         assert renders_tools(lambda messages, tools: f"{messages}{tools}")
         assert not renders_tools(lambda messages, tools: str(messages))
         assert not renders_tools(lambda messages, tools: [][0])
+
+    def test_a_template_that_writes_calls_is_found_by_rendering(self):
+        assert renders_calls(lambda messages, tools: str(messages))
+        assert not renders_calls(lambda messages, tools: str([message["content"] for message in messages]))
+        assert not renders_calls(lambda messages, tools: [][0])
+        check_calls(CALLED, template_renders_calls=True)
+        check_calls(HI, template_renders_calls=False)
+        with pytest.raises(ValueError, match=r"messages\[1\].tool_calls"):
+            check_calls(CALLED, template_renders_calls=False)
 
     def test_words_of_text_between_statements_are_not_read(self):
         assert {"messages", "add_vision_id", "content"} <= words_of(TEMPLATE + "enable_thinking {# effort #}")
@@ -206,6 +220,7 @@ class TestServed:
             ({"continue_final_message": True}, "last message is from 'user'"),
             ({"reasoning_effort": "high"}, "reasoning_effort"),
             ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs has chat_template"),
+            ({"messages": CALLED}, "messages[1].tool_calls can't be used here"),
             ({"tools": [tool()]}, "no place for them"),
             ({"tools": [tool()], "tool_choice": NAMED}, "no place for them"),
             ({"tools": [tool()], "tool_choice": "required", "stream": True}, "no place for them"),
@@ -232,7 +247,7 @@ class TestServed:
 TOOL_TEMPLATE = """{% for message in messages %}{% if loop.first %}<|im_start|>system
 You are a helpful assistant.{% if tools %} Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}{% endif %}<|im_end|>
 {% endif %}<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else %}{% for content in message.content %}{{ content.text }}{% endfor %}{% endif %}<|im_end|>
+{{ message.content }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""  # noqa: E501
 
@@ -288,6 +303,15 @@ class TestCalls:
     def test_the_model_sees_the_tools(self, with_tools):
         seen, unseen = (ids(with_tools, messages=HI, tools=[tool()], tool_choice=choice) for choice in ("auto", "none"))
         assert len(seen) > len(unseen) == len(ids(with_tools, messages=HI))
+
+    def test_an_image_for_a_template_of_texts_is_a_400(self, with_tools):
+        picture = chat_messages("What?", [Image.new("RGB", (56, 56))])
+        for route in ("/v1/chat/completions", "/v1/messages/count_tokens"):
+            content = picture if "chat" in route else [{"role": "user", "content": [{"type": "image", "source": PNG}]}]
+            response = with_tools.post(route, {"model": "m", "messages": content, "max_tokens": 2})
+            assert response.status_code == 400 and "1 images, and the chat template takes texts only" in response.text
+        parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+        assert ids(with_tools, messages=parts) == ids(with_tools, messages=HI)
 
     def test_one_form_of_an_answer_or_the_other(self, with_tools):
         with pytest.raises(openai.BadRequestError, match="tools and response_format can"):
