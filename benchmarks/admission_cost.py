@@ -6,9 +6,10 @@
 
 Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order
 changing from pair to pair, with prompts and pictures that no server has seen. Both are started anew --starts times, in
-turn first, since two processes of the same code differ. Measured is the time from sending to the first chunk with text,
-and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine. The
-kinds:
+turn first, since two processes of the same code differ. With --cards each has a card of its own, the other one at the
+next start: two schedulers on one card wait for each other. Measured is the time from sending to the first chunk with
+text, and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine.
+The kinds:
 
     text          one short user turn
     image         one PNG of 84 x 84
@@ -64,11 +65,14 @@ def main() -> None:
         for start in range(args.starts):
             with contextlib.ExitStack() as servers:
                 order = sorted(code, reverse=bool(start % 2))
-                sides = {side: servers.enter_context(serving(*code[side], models, args, side)) for side in order}
+                cards = dict(zip(order, args.cards or (None, None), strict=True))
+                sides = {
+                    side: servers.enter_context(serving(*code[side], models, args, side, cards[side])) for side in order
+                }
                 for kind in args.kinds:
                     measure(kind, start, sides, pairs[kind], args)
     results = [{"kind": kind, **pairs[kind].compare()} for kind in args.kinds]
-    names = ("pairs", "starts", "models", "server_flags")
+    names = ("pairs", "starts", "models", "server_flags", "cards")
     setting = {name: getattr(args, name) for name in names} | {"old": args.old_commit, "large_bytes": large_bytes()}
     for result in results:
         line = {"benchmark": "admission_cost", "setting": setting, "conditions": where, **result}
@@ -86,6 +90,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--new-path", help="folder with the new package, where it is not installed")
     parser.add_argument("--old-commit", default="b8e7eef", help="its name in the results (%(default)s)")
     parser.add_argument("--starts", type=int, default=2, help="of both servers (%(default)s)")
+    parser.add_argument(
+        "--cards", type=lambda text: tuple(text.split(",")), metavar="0,1", help="GPUs, one for each server"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--pairs", type=int, default=100, help="of each kind and start (%(default)s)")
     parser.add_argument("--models", default="random", help="family, random, or weightless:BASE:PROXY (%(default)s)")
@@ -107,8 +114,10 @@ class Side(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str) -> Iterator[Side]:
-    """A server of the package that `python` has, or that `path` holds."""
+def serving(
+    python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str, card: str | None = None
+) -> Iterator[Side]:
+    """A server of the package that `python` has, or that `path` holds, on a card of its own where one is named."""
     port = free_port()
     command = [
         python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *args.server_flags.split(),
@@ -116,6 +125,8 @@ def serving(python: str, path: str | None, models: list[str], args: argparse.Nam
     ]  # fmt: skip
     # The folder that this runs in holds the new package: it may not be found first.
     env = os.environ | {"PYTHONSAFEPATH": "1"}
+    if card is not None:
+        env["CUDA_VISIBLE_DEVICES"] = card
     if path:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))
     log = Path(tempfile.mkdtemp(prefix="admission-")) / f"{name}.log"

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 from transformers.image_utils import load_image
@@ -12,6 +13,7 @@ from transformers.image_utils import load_image
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.decode import as_seen, decode, open_picture
 
+PILLOW = int(PIL.__version__.partition(".")[0])
 WIDTH, HEIGHT = 24, 12
 
 
@@ -252,7 +254,7 @@ class TestColours:
             ("RGB", "TGA", 0),
             ("RGB", "JPEG2000", 0),
             ("CMYK", "TIFF", 0),
-            ("YCbCr", "TIFF", 2),
+            pytest.param("YCbCr", "TIFF", 2, marks=pytest.mark.skipif(PILLOW < 13, reason="a 400 before Pillow 13")),
         ],
     )
     def test_a_mode_in_a_file_is_as_its_rgb_twin(self, mode, form, tolerance):

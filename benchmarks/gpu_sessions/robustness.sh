@@ -5,7 +5,7 @@
 #   robustness.sh pictures         tests of pictures
 #   robustness.sh chats OLD        64 image chats at once, the older code and then this one
 #   robustness.sh soak             seven minutes of mixed chats, 64 at once
-#   robustness.sh admission OLD    time to first token in pairs, older code against this one, side by side
+#   robustness.sh admission OLD    time to first token in pairs, older code against this one, a card for each
 #
 # OLD is a folder with sgl_proxythinker/ and patches/ of the older commit. Results and the ends of logs go to $OUT.
 set -uo pipefail
@@ -86,8 +86,8 @@ soak)
 admission)
     prepare && prepare_old "$2" && about
     step admission
-    timeout 540 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts 2 --pairs 60 \
-        --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.45" \
+    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:7B:3B --starts 2 --pairs 80 \
+        --cards 0,1 --server-flags "--attention-backend fa3 --max-total-tokens 40000" \
         --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
     ;;
 *)
