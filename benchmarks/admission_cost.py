@@ -7,8 +7,8 @@
 Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order
 changing from pair to pair, with prompts and pictures that no server has seen. Both are started anew --starts times, in
 turn first, since two processes of the same code differ. With --cards each has a card of its own, the other one at the
-next start: two schedulers on one card wait for each other. Measured is the time from sending to the first chunk with
-text, and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine.
+next start: two schedulers on one card wait for each other. Measured is the time from sending to the first event of the
+stream, and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine.
 The kinds:
 
     text          one short user turn
@@ -182,7 +182,7 @@ def large_bytes() -> int:
 
 
 def first_token_s(url: str, body: bytes) -> float:
-    """Seconds from sending a chat to the first chunk with text.
+    """Seconds from sending a chat to the first event, which SGLang sends with the first token.
 
     Raises:
         RuntimeError: it was refused, or ended without any.
@@ -191,7 +191,7 @@ def first_token_s(url: str, body: bytes) -> float:
     begin = time.perf_counter()
     with requests.post(f"{url}/v1/chat/completions", data=body, headers=headers, stream=True, timeout=120) as response:
         for line in response.iter_lines(chunk_size=1):
-            if b'"content":"' in line and b'"content":""' not in line:
+            if response.ok and line.startswith(b'data: {"id":'):
                 return time.perf_counter() - begin
         raise RuntimeError(f"{response.status_code} without a first token: {line[:300]!r}")
 

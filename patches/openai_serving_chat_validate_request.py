@@ -29,6 +29,9 @@ _FIELDS = {
     "chat_template_kwargs", "continue_final_message", "input_ids",
 }  # fmt: skip
 
+# Which mean something beside tools only.
+_ALWAYS_SET = {"tool_choice", "parallel_tool_calls"}
+
 
 def around(original, chat, request):
     if not is_ours(chat.tokenizer_manager.server_args):
@@ -41,6 +44,8 @@ def around(original, chat, request):
 
 
 def _check(chat, request):
+    if not _asks_for_something(request):
+        return
     body = request.model_dump(include=_FIELDS)
     body["messages"] = [message.model_dump(include={"role", "tools", "tool_calls"}) for message in request.messages]
     last = request.messages[-1] if request.messages else None
@@ -58,6 +63,15 @@ def _check(chat, request):
             tool.function.parameters = as_object(tool.function.parameters)
     if request.continue_final_message:
         last.content = text_of(body["messages"][-1]["content"])
+
+
+def _asks_for_something(request):
+    """Whether anything is set that is checked here: most chats have a text and no more."""
+    return (
+        any(getattr(request, field) for field in _FIELDS - _ALWAYS_SET)
+        or request.tool_choice not in (None, "auto", "none")
+        or any(getattr(message, "tools", None) or getattr(message, "tool_calls", None) for message in request.messages)
+    )
 
 
 def _template_of(tokenizer):

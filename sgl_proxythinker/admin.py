@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sgl_proxythinker.routes import ADMIN, NAMES_FILES, matching_route
+from sgl_proxythinker.routes import ADMIN, NAMES_FILES, Routes
 
 ABORT = "/abort_request"
 
@@ -25,7 +25,7 @@ class AdminGuard:
     SGLang's own middleware asks for the key too, where one is configured, and on most of these routes.
     """
 
-    def __init__(self, app: ASGIApp, routes: list[Any], admin_api_key: str | None):
+    def __init__(self, app: ASGIApp, routes: Routes, admin_api_key: str | None):
         self._app = app
         self._routes = routes
         self._key = admin_api_key
@@ -34,7 +34,7 @@ class AdminGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route = matching_route(self._routes, scope)
+        route = self._routes.matching(scope)
         body: bytes | None = None
         if route == ABORT or route in NAMES_FILES:
             body, receive = await _read(receive)

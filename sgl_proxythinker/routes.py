@@ -194,21 +194,35 @@ def refusal(path: str) -> str | None:
     return f"{path} is not available with guidance. {reason.why} {reason.instead}"
 
 
-def matching_route(routes: list[Any], scope: Scope) -> str | None:
-    """The route that will answer a request, as SGLang registers it; None when none does, and 404 is upstream's.
-
-    Looked for once a request and kept in its scope: an application has a hundred routes.
+class Routes:
+    """The routes of an application; an answer is remembered, since a hundred of them are tried one by one.
 
     Args:
         routes: those of the application, in their order.
-        scope: ASGI's description of the request.
     """
-    if _ROUTE not in scope:
-        scope[_ROUTE] = _find_route(routes, scope)
-    return scope[_ROUTE]
+
+    def __init__(self, routes: list[Any]):
+        self._routes = routes
+        self._found: dict[tuple[Any, ...], str | None] = {}
+
+    def matching(self, scope: Scope) -> str | None:
+        """The route that will answer a request, as SGLang registers it; None when none does, and 404 is upstream's.
+
+        Args:
+            scope: ASGI's description of the request.
+        """
+        key = (len(self._routes), scope["type"], scope.get("method"), scope["path"], scope.get("root_path"))
+        if key not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[key] = _matching(self._routes, scope)
+        return self._found[key]
 
 
-def _find_route(routes: list[Any], scope: Scope) -> str | None:
+_REMEMBERED = 1024  # paths are a client's to choose
+
+
+def _matching(routes: list[Any], scope: Scope) -> str | None:
     for route in routes:
         match, _ = route.matches(scope)
         if match is Match.FULL:
@@ -216,9 +230,6 @@ def _find_route(routes: list[Any], scope: Scope) -> str | None:
             path = getattr(route, "path", None) or scope["path"].removeprefix(scope.get("root_path", ""))
             return path if path in _VERDICTS else _template_of(path) or path
     return None
-
-
-_ROUTE = "proxythinker.route"  # in a request's scope
 
 
 def _template_of(path: str) -> str | None:

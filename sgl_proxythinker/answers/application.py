@@ -26,7 +26,7 @@ from sgl_proxythinker.requests.generate_fields import default_of
 from sgl_proxythinker.requests.grammar_trial import trial_of
 from sgl_proxythinker.requests.json_types import Scalars, scalars_of
 from sgl_proxythinker.requests.sentences import sentence_of, tidy
-from sgl_proxythinker.routes import matching_route, refusal
+from sgl_proxythinker.routes import Routes, refusal
 
 
 def guard_application(server: ModuleType, manager: Any) -> None:
@@ -47,9 +47,10 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     _add_proxy_to_model_info(server, config)
     add_strengths_to_models(server, config)
     _hide_keys(server)
-    app.add_middleware(AdminGuard, routes=app.router.routes, admin_api_key=server_args.admin_api_key)
+    routes = Routes(app.router.routes)
+    app.add_middleware(AdminGuard, routes=routes, admin_api_key=server_args.admin_api_key)
     if config is not None:
-        app.add_middleware(_RouteGuard, routes=app.router.routes)
+        app.add_middleware(_RouteGuard, routes=routes)
     app.add_middleware(HonestAnswers, max_body_mib=request_limits(server_args).max_body_mib)
     app.exception_handlers[RequestValidationError] = _invalid
     app.exception_handlers[HTTPException] = app.exception_handlers[StarletteHTTPException] = _refused
@@ -103,7 +104,7 @@ def _answer(request: Request, sentence: str, status: int, headers: Any = None) -
 class _RouteGuard:
     """Answers 400 with a sentence in place of the routes that bypass guidance."""
 
-    def __init__(self, app: ASGIApp, routes: list[Any]):
+    def __init__(self, app: ASGIApp, routes: Routes):
         self._app = app
         self._routes = routes
 
@@ -118,7 +119,7 @@ class _RouteGuard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> str | None:
-        route = matching_route(self._routes, scope)
+        route = self._routes.matching(scope)
         return None if route is None else refusal(route)
 
 

@@ -240,7 +240,7 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     defaults = _defaults_of(type(obj))
     values = {field: getattr(obj, field) for field in defaults}
     for field, default in defaults.items():
-        if field in SET_BY_SGLANG:
+        if values[field] is default or field in SET_BY_SGLANG:
             continue
         if is_set(values[field], default):
             _refuse(field, guided)

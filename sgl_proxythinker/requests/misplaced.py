@@ -11,7 +11,7 @@ from sgl_proxythinker.strength import KNOWN_KEYS, PREFIX
 
 # Objects of a body in which people and libraries put what is not OpenAI's. Messages, tools and schemas are a client's
 # own matter: whatever stands there is never looked at.
-CONTAINERS = (
+CONTAINERS = frozenset((
     "extra_body", "extraBody", "extra_params", "extraParams", "extra_args", "extra_fields", "extra_json", "extra",
     "metadata", "chat_template_kwargs", "template_kwargs", "mm_processor_kwargs", "sampling_params", "samplingParams",
     "customParams", "customparams", "custom-params", "provider_options", "providerOptions", "provider", "options",
@@ -20,7 +20,7 @@ CONTAINERS = (
     "default_params", "stream_options", "reasoning", "instances", "response_metadata", "guidance", "proxy", "config",
     "inference_params", "inferenceParams", "inference_config", "sglang", "sglang_params", "extra_query",
     "extra_headers", "default_query", "default_headers", "extra_options", "engine_params", "settings",
-)  # fmt: skip
+))  # fmt: skip
 
 _CAMEL = frozenset(key.replace("_", "") for key in KNOWN_KEYS)
 _DEEPEST = 6
@@ -41,8 +41,8 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
     for key in body:
         if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_wishes(body[key]))):
             _refuse(key, right_place)
-    for container in CONTAINERS:
-        inner = _parsed(body.get(container))
+    for container in body.keys() & CONTAINERS:
+        inner = _parsed(body[container])
         if container == "sampling_params" and in_sampling_params:
             # Names that are not known there are refused by `sampling_fields`, these too.
             continue
