@@ -6,8 +6,8 @@
 
 Two guided servers of the same models run side by side. Each pair is one chat of each, one after the other, the order
 changing from pair to pair, with prompts and pictures that no server has seen. Both are started anew --starts times, in
-turn first, since two processes of the same code differ. With --cards each has a card of its own, the other one at the
-next start: two schedulers on one card wait for each other. Measured is the time from sending to the first event of the
+turn first, since two processes of the same code differ. With --cards each has a card of its own, and with --pin half of
+the cores, the other one at the next start. Measured is the time from sending to the first event of the
 stream, and beside it the CPU time of the main process, which reads and checks requests: it is surer on a busy machine.
 The kinds:
 
@@ -65,14 +65,16 @@ def main() -> None:
         for start in range(args.starts):
             with contextlib.ExitStack() as servers:
                 order = sorted(code, reverse=bool(start % 2))
-                cards = dict(zip(order, args.cards or (None, None), strict=True))
+                cards = args.cards or (None, None)
+                cores = halves() if args.pin else (None, None)
                 sides = {
-                    side: servers.enter_context(serving(*code[side], models, args, side, cards[side])) for side in order
+                    side: servers.enter_context(serving(*code[side], models, args, side, Place(cards[at], cores[at])))
+                    for at, side in enumerate(order)
                 }
                 for kind in args.kinds:
                     measure(kind, start, sides, pairs[kind], args)
     results = [{"kind": kind, **pairs[kind].compare()} for kind in args.kinds]
-    names = ("pairs", "starts", "models", "server_flags", "cards")
+    names = ("pairs", "starts", "models", "server_flags", "cards", "pin")
     setting = {name: getattr(args, name) for name in names} | {"old": args.old_commit, "large_bytes": large_bytes()}
     for result in results:
         line = {"benchmark": "admission_cost", "setting": setting, "conditions": where, **result}
@@ -93,6 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cards", type=lambda text: tuple(text.split(",")), metavar="0,1", help="GPUs, one for each server"
     )
+    parser.add_argument("--pin", action="store_true", help="half of the cores for each server")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--pairs", type=int, default=100, help="of each kind and start (%(default)s)")
     parser.add_argument("--models", default="random", help="family, random, or weightless:BASE:PROXY (%(default)s)")
@@ -113,11 +116,25 @@ class Side(NamedTuple):
         return times.user + times.system
 
 
+class Place(NamedTuple):
+    """What one of the two servers has to itself; None: shared."""
+
+    card: str | None = None  # as CUDA_VISIBLE_DEVICES names it
+    cores: str | None = None  # as taskset lists them
+
+
+def halves() -> tuple[str, str]:
+    """The cores of this machine in two lists."""
+    cores = sorted(map(str, os.sched_getaffinity(0)), key=int)
+    middle = len(cores) // 2
+    return ",".join(cores[:middle]), ",".join(cores[middle:])
+
+
 @contextlib.contextmanager
 def serving(
-    python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str, card: str | None = None
+    python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str, place: Place
 ) -> Iterator[Side]:
-    """A server of the package that `python` has, or that `path` holds, on a card of its own where one is named."""
+    """A server of the package that `python` has, or that `path` holds."""
     port = free_port()
     command = [
         python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *args.server_flags.split(),
@@ -125,8 +142,10 @@ def serving(
     ]  # fmt: skip
     # The folder that this runs in holds the new package: it may not be found first.
     env = os.environ | {"PYTHONSAFEPATH": "1"}
-    if card is not None:
-        env["CUDA_VISIBLE_DEVICES"] = card
+    if place.card is not None:
+        env["CUDA_VISIBLE_DEVICES"] = place.card
+    if place.cores is not None:
+        command = ["taskset", "--cpu-list", place.cores, *command]
     if path:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (path, env.get("PYTHONPATH"))))
     log = Path(tempfile.mkdtemp(prefix="admission-")) / f"{name}.log"

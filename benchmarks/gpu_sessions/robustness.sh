@@ -2,10 +2,11 @@
 # The GPU's part of docs/robustness.md, in commands of under nine minutes, on a machine that has torch and no network.
 #
 #   robustness.sh unpack PART...   take in parts of SGLang's runtime (the folders that gpu_bundle.py writes)
+#   robustness.sh warm             have the kernels of a mixed batch compiled, before anything is timed
 #   robustness.sh pictures         tests of pictures
 #   robustness.sh chats OLD        64 image chats at once, the older code and then this one
-#   robustness.sh soak             seven minutes of mixed chats, 64 at once
-#   robustness.sh admission OLD    time to first token in pairs, older code against this one, a card for each
+#   robustness.sh soak [MINUTES]   seven minutes of mixed chats, 64 at once
+#   robustness.sh admission OLD KIND...   time to first token in pairs, older code against this one, side by side
 #
 # OLD is a folder with sgl_proxythinker/ and patches/ of the older commit. Results and the ends of logs go to $OUT.
 set -uo pipefail
@@ -64,6 +65,9 @@ unpack)
     shift
     for part in "$@"; do bash "$part/gpu_unpack.sh" "$part"; done
     ;;
+warm)
+    prepare && warm
+    ;;
 pictures)
     prepare && about && warm
     step tests of pictures
@@ -80,14 +84,16 @@ chats)
 soak)
     prepare && about
     step soak
-    timeout 580 python3 -m benchmarks.soak --minutes 7 --at-once 64 --models weightless:7B:3B --out "$OUT/soak.jsonl" 2>&1 |
+    timeout 580 python3 -m benchmarks.soak --minutes "${2:-7}" --at-once 64 --models weightless:7B:3B \
+        --out "$OUT/soak.jsonl" 2>&1 |
         grep -v Warning | cut -c 1-3000 | tail -n 40
     ;;
 admission)
     prepare && prepare_old "$2" && about
+    shift 2
     step admission
-    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:7B:3B --starts 2 --pairs 80 \
-        --cards 0,1 --server-flags "--attention-backend fa3 --max-total-tokens 40000" \
+    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:7B:3B --starts 2 --pairs 100 \
+        --pin --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.42" --kinds "$@" \
         --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
     ;;
 *)
