@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.fuzz.exchange import Answer, Request
@@ -59,6 +60,14 @@ def first_requests(pictures: int) -> list[Request]:
     ]
 
 
+def fill_requests(pictures: int) -> Iterator[Request]:
+    """A short chat about each picture, greedy and sampled in turn."""
+    for picture in range(pictures):
+        messages = [{"role": "user", "content": [picture_part(picture), {"type": "text", "text": QUESTIONS[0]}]}]
+        body = {"model": "default", "max_tokens": 1 + picture % 2, "temperature": picture % 2, "messages": messages}
+        yield Request.of_json("POST", CHAT, body)
+
+
 def draw(chance: random.Random, number: int, pictures: int, context_length: int) -> tuple[Kind, Request]:
     """The next request of a client.
 
@@ -94,13 +103,18 @@ def draw(chance: random.Random, number: int, pictures: int, context_length: int)
     return kind, Request.of_json("POST", CHAT, body)
 
 
+def picture_part(picture: int) -> dict[str, Any]:
+    """One of the different pictures, as a part of a message."""
+    form = "JPEG" if picture % 3 else "PNG"
+    url = data_url(random_picture(picture, *SIZES[picture % len(SIZES)]), form)
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def conversation(chance: random.Random, picture: int) -> list[dict[str, Any]]:
     """One to three turns; seven of eight begin with a picture of random colours."""
     content: list[dict[str, Any]] = [{"type": "text", "text": chance.choice(QUESTIONS)}]
     if chance.random() < 7 / 8:
-        form = "JPEG" if picture % 3 else "PNG"
-        url = data_url(random_picture(picture, *SIZES[picture % len(SIZES)]), form)
-        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+        content.insert(0, picture_part(picture))
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     for _ in range(chance.choice((0, 0, 1, 2))):
         messages.append({"role": "assistant", "content": "The answer is two."})

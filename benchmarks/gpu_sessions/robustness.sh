@@ -5,7 +5,8 @@
 #   robustness.sh warm             have the kernels of a mixed batch compiled, before anything is timed
 #   robustness.sh pictures         tests of pictures
 #   robustness.sh chats OLD        64 image chats at once, the older code and then this one
-#   robustness.sh soak [MINUTES]   seven minutes of mixed chats, 64 at once
+#   robustness.sh soak [MINUTES]   seven minutes of mixed chats, 64 at once, after each picture was asked about once:
+#                                  longer than one command; start it with setsid and OUT=~/soak, and fetch it later
 #   robustness.sh admission OLD KIND...   time to first token in pairs, older code against this one, side by side
 #
 # OLD is a folder with sgl_proxythinker/ and patches/ of the older commit. Results and the ends of logs go to $OUT.
@@ -84,8 +85,8 @@ chats)
 soak)
     prepare && about
     step soak
-    timeout 580 python3 -m benchmarks.soak --minutes "${2:-7}" --at-once 64 --models weightless:7B:3B \
-        --out "$OUT/soak.jsonl" 2>&1 |
+    timeout 900 python3 -m benchmarks.soak --minutes "${2:-7}" --at-once 64 --models weightless:7B:3B \
+        --server-flags "--sampling-backend pytorch" --out "$OUT/soak.jsonl" 2>&1 |
         grep -v Warning | cut -c 1-3000 | tail -n 40
     ;;
 admission)
