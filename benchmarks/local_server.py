@@ -67,8 +67,8 @@ def watch(url: str, pid: int | None = None, log: Path | None = None) -> Watched:
     for process in processes:
         words = process.cmdline()
         _NAMES[process.pid] = "server" if process is main else (words[0] if len(words) == 1 else process.name())
-    # Helpers of Python's multiprocessing and of torch's compiler hold no request, and end when they like; those that try
-    # grammars are there to be ended by one.
+    # Helpers of Python's multiprocessing and of torch's compiler hold no request, and end when they like; those that
+    # try grammars are there to be ended by one.
     helpers = ("resource_tracker", "compile_worker", "grammar_process")
     kept = [process for process in processes if not any(name in " ".join(process.cmdline()) for name in helpers)]
     return Watched(url, tuple(kept), log)

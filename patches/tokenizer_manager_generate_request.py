@@ -13,7 +13,7 @@ from contextlib import aclosing
 from sgl_proxythinker.answers import ollama
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
-from sgl_proxythinker.requests.admission import admit_request
+from sgl_proxythinker.requests.admission import admit_request, check_fields
 from sgl_proxythinker.requests.bounds import bounds_of
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.grammar_trial import trial_of, try_grammars
@@ -38,12 +38,13 @@ async def around(original, manager, obj, request=None):
             async for output in outputs:
                 yield output
         return
-    call = current()
-    live = manager.rid_to_state.keys() | manager.logical_rid_to_child_rids.keys()
-    is_starting = manager.server_status.name == "Starting"
+    call, config = current(), proxy_config(server_args)
     try:
-        admit_request(obj, bounds_of(manager), proxy_config(server_args), call, live, is_starting)
+        check_fields(obj, bounds_of(manager), config, call)
         await try_grammars(obj.sampling_params, trial_of(manager))
+        # Nothing is awaited from here until SGLang has noted the id, so no other request can take it.
+        live = manager.rid_to_state.keys() | manager.logical_rid_to_child_rids.keys()
+        admit_request(obj, config, call, live, manager.server_status.name == "Starting")
     except BaseException:
         # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
         obj.rid, obj.is_single = [], False

@@ -31,6 +31,8 @@ _TOOL = {
     },
 }
 
+_USER = {"role": "user", "content": "Alpha"}
+
 Render = Callable[[list[dict], list[dict] | None], str]
 
 
@@ -40,9 +42,8 @@ def renders_tools(render: Render) -> bool:
     Args:
         render: (messages, tools) -> text.
     """
-    messages = [{"role": "user", "content": "Alpha"}]
     try:
-        return render(messages, [_TOOL]) != render(messages, None)
+        return render([_USER], [_TOOL]) != render([_USER], None)
     except Exception:  # templates raise what they like; one that can't render them has no place for them
         return False
 
@@ -53,13 +54,19 @@ def renders_calls(render: Render) -> bool:
     Args:
         render: as for `renders_tools`.
     """
-    function = {"name": _TOOL["function"]["name"], "arguments": {}}
-    call = {"id": "call_1", "type": "function", "function": function}
-    messages = [{"role": "user", "content": "Alpha"}, {"role": "assistant", "content": "Bravo", "tool_calls": [call]}]
-    try:
-        return function["name"] in render(messages, None)
-    except Exception:  # as above
-        return False
+    name = _TOOL["function"]["name"]
+    call = {"id": "charlie09", "type": "function", "function": {"name": name, "arguments": {}}}  # some want 9 letters
+    rendered = []
+    for content in (None, "", "Bravo"):
+        turn = {"role": "assistant", "content": content, "tool_calls": [call]}
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "Delta"}
+        for messages in ([_USER, turn], [_USER, turn, result]):
+            try:
+                rendered.append(name in render(messages, None))
+            except Exception:  # as above
+                continue
+    # A template that can render none of them says so to the request.
+    return any(rendered) or not rendered
 
 
 @lru_cache(maxsize=8)

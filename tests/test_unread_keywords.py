@@ -19,7 +19,19 @@ READ_OVER = {
     "dependentRequired": ({**OBJECT, "dependentRequired": {"a": ["b"]}}, '{"a": 1}'),
     "dependentSchemas": ({**OBJECT, "dependentSchemas": {"a": {"required": ["b"]}}}, '{"a": 1}'),
     "dependencies": ({**OBJECT, "dependencies": {"a": ["b"]}}, '{"a": 1}'),
-}
+    "required beside anyOf": (
+        {"type": "object", "required": ["a"], "anyOf": [{"type": "object", "properties": {"b": INTEGER}}]}, "{}",
+    ),
+    "minimum beside allOf": ({"type": "integer", "allOf": [INTEGER], "minimum": 5}, "1"),
+    "maxLength beside $ref": (
+        {"type": "string", "$ref": "#/$defs/s", "maxLength": 1, "$defs": {"s": {"type": "string"}}}, '"xx"',
+    ),
+    "minimum of the type ['integer', 'string']": ({"type": ["integer", "string"], "minimum": 3}, "1"),
+    "minimum of the type None": ({"minimum": 5}, "1"),
+    "exclusiveMinimum of the type 'number'": ({"type": "number", "exclusiveMinimum": 5}, "4"),
+    "maxLength of the type None": ({"maxLength": 2}, '"aaa"'),
+    "a length beside pattern or format": ({"type": "string", "pattern": "^a+$", "maxLength": 2}, '"aaaa"'),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("keyword", READ_OVER)
@@ -35,7 +47,7 @@ def test_xgrammar_takes_a_value_that_the_schema_forbids(keyword):
 @pytest.mark.parametrize("where", ["{}", '{{"$ref": "#/$defs/x", "$defs": {{"x": {}}}}}', '{{"anyOf": [true, {}]}}'])
 def test_it_is_refused_wherever_a_schema_stands(keyword, where):
     with pytest.raises(ValueError) as error:
-        check_keywords(where.format(json.dumps(READ_OVER[keyword][0])), "response_format")
+        check_keywords(json.loads(where.format(json.dumps(READ_OVER[keyword][0]))), "response_format")
     assert str(error.value).startswith(f"response_format has {keyword}, which xgrammar reads over")
 
 
@@ -45,8 +57,12 @@ def test_it_is_refused_wherever_a_schema_stands(keyword, where):
         {"type": "object", "properties": {"not": INTEGER, "if": INTEGER, "multipleOf": INTEGER}},
         {"enum": [{"not": 1}, {"contains": 2}], "const": {"if": 1}},
         {"allOf": [INTEGER], "uniqueItems": False, "not": None, "dependentRequired": {}},
+        {"allOf": [{"$ref": "#/$defs/x"}, {"description": "says nothing"}], "$defs": {"x": INTEGER}, "not": False},
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}], "default": None, "title": "A"},
+        {"type": "string", "enum": ["a", "b"]},
+        {"type": "string", "format": "date"},
         True,
     ],
 )
 def test_what_it_reads_or_asks_for_nothing_passes(schema):
-    check_keywords(json.dumps(schema), "json_schema")
+    check_keywords(schema, "json_schema")

@@ -14,17 +14,13 @@ from sgl_proxythinker.requests.request_ids import make_unique
 from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, check_keys, read_strength
 
 
-def admit_request(
-    obj: Any, bounds: Bounds, config: ProxyConfig | None, call: HttpCall | None, live: Iterable[str], starting: bool
-) -> None:
-    """Check a request, make its id unique, and write the strength of each prompt into its `custom_params`.
+def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: HttpCall | None) -> None:
+    """Check the fields of a request by themselves.
 
     Args:
-        obj: SGLang's `GenerateReqInput`, as a route or the offline engine made it; changed in place.
+        obj: SGLang's `GenerateReqInput`, as a route or the offline engine made it.
         config: the server's proxies, or None for a server that serves the base alone.
         call: the HTTP request that it is of; None in the offline engine.
-        live: ids inside of the requests that are under way.
-        starting: the server is warming up; its own requests name no strength.
 
     Raises:
         RequestError: HTTP 400 with the reason.
@@ -33,6 +29,23 @@ def admit_request(
         call.is_read = True
     names = {} if call is None else call.names
     check_request(obj, bounds, config is not None, lambda field: names.get(field, field))
+
+
+def admit_request(
+    obj: Any, config: ProxyConfig | None, call: HttpCall | None, live: Iterable[str], starting: bool
+) -> None:
+    """Make the id of a checked request unique, and write the strength of each prompt into its `custom_params`.
+
+    Args:
+        obj: as for `check_fields`; changed in place.
+        config: as for `check_fields`.
+        call: as for `check_fields`.
+        live: ids inside of the requests that are under way.
+        starting: the server is warming up; its own requests name no strength.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
     obj.rid = make_unique(obj.rid, live)
     params = obj.sampling_params
     admitted = [

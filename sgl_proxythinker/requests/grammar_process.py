@@ -2,34 +2,46 @@
 
     python -m sgl_proxythinker.requests.grammar_process llguidance 5
 
-One line of JSON comes in for each grammar, [kind, source], and one line goes out when its compilation has ended,
-however it ended. A compilation that takes more processor time than is given ends the process by SIGPROF.
+One line of JSON comes in for each grammar, [kind, source], and one line goes out: "ok", or "error" where the grammar is
+wrong. A compilation that takes more processor time than is given ends the process by SIGPROF, one that takes more
+memory ends it with `OUT_OF_MEMORY`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import json
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-MEMORY_BYTES = 2 << 30  # that compilations may take, beside what the libraries take
+MEMORY_BYTES = 2 << 30  # that a compilation may take, beside what the libraries take
+OUT_OF_MEMORY = 86  # an exit code that nothing else has
+_PR_SET_PDEATHSIG = 1
 
 
 def main(library: str, seconds: float) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a server that ends leaves no compilation behind
     compile_ = _COMPILERS[library]()
     _bound_memory()
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        # What is wrong with a grammar is said where it is compiled for good, with the model's tokens.
-        with contextlib.suppress(Exception):
-            compile_(*json.loads(line))
+        sys.stdout.write("ok\n" if _compiles(compile_, *json.loads(line)) else "error\n")
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.write("done\n")
         sys.stdout.flush()
+
+
+def _compiles(compile_: Callable[[str, str], None], kind: str, source: str) -> bool:
+    try:
+        compile_(kind, source)
+    except Exception as error:  # what is wrong is said where it is compiled for good, with the model's tokens
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            os._exit(OUT_OF_MEMORY)
+        return False
+    return True
 
 
 def _llguidance() -> Callable[[str, str], None]:
@@ -38,15 +50,15 @@ def _llguidance() -> Callable[[str, str], None]:
     tokenizer = LLTokenizer("byte")
 
     def compile_(kind: str, source: str) -> None:
-        if kind == "json_schema":
-            grammars = [LLMatcher.grammar_from_json_schema(source)]
-        elif kind == "structural_tag":
-            structures = json.loads(source)["structures"]
-            grammars = [LLMatcher.grammar_from_json_schema(json.dumps(each["schema"])) for each in structures]
-        else:
-            grammars = [grammar_from(kind, source)]
-        for grammar in grammars:
-            LLMatcher(tokenizer, grammar, log_level=0).compute_bitmask()
+        if kind == "structural_tag":
+            for schema in _schemas(source):
+                compile_("json_schema", schema)
+            return
+        grammar = LLMatcher.grammar_from_json_schema(source) if kind == "json_schema" else grammar_from(kind, source)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise ValueError(matcher.get_error())
+        matcher.compute_bitmask()
 
     return compile_
 
@@ -55,7 +67,8 @@ def _xgrammar() -> Callable[[str, str], None]:
     from xgrammar import GrammarCompiler, TokenizerInfo
 
     # One token for each byte.
-    compiler = GrammarCompiler(TokenizerInfo([f"<0x{byte:02X}>" for byte in range(256)]), max_threads=1)
+    tokens = TokenizerInfo([f"<0x{byte:02X}>" for byte in range(256)])
+    compiler = GrammarCompiler(tokens, max_threads=1, cache_enabled=False)
     compilers = {
         "json_schema": compiler.compile_json_schema,
         "regex": compiler.compile_regex,
@@ -64,9 +77,17 @@ def _xgrammar() -> Callable[[str, str], None]:
     }
 
     def compile_(kind: str, source: str) -> None:
-        compilers[kind](source)
+        if kind == "structural_tag" and "structures" in json.loads(source):
+            for schema in _schemas(source):
+                compile_("json_schema", schema)
+        else:
+            compilers[kind](source)
 
     return compile_
+
+
+def _schemas(structural_tag: str) -> list[str]:
+    return [json.dumps(each.get("schema") or {}) for each in json.loads(structural_tag)["structures"]]
 
 
 def _bound_memory() -> None:

@@ -21,6 +21,8 @@ CONTAINERS = frozenset((
     "inference_params", "inferenceParams", "inference_config", "sglang", "sglang_params", "extra_query",
     "extra_headers", "default_query", "default_headers", "extra_options", "engine_params", "settings",
 ))  # fmt: skip
+# In these, names that begin with `proxy_` may be a network proxy's.
+_OF_CLIENTS = frozenset(("config", "settings", "extra_headers", "default_headers", "extra_query", "default_query"))
 
 _CAMEL = frozenset(key.replace("_", "") for key in KNOWN_KEYS)
 _DEEPEST = 6
@@ -46,7 +48,7 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
         if container == "sampling_params" and in_sampling_params:
             # Names that are not known there are refused by `sampling_fields`, these too.
             continue
-        for path in _wishes(inner):
+        for path in _wishes(inner, exactly=container in _OF_CLIENTS):
             if in_sampling_params and container in ("parameters", "instances") and ".custom_params." in f".{path}.":
                 continue
             _refuse(f"{container}.{path}", right_place)
@@ -64,27 +66,31 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _wishes(value: Any, path: str = "", level: int = 0) -> Iterator[str]:
-    """Paths of names that are ours, in objects and lists of a container."""
+def _wishes(value: Any, path: str = "", level: int = 0, exactly: bool = False) -> Iterator[str]:
+    """Paths of names that are ours, in objects and lists of a container.
+
+    Args:
+        exactly: names that are known, and not all that begin as ours do.
+    """
     if level > _DEEPEST:
         return
     if isinstance(value, Mapping):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else str(key)
-            if _is_ours(key):
+            if _is_ours(key, exactly):
                 yield here
             else:
-                yield from _wishes(inner, here, level + 1)
+                yield from _wishes(inner, here, level + 1, exactly)
     elif isinstance(value, list):
         for number, inner in enumerate(value[:1024]):
-            yield from _wishes(inner, f"{path}[{number}]", level + 1)
+            yield from _wishes(inner, f"{path}[{number}]", level + 1, exactly)
 
 
-def _is_ours(key: Any) -> bool:
+def _is_ours(key: Any, exactly: bool = False) -> bool:
     if not isinstance(key, str):
         return False
     plain = key.lower().replace("-", "_")
-    return plain.startswith(PREFIX) or plain.replace("_", "") in _CAMEL
+    return (plain.startswith(PREFIX) and not exactly) or plain.replace("_", "") in _CAMEL
 
 
 def _refuse(where: str, right_place: str) -> None:
