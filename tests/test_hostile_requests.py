@@ -265,7 +265,8 @@ class TestMeaning:
             assert guided.post("/generate", {"text": ["Hi"], "sampling_params": GREEDY, field: []}).ok, field
         nothing = {"bootstrap_port": [], "bootstrap_host": [], "bootstrap_room": []}
         assert guided.post("/v1/completions", {"model": "m", "prompt": ["Hi"], "max_tokens": 2, **nothing}).ok
-        chat = {"model": "m", "messages": HI, "max_tokens": 2, "user": "me", "store": True, "service_tier": "auto"}
+        network = {"extra_headers": {"Proxy-Authorization": "Basic x"}, "config": {"proxy_url": "http://x"}}
+        chat = {"model": "m", "messages": HI, "max_tokens": 2, "user": "me", "store": True, **network}
         assert guided.post("/v1/chat/completions", chat).ok
 
     def test_names_of_others_are_a_clients_own_matter(self, guided):

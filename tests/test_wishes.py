@@ -109,7 +109,8 @@ class TestTemplate:
     def test_a_template_that_writes_calls_is_found_by_rendering(self):
         assert renders_calls(lambda messages, tools: str(messages))
         assert not renders_calls(lambda messages, tools: str([message["content"] for message in messages]))
-        assert not renders_calls(lambda messages, tools: [][0])
+        assert renders_calls(lambda messages, tools: "" if messages[1]["content"] else str(messages)), "DeepSeek's way"
+        assert renders_calls(lambda messages, tools: [][0]), "the template's own error is told"
         check_calls(CALLED, template_renders_calls=True)
         check_calls(HI, template_renders_calls=False)
         with pytest.raises(ValueError, match=r"messages\[1\].tool_calls"):
