@@ -8,8 +8,6 @@ Ours:  with ids the images come along, so that their number must agree with that
 Why a hook: after this function nobody knows that the messages had images.
 """
 
-from jinja2 import TemplateError
-
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.chat import images_of_messages
@@ -31,7 +29,7 @@ def around(original, serving, request, is_multimodal):
         return original(serving, request, is_multimodal)
     try:
         return _with_images(original, serving, request, is_multimodal)
-    except (ValueError, TypeError, TemplateError) as error:
+    except ValueError as error:  # SGLang makes one of what a template raises
         if call := current():
             call.refusal = tidy(f"the messages can't be rendered: {error}")
         raise

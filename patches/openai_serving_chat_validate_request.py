@@ -29,8 +29,8 @@ _FIELDS = {
     "chat_template_kwargs", "continue_final_message", "input_ids",
 }  # fmt: skip
 
-# Which mean something beside tools only.
-_ALWAYS_SET = {"tool_choice", "parallel_tool_calls"}
+# Without those that mean something beside tools only, and always have a value.
+_WISHES = _FIELDS - {"tool_choice", "parallel_tool_calls"}
 
 
 def around(original, chat, request):
@@ -68,7 +68,7 @@ def _check(chat, request):
 def _asks_for_something(request):
     """Whether anything is set that is checked here: most chats have a text and no more."""
     return (
-        any(getattr(request, field) for field in _FIELDS - _ALWAYS_SET)
+        any(getattr(request, field) for field in _WISHES)
         or request.tool_choice not in (None, "auto", "none")
         or any(getattr(message, "tools", None) or getattr(message, "tool_calls", None) for message in request.messages)
     )

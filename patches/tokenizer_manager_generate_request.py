@@ -49,14 +49,13 @@ async def around(original, manager, obj, request=None):
         # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
         obj.rid, obj.is_single = [], False
         raise
+    in_ollamas_form = obj.stream and call is not None and call.path == ollama.ROUTE
+    stream = ollama.OllamaStream(server_args.incremental_streaming_output) if in_ollamas_form else None
     async with aclosing(original(manager, obj, request)) as outputs:
         async for output in outputs:
             output = tell_ids(output, getattr(obj, "parallel_sample_num", 1) > 1, call)
-            if obj.stream and call is not None and call.path == ollama.ROUTE:
-                for part in ollama.told_to_ollama(output):
-                    yield part
-            else:
-                yield output
+            for part in (output,) if stream is None else stream.parts(output):
+                yield part
 
 
 def _is_health_check(obj):

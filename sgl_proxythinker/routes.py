@@ -195,7 +195,7 @@ def refusal(path: str) -> str | None:
 
 
 class Routes:
-    """The routes of an application; an answer is remembered, since a hundred of them are tried one by one.
+    """The routes of an application; paths without parameters are remembered: a hundred routes are tried one by one.
 
     Args:
         routes: those of the application, in their order.
@@ -203,7 +203,7 @@ class Routes:
 
     def __init__(self, routes: list[Any]):
         self._routes = routes
-        self._found: dict[tuple[Any, ...], str | None] = {}
+        self._found: dict[tuple[Any, ...], str] = {}
 
     def matching(self, scope: Scope) -> str | None:
         """The route that will answer a request, as SGLang registers it; None when none does, and 404 is upstream's.
@@ -212,14 +212,12 @@ class Routes:
             scope: ASGI's description of the request.
         """
         key = (len(self._routes), scope["type"], scope.get("method"), scope["path"], scope.get("root_path"))
-        if key not in self._found:
-            if len(self._found) >= _REMEMBERED:
-                self._found.clear()
-            self._found[key] = _matching(self._routes, scope)
-        return self._found[key]
-
-
-_REMEMBERED = 1024  # paths are a client's to choose
+        if key in self._found:
+            return self._found[key]
+        route = _matching(self._routes, scope)
+        if route == scope["path"].removeprefix(scope.get("root_path", "")):  # others are a client's to choose, and many
+            self._found[key] = route
+        return route
 
 
 def _matching(routes: list[Any], scope: Scope) -> str | None:

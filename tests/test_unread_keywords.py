@@ -26,10 +26,10 @@ READ_OVER = {
     "maxLength beside $ref": (
         {"type": "string", "$ref": "#/$defs/s", "maxLength": 1, "$defs": {"s": {"type": "string"}}}, '"xx"',
     ),
-    "minimum of the type ['integer', 'string']": ({"type": ["integer", "string"], "minimum": 3}, "1"),
-    "minimum of the type None": ({"minimum": 5}, "1"),
-    "exclusiveMinimum of the type 'number'": ({"type": "number", "exclusiveMinimum": 5}, "4"),
-    "maxLength of the type None": ({"maxLength": 2}, '"aaa"'),
+    "minimum without one type that it is obeyed for": ({"type": ["integer", "string"], "minimum": 3}, "1"),
+    "maximum without one type that it is obeyed for": ({"maximum": 5}, "7"),
+    "exclusiveMinimum without one type that it is obeyed for": ({"type": "number", "exclusiveMinimum": 5}, "4"),
+    "maxLength without one type that it is obeyed for": ({"maxLength": 2}, '"aaa"'),
     "a length beside pattern or format": ({"type": "string", "pattern": "^a+$", "maxLength": 2}, '"aaaa"'),
 }  # fmt: skip
 

@@ -93,7 +93,7 @@ admission)
     prepare && prepare_old "$2" && about
     shift 2
     step admission
-    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts 2 --pairs 100 \
+    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts 1 --pairs 100 \
         --pin --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.45" --kinds "$@" \
         --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
     ;;

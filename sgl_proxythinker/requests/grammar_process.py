@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MEMORY_BYTES = 2 << 30  # that a compilation may take, beside what the libraries take
 OUT_OF_MEMORY = 86  # an exit code that nothing else has
@@ -51,8 +52,8 @@ def _llguidance() -> Callable[[str, str], None]:
 
     def compile_(kind: str, source: str) -> None:
         if kind == "structural_tag":
-            for schema in _schemas(source):
-                compile_("json_schema", schema)
+            for schema in schemas_of(source):
+                compile_("json_schema", json.dumps(schema))
             return
         grammar = LLMatcher.grammar_from_json_schema(source) if kind == "json_schema" else grammar_from(kind, source)
         matcher = LLMatcher(tokenizer, grammar, log_level=0)
@@ -78,16 +79,17 @@ def _xgrammar() -> Callable[[str, str], None]:
 
     def compile_(kind: str, source: str) -> None:
         if kind == "structural_tag" and "structures" in json.loads(source):
-            for schema in _schemas(source):
-                compile_("json_schema", schema)
+            for schema in schemas_of(source):
+                compile_("json_schema", json.dumps(schema))
         else:
             compilers[kind](source)
 
     return compile_
 
 
-def _schemas(structural_tag: str) -> list[str]:
-    return [json.dumps(each.get("schema") or {}) for each in json.loads(structural_tag)["structures"]]
+def schemas_of(structural_tag: str) -> list[Any]:
+    """The JSON schemas in SGLang's own form of a structural tag."""
+    return [each.get("schema") or {} for each in json.loads(structural_tag)["structures"]]
 
 
 def _bound_memory() -> None:

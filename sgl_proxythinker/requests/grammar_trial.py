@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.plugin import request_limits
 from sgl_proxythinker.requests.call import current
-from sgl_proxythinker.requests.grammar_process import OUT_OF_MEMORY
+from sgl_proxythinker.requests.grammar_process import OUT_OF_MEMORY, schemas_of
 from sgl_proxythinker.requests.unread_keywords import check_keywords
 
 logger = logging.getLogger(__name__)
@@ -173,6 +173,6 @@ def _schemas(kind: str, source: str) -> list[Any]:
     """The JSON schemas of a grammar."""
     if kind == "json_schema":
         return [json.loads(source)]
-    if kind == "structural_tag":
-        return [each.get("schema") or {} for each in json.loads(source).get("structures", ())]
+    if kind == "structural_tag" and "structures" in json.loads(source):
+        return schemas_of(source)
     return []

@@ -64,10 +64,10 @@ def _unread(schema: dict[str, Any]) -> str | None:
     kind = schema.get("type")
     bound = next((keyword for keyword in _OF_NUMBERS if keyword in given), None)
     if bound and (kind not in ("integer", "number") or (kind == "number" and bound.startswith("exclusive"))):
-        return f"{bound} of the type {kind!r}"
+        return f"{bound} without one type that it is obeyed for"
     text = next((keyword for keyword in _OF_TEXTS if keyword in given), None)
     if text and kind != "string":
-        return f"{text} of the type {kind!r}"
+        return f"{text} without one type that it is obeyed for"
     if given & {"minLength", "maxLength"} and given & {"pattern", "format"}:
         return "a length beside pattern or format"
     return None
