@@ -11,7 +11,7 @@ from starlette.routing import Route
 from servers import ADMIN_KEY
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.admin import AdminGuard, is_admin_abort
-from sgl_proxythinker.routes import ADMIN, NAMES_FILES, Verdict, classify
+from sgl_proxythinker.routes import ADMIN, NAMES_FILES, Routes, Verdict, classify
 
 # What each would do, if it were let through: (method, route, body).
 CALLS = [
@@ -36,7 +36,7 @@ async def answer(key, method, path, body=None, headers=None):
     """Status and body of one request to an application behind the guard, without a server."""
     routes = [Route(route, echo, methods=["GET", "POST"]) for route in (*sorted(ADMIN), "/abort_request", "/generate")]
     app = Starlette(routes=routes)
-    app.add_middleware(AdminGuard, routes=routes, admin_api_key=key)
+    app.add_middleware(AdminGuard, routes=Routes(routes), admin_api_key=key)
     route, _, query = path.partition("?")
     headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     scope = {
@@ -103,7 +103,7 @@ class TestGuard:
         async def app(scope, receive, send):
             seen.append(scope["type"])
 
-        asyncio.run(AdminGuard(app, [], None)({"type": "lifespan"}, None, None))
+        asyncio.run(AdminGuard(app, Routes([]), None)({"type": "lifespan"}, None, None))
         assert seen == ["lifespan"], "SGLang prepares its routes there"
 
     def test_a_body_too_long_to_be_looked_at_does_not_pass_unseen(self):
