@@ -20,6 +20,7 @@ class ProxyBackend(GuidedBackend, RuntimeEndpoint):
         chat_template_name: one of SGLang's, in place of the server's own.
 
     Raises:
+        ValueError: the url has no scheme.
         ConnectionError: no server answers there.
         RuntimeError: a server answers that does not guide.
         RequestError: default_alpha is no finite number in [-10, 10].
@@ -35,6 +36,8 @@ class ProxyBackend(GuidedBackend, RuntimeEndpoint):
         chat_template_name: str | None = None,
     ) -> None:
         url = url.rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"the server's url is {url!r}: it begins with http:// or https://")
         try:
             super().__init__(default_alpha, url, api_key, verify, chat_template_name)
         except OSError as error:

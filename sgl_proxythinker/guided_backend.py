@@ -198,7 +198,8 @@ class _Variables(UserDict):
         program = self._program()
         if program is not None and program.error_ is not None:
             raise UnknownVariable(f"{name!r} was not generated, because the program failed: {program.error_}")
-        known = ", ".join(map(repr, self.data)) or "none yet"
+        coming = () if program is None else program.variable_event
+        known = ", ".join(map(repr, dict.fromkeys((*self.data, *coming)))) or "none yet"
         raise UnknownVariable(f"the program has no variable {name!r}; it has: {known}")
 
 

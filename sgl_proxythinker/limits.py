@@ -30,7 +30,11 @@ class Limits(BaseModel):
     max_schema_bytes: int = Field(262_144, ge=1, description="length of a JSON schema, regex, grammar or list of tools")
     max_schema_depth: int = Field(64, ge=1, description="levels of a JSON schema")
     max_grammar_s: float = Field(
-        5.0, gt=0, le=3600, description="seconds of processor time to compile a schema, regex or grammar"
+        5.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="seconds of processor time to compile a schema, regex or grammar",
     )
     max_prompt_chars: int | None = Field(
         None, ge=1, description="characters of a prompt; 32 times the context length in tokens when not given"
@@ -44,7 +48,7 @@ class Limits(BaseModel):
     image_max_megapixels: int = Field(64, ge=1, le=178, description="million pixels of an image as it is decoded")
     image_total_megapixels: int = Field(256, ge=1, description="million pixels that are decoded at any one time")
     image_url_timeout_s: float = Field(
-        20.0, gt=0, le=3600, description="seconds to download an image, redirects included"
+        20.0, gt=0, le=3600, allow_inf_nan=False, description="seconds to download an image, redirects included"
     )
     image_url_redirects: int = Field(3, ge=0, le=20, description="redirects that the download of an image follows")
     image_urls_at_once: int = Field(16, ge=1, description="images that are downloaded at any one time")
@@ -89,7 +93,11 @@ def build_limits(flags: dict[str, Any], file: str | None) -> Limits:
         limits = Limits(**values)
     except ValidationError as error:
         item = error.errors()[0]
-        name = "--proxy-" + ".".join(map(str, item["loc"])).replace("_", "-")
+        field = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(Limits.model_fields)
+            raise LaunchError(f"limits in --proxy-config has {field!r}, known are {known}.") from None
+        name = "--proxy-" + field.replace("_", "-")
         raise LaunchError(f"{name} is {item['input']!r}: {item['msg']}.") from None
     if limits.image_folder is not None and not limits.image_folder.is_dir():
         raise LaunchError(f"--proxy-image-folder {str(limits.image_folder)!r} is no folder. Name one, or leave it out.")

@@ -127,8 +127,14 @@ class TestLimits:
     @pytest.mark.parametrize(
         ("name", "value"),
         [("max_n", 0), ("max_n", "many"), ("image_url_timeout_s", 0), ("image_url_timeout_s", float("nan")),
-         ("image_folder", "/no/such/folder"), ("max_m", 1)],
+         ("image_folder", "/no/such/folder")],
     )  # fmt: skip
     def test_a_wrong_one_is_refused_by_its_flag(self, name, value):
         with pytest.raises(LaunchError, match=f"--proxy-{name.replace('_', '-')}"):
             build_limits({name: value}, None)
+
+    def test_one_that_is_not_known_is_refused_where_it_was_written(self, tmp_path):
+        file = tmp_path / "limits.yaml"
+        file.write_text("limits: {max_m: 2}")
+        with pytest.raises(LaunchError, match="limits in --proxy-config has 'max_m', .* max_n, "):
+            build_limits({}, str(file))

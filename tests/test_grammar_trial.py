@@ -25,7 +25,8 @@ ENDING = "import os, sys; sys.stdin.readline(); os.{}"
 
 def why_not(trial, *grammars):
     async def ask():
-        return await asyncio.gather(*(trial.why_not(kind, source) for kind, source in grammars))
+        verdicts = await asyncio.gather(*(trial.verdict(kind, source) for kind, source in grammars))
+        return [verdict.why_not for verdict in verdicts]
 
     return asyncio.run(ask())
 
@@ -105,6 +106,16 @@ def test_too_much_memory_is_a_refusal():
     trial._command = [sys.executable, "-c", script]
     assert why_not(trial, ("regex", "1000")) == [None]
     assert "runs out of memory" in why_not(trial, ("regex", str(1 << 30)))[0]
+
+
+def test_all_grammars_of_a_request_share_one_bound():
+    """Kills: two dozen schemas of two seconds each, which everybody's grammars wait behind."""
+    trial = GrammarTrial("llguidance", 0.5)
+    several = [{"json_schema": json.dumps({"type": "integer", "multipleOf": 30_001 + 2 * n})} for n in range(200)]
+    assert why_not(trial, ("json_schema", several[0]["json_schema"])) == [None]
+    with pytest.raises(ValueError, match="the grammars of this request take more than 0.5 s to compile together"):
+        asyncio.run(try_grammars(several, trial))
+    asyncio.run(try_grammars([several[0]] * 500, trial))
 
 
 def test_the_field_is_named_and_xgrammar_is_not_asked_for_what_it_reads_over():

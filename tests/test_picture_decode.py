@@ -218,6 +218,17 @@ class TestDeepGrey:
         assert_seen_as(as_seen(picture), EIGHT_BITS, ROUNDING)
         assert_seen_as(decode(encoded(picture, "TIFF")), EIGHT_BITS, ROUNDING)
 
+    def test_32_bits_without_a_sign(self):
+        """Pillow reads the brighter half as negative numbers, which would be black."""
+        values = np.linspace(0, 2**32 - 1, WIDTH * HEIGHT).astype("<u4")
+        seen = pixels(decode(tiff(values.tobytes(), bits=32)))[..., 0].reshape(-1)
+        assert seen.tolist() == pytest.approx(np.linspace(0, 255, WIDTH * HEIGHT), abs=1)
+
+    def test_a_pfm_is_scaled_as_any_floating_point(self):
+        for top in (1.0, 255.0):
+            picture = Image.fromarray((ramp(65535, "float64") / 65535 * top).astype("float32"))
+            assert_seen_as(decode(encoded(picture, "PPM")), EIGHT_BITS, ROUNDING)
+
     def test_what_is_no_number_or_below_black_is_black(self):
         values = np.array([[np.nan, -np.inf, -3, 0.5, 1]], dtype="float32")
         assert pixels(as_seen(Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 0, 128, 255]

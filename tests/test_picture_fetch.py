@@ -59,7 +59,16 @@ async def headers(request):
     return web.json_response(dict(request.headers))
 
 
+async def crumbs(request):
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b"x")
+        await asyncio.sleep(0)
+
+
 ROUTES = {
+    "crumbs": crumbs,
     "picture": picture,
     "status/{code}": status,
     "endless": endless,
@@ -111,6 +120,11 @@ def refusal(host, path: str, **changes) -> str:
 
 def test_a_picture_is_downloaded(host):
     assert host(lambda url: downloads().fetch(url + "/picture", "the image")) == BODY
+
+
+def test_a_host_that_sends_a_few_bytes_at_a_time_is_left(host, monkeypatch):
+    monkeypatch.setattr(module, "_FEW_PIECES", 50)
+    assert "in pieces of a few bytes" in refusal(host, "/crumbs")
 
 
 def test_redirects_are_followed_up_to_a_number(host):

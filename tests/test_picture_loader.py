@@ -75,6 +75,8 @@ class TestWhomItServes:
             assert load([path], image_folder=tmp_path.resolve()).images
 
     def test_hosts_of_this_network(self):
+        with pytest.raises(RequestError, match="does not answer"):
+            load(["http://127.0.0.1:9/a.png"], is_local=True)
         with pytest.raises(RequestError, match="--proxy-image-url-private"):
             load(["http://127.0.0.1:9/a.png"])
         with pytest.raises(RequestError, match="does not answer"):
@@ -104,6 +106,15 @@ class TestBounds:
         Image.new("1", (1001, 1000)).save(huge, "PNG")
         with pytest.raises(RequestError, match="1001 x 1000, and at most 1,000,000"):
             load([huge.getvalue()], is_local=True, image_max_megapixels=1)
+
+    def test_files_of_one_request(self, tmp_path):
+        """A request that names pictures holds no more than one that sends them."""
+        path = tmp_path / "a.png"
+        random_picture(1).save(path)
+        path.write_bytes(path.read_bytes() + bytes(300_000))
+        assert len(load([str(path)] * 3, is_local=True, max_body_mib=1).images) == 3
+        with pytest.raises(RequestError, match="more than 1 MiB together.*--proxy-max-body-mib"):
+            load([str(path)] * 4, is_local=True, max_body_mib=1)
 
     def test_number(self):
         with pytest.raises(RequestError, match="has 3 images, and 2 are taken"):

@@ -266,10 +266,15 @@ class TestResolutions:
             {"type": "image_url", "image_url": 5},
             {"type": "image", "image": URL},
             {"type": "image", "source": {"type": "base64", "data": ""}},
+            {"type": "image", "source": {"type": "base64", "url": URL}},
+            {"type": "image", "source": {"type": "url", "data": "x"}},
+            {"type": "image", "source": {"type": "text", "data": "x"}},
+            {"type": "image", "source": {"data": "x"}},
+            {"type": "image", "source": {"type": "base64", "data": "x", "url": URL}},
         ],
     )
     def test_a_part_without_a_picture(self, part):
-        with pytest.raises(RequestError, match="is wanted|chat takes"):
+        with pytest.raises(RequestError, match="is wanted|chat takes|send base64 with data|send one of them"):
             check_picture_part(part, "content[0]")
 
     def test_the_flag_sets_it_with_both_limits_and_one_alone_does_not_start(self, triple):

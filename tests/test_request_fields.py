@@ -147,7 +147,9 @@ class TestSamplingParams:
         assert "sampling_params is" in refused(params)
 
     def test_at_least_as_many_as_at_most_is_refused(self):
-        assert "min_new_tokens is 3 and max_new_tokens 2" in refused({"min_new_tokens": 3, "max_new_tokens": 2})
+        assert "min_new_tokens is 3, more than max_new_tokens, which is 2" in refused(
+            {"min_new_tokens": 3, "max_new_tokens": 2}
+        )
 
     def test_a_limit_that_can_be_raised_names_its_flag(self):
         assert "--proxy-max-n" in refused({"n": 9})

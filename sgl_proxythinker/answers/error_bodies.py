@@ -16,16 +16,25 @@ _ANTHROPIC = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
 }  # fmt: skip
-_KINDS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 413: "ContentTooLarge", 500: "InternalServerError"}
+_KINDS = {
+    400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 413: "ContentTooLarge",
+    500: "InternalServerError",
+}  # fmt: skip
+_NO_KEY = "the request has no key that this server takes: send the header Authorization: Bearer KEY."
 
 # How SGLang begins the message of an exception that it did not expect.
 _UNEXPECTED = ("Internal server error", "Internal Server Error")
 
 
 def error_body(message: str, status: int, path: str) -> dict[str, Any]:
-    """The JSON of an error; it is read by OpenAI's clients (`error.message`) and by SGLang's (fields at the top)."""
+    """The JSON of an error; it is read by OpenAI's clients (`error.message`) and by SGLang's (fields at the top).
+
+    Anthropic's route has Anthropic's form, and Ollama's has Ollama's.
+    """
     if path.startswith("/v1/messages"):
         return {"type": "error", "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message}}
+    if path.startswith("/api/"):
+        return {"error": message}
     error = {
         "object": "error",
         "message": message,
@@ -59,9 +68,9 @@ def rewritten(body: bytes, status: int, path: str) -> bytes:
         return json.dumps(error_body(message, status, path)).encode()
     if message is None:
         return body
-    if not isinstance(answer, Mapping):
-        return json.dumps(error_body(tidy(message), status, path)).encode()
-    return json.dumps(_with_message(answer, tidy(message))).encode()
+    if status == 401 and message == "Unauthorized":
+        message = _NO_KEY
+    return json.dumps(error_body(tidy(message), status, path)).encode()
 
 
 def _message(answer: Any) -> str | None:
@@ -75,13 +84,3 @@ def _message(answer: Any) -> str | None:
         error = error.get("message")
     found = [error, answer.get("message"), answer.get("detail")]
     return next((text for text in found if isinstance(text, str)), None)
-
-
-def _with_message(answer: Mapping[str, Any], message: str) -> dict[str, Any]:
-    changed = dict(answer)
-    for key in ("message", "detail", "error"):
-        if isinstance(answer.get(key), str):
-            changed[key] = message
-    if isinstance(answer.get("error"), Mapping):
-        changed["error"] = {**answer["error"], "message": message}
-    return changed

@@ -13,6 +13,7 @@ from PIL.IcoImagePlugin import IcoFile
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.grey import is_deep_grey, to_eight_bits
+from sgl_proxythinker.pictures.structure import hindrance
 
 # What cameras, scanners, browsers and drawing programs write. Formats that Pillow hands to other programs (EPS) or
 # that are seldom tried are left out.
@@ -57,10 +58,12 @@ def open_picture(data: bytes, name: str, max_pixels: int = MOST_PIXELS) -> Image
         max_pixels: width times height that is taken.
 
     Raises:
-        RequestError: no known format, no pixels, or too many of them.
+        RequestError: no known format, no pixels, too many of them, or a file that only costs time (`structure`).
     """
     if not data:
         raise RequestError(f"{name} is empty: it has 0 bytes.")
+    if (why := hindrance(data)) is not None:
+        raise RequestError(f"{name} {why}, which takes far longer to decode than its pixels do: save it anew, as PNG.")
     try:
         if data.startswith(_ICON):
             # Pillow decodes an icon when it is opened. The picture in it has a header of its own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +17,15 @@ from sgl_proxythinker.pictures.addresses import is_public
 from sgl_proxythinker.pictures.source import too_long
 
 _PIECE = 1 << 16
+# Each piece is a turn of the event loop that all requests pass: a host that sends a few bytes each slows them all.
+_FEW_PIECES, _LEAST_PIECE = 10_000, 64  # pieces; bytes of one, on average
 _REDIRECTS = (301, 302, 303, 307, 308)
 # The whole body as it was stored: a compressed one could grow past every bound.
 _HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "sgl-proxythinker"}
+
+_OR_PRIVATE = (
+    ", or it is this host or one of a private network, which a server takes with --proxy-image-url-private only."
+)
 
 
 class Downloads:
@@ -41,34 +48,39 @@ class Downloads:
         # Looking up a name can take long and can't be ended: it has threads of its own, and no more than downloads.
         self._lookups = ThreadPoolExecutor(at_once, thread_name_prefix="proxythinker-names")
 
-    async def fetch(self, url: str, name: str) -> bytes:
+    async def fetch(self, url: str, name: str, count: Callable[[int], None] = lambda size: None) -> bytes:
         """The body that an http(s) URL answers with.
 
         Every connection is checked: the address is looked at when its socket is made, whatever the name resolved to
         before, and again at each redirect. Proxies and passwords of the environment are not used.
+
+        Args:
+            url: as it came.
+            name: of the picture in error messages.
+            count: is told the bytes of each piece, and may refuse it.
 
         Raises:
             RequestError: HTTP 400 with the reason.
         """
         try:
             async with asyncio.timeout(self._timeout_s), self._turns:
-                return await self._follow(url, name)
+                return await self._follow(url, name, count)
         except TimeoutError:
             raise RequestError(
                 f"{name} could not be downloaded within {self._timeout_s:g} s (--proxy-image-url-timeout-s)."
             ) from None
 
-    async def _follow(self, address: str, name: str) -> bytes:
+    async def _follow(self, address: str, name: str, count: Callable[[int], None]) -> bytes:
         url = _parse(address, name)
         for _ in range(self._redirects + 1):
-            body, url = await self._get(url, name)
+            body, url = await self._get(url, name, count)
             if url is None:
                 return body
         raise RequestError(
             f"{name} is redirected more than {self._redirects} times (--proxy-image-url-redirects): send its last URL."
         )
 
-    async def _get(self, url: URL, name: str) -> tuple[bytes, URL | None]:
+    async def _get(self, url: URL, name: str, count: Callable[[int], None]) -> tuple[bytes, URL | None]:
         """The body, or where it is said to be."""
         refused: list[str] = []
 
@@ -92,13 +104,12 @@ class Downloads:
             ):  # fmt: skip
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return b"", _parse(response.headers["Location"], name, url)
-                return await self._body(response, name), None
+                return await self._body(response, name, count), None
         except aiohttp.ClientConnectorError as error:
             if refused or isinstance(error, aiohttp.ClientConnectorDNSError):
                 # One sentence: whoever asks must not learn which names there are in a private network.
                 raise RequestError(
-                    f"{name} can't be downloaded: its host is not found, or it is this host or one of a private "
-                    "network, which a server takes with --proxy-image-url-private only."
+                    f"{name} can't be downloaded: its host is not found" + ("." if self._private else _OR_PRIVATE)
                 ) from None
             raise RequestError(f"{name} can't be downloaded: its host does not answer.") from None
         except aiohttp.InvalidURL:  # as of an IPv4 address that is written as one number
@@ -108,7 +119,7 @@ class Downloads:
                 raise
             raise RequestError(f"{name} can't be downloaded: the connection broke, or no HTTP came.") from None
 
-    async def _body(self, response: aiohttp.ClientResponse, name: str) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, name: str, count: Callable[[int], None]) -> bytes:
         if response.status != 200:
             raise RequestError(f"{name} can't be downloaded: its host answers {response.status}.")
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
@@ -118,9 +129,12 @@ class Downloads:
         pieces, length = [], 0
         async for piece in response.content.iter_chunked(_PIECE):
             length += len(piece)
+            count(len(piece))
             if length > self._max_bytes:
                 raise RequestError(too_long(name, self._max_bytes))
             pieces.append(piece)
+            if len(pieces) > _FEW_PIECES and length < len(pieces) * _LEAST_PIECE:
+                raise RequestError(f"{name} can't be downloaded: its host sends it in pieces of a few bytes.")
         return b"".join(pieces)
 
 

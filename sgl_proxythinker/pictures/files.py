@@ -22,7 +22,10 @@ def read_in_folder(path: str, folder: Path | None, name: str, max_bytes: int) ->
             nobody learns which files there are.
     """
     if not path.startswith("/"):
-        raise RequestError(f"{name} is {path[:40]!r}, which is neither base64 of a picture nor a URL: {WANTED}.")
+        or_path = "" if folder is None else ", or an absolute path below --proxy-image-folder"
+        raise RequestError(
+            f"{name} is {path[:40]!r}, which is neither base64 of a picture nor a URL: {WANTED}{or_path}."
+        )
     if folder is None:
         raise RequestError(
             f"{name} is a path, and this server reads no files for clients: {WANTED}, or start it with "

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 _ROWS = 256
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _WHITE_IS_ZERO = 258, 262, 339, 0  # tags of TIFF
 
 
 def is_deep_grey(picture: Image.Image) -> bool:
@@ -18,14 +18,16 @@ def to_eight_bits(picture: Image.Image) -> tuple[Image.Image, Image.Image | None
     """Scale a picture of `is_deep_grey` to 0..255.
 
     White is: 4095 in a file that says it has 12 bits; 65535 for 16 bits; for 32-bit integers 255 where no pixel is
-    above it, else 65535, else the greatest value of 31 bits; for floating point 1 where no pixel is above it, else as
-    for integers. Negative values are black, and so is what is no number.
+    above it, else 65535, else the greatest value of 31 bits, or of 32 where one is above that; for floating point 1
+    where no pixel is above it, else as for integers. Negative values are black, and so is what is no number.
 
     Returns:
         mode L, and the opacity in mode L where the file names a transparent grey, else None.
     """
     values = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
+    if picture.mode == "I" and tags.get(_BITS_PER_SAMPLE) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        values = values.view(np.uint32)  # Pillow reads unsigned numbers as signed ones
     white = _white(picture, values, tags)
     grey = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):  # a band at a time, for the copies in floating point
@@ -42,9 +44,14 @@ def to_eight_bits(picture: Image.Image) -> tuple[Image.Image, Image.Image | None
 def _white(picture: Image.Image, values: np.ndarray, tags: dict) -> float:
     if picture.mode.startswith("I;16"):
         return 4095 if tuple(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 16))) == (12,) else 65535
-    if picture.format == "PPM":  # Pillow scales every maximum to this one
+    if picture.format == "PPM" and picture.mode != "F":  # Pillow scales every maximum to this one
         return 65535
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     top = finite.max(initial=0)
     ladder = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
-    return next((white for white in ladder if top <= white), max(float(top), 2**31 - 1))
+    return next((white for white in ladder if top <= white), _above(float(top)))
+
+
+def _above(top: float) -> float:
+    """White of a picture whose values need more than 16 bits."""
+    return next((white for white in (2**31 - 1, 2**32 - 1) if top <= white), top)

@@ -48,10 +48,14 @@ class PictureLoader:
         self._budget = PixelBudget(limits.image_total_megapixels * 1_000_000)
         # Downloads wait in the event loop and hold no thread: a slow host delays nobody's decoding.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="proxythinker-pictures")
-        self._downloads = Downloads(
-            self._max_bytes, limits.image_url_timeout_s, limits.image_url_redirects, limits.image_urls_at_once,
-            limits.image_url_private,
-        )  # fmt: skip
+        # For clients, and for callers in this process, who may connect to whatever the process may.
+        self._downloads = {
+            is_local: Downloads(
+                self._max_bytes, limits.image_url_timeout_s, limits.image_url_redirects, limits.image_urls_at_once,
+                limits.image_url_private or is_local,
+            )
+            for is_local in (False, True)
+        }  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def load(self, sources: Sequence[Any], is_local: bool) -> AsyncIterator[Loaded]:
@@ -70,7 +74,10 @@ class PictureLoader:
                 f"the request has {len(sources)} images, and {self._limits.max_images} are taken (--proxy-max-images)."
             )
         names = ["the image" if len(sources) == 1 else f"image {number + 1}" for number in range(len(sources))]
-        opened = await _all(self._open(source, name, is_local) for source, name in zip(sources, names, strict=True))
+        held = HeldBytes(self._limits.max_body_mib << 20)
+        opened = await _all(
+            self._open(source, name, is_local, held) for source, name in zip(sources, names, strict=True)
+        )
         pixels = sum(one.picture.width * one.picture.height for one in opened)
         async with self._budget.holding(pixels):
             # At the same time: both leave the interpreter to others, and a file of megabytes takes milliseconds.
@@ -82,12 +89,14 @@ class PictureLoader:
                     told[number] = await self._in_thread(digest_of_pixels, images[number])
             yield Loaded(images, told)
 
-    async def _open(self, source: Any, name: str, is_local: bool) -> _Opened:
+    async def _open(self, source: Any, name: str, is_local: bool, held: HeldBytes) -> _Opened:
         source = _unwrap(source, name)
         if isinstance(source, str):
             source = await self._in_thread(self._read_string, source, name, is_local)
             if isinstance(source, Remote):
-                source = await self._downloads.fetch(source.url, name)
+                source = await self._downloads[is_local].fetch(source.url, name, held.add)
+            else:
+                held.add(len(source))
         elif not is_local:
             raise RequestError(f"{name} is {_kind(source)}: a string is wanted.")
         return await self._in_thread(self._open_bytes, source, name)
@@ -116,6 +125,27 @@ class PictureLoader:
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, answered(work), *arguments)
+
+
+class HeldBytes:
+    """Encoded pictures of one request: those that it names by URL or path are no more than those that it can send.
+
+    Args:
+        most: bytes, of a body.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    def add(self, count: int) -> None:
+        """Raise RequestError where the request's pictures have become too many bytes."""
+        self._held += count
+        if self._held > self._most:
+            raise RequestError(
+                f"the request's images are files of more than {self._most >> 20} MiB together, as a body may have "
+                "(--proxy-max-body-mib): send fewer or smaller ones."
+            )
 
 
 class PixelBudget:

@@ -54,8 +54,7 @@ def check_picture_part(part: dict[str, Any], where: str) -> None:
         source = part.get("source")
         if isinstance(source, dict):
             _refuse_resolution(source, f"{where}.source")
-            if not any(isinstance(source.get(field), str) and source[field] for field in ("data", "url")):
-                raise RequestError(f"{where}.source has no image: data (base64) or url is wanted.")
+            _check_source(source, f"{where}.source")
         else:
             raise RequestError(
                 f'{where} is of the type "image" without a source: chat takes {{"type": "image_url", "image_url": '
@@ -65,6 +64,18 @@ def check_picture_part(part: dict[str, Any], where: str) -> None:
         for number, inner in enumerate(part["content"]):
             if isinstance(inner, dict):
                 check_picture_part(inner, f"{where}.content[{number}]")
+
+
+def _check_source(source: dict[str, Any], where: str) -> None:
+    """Of Anthropic's sources SGLang reads the two that hold an image, and drops an image under any other type."""
+    field = {"base64": "data", "url": "url"}.get(source.get("type"))
+    if field is None:
+        raise RequestError(f"{where}.type is {_short(source.get('type'))}: send base64 with data, or url with url.")
+    if not isinstance(source.get(field), str) or not source[field]:
+        raise RequestError(f"{where} has no image: its type is {source['type']}, so {field} is wanted.")
+    other = "url" if field == "data" else "data"
+    if source.get(other) is not None:
+        raise RequestError(f"{where} has data and url: send one of them, as its type says.")
 
 
 def check_image_entry(entry: Any, where: str) -> None:

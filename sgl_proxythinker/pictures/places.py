@@ -87,7 +87,7 @@ def _agree(places: int, pictures: int) -> None:
     if places != pictures:
         raise RequestError(
             f"the prompt has {_count(places, 'place')} for images, and {_count(pictures, 'image')} came with it: each "
-            f"image needs one {PLACE}, in their order; chat routes write it for each image part."
+            f"image, in image_data, needs one {PLACE} in the text, in their order; chat routes write it for each part."
         )
 
 

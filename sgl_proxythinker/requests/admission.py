@@ -77,11 +77,16 @@ def _with_strength(
     elif config.require_strength and not named and not starting:
         raise RequestError(
             f"the request names no strength, and this server was started with --proxy-require-strength: send "
-            f'custom_params {{"{ALPHA}": {config.alpha:g}}}, or it in the name of the model, NAME@{config.alpha:g}.'
+            f'custom_params {{"{ALPHA}": {config.alpha:g}}}{_place(call)}, or it in the name of the model, such as '
+            f"NAME@{config.alpha:g}."
         )
     if wishes is not None:
         params["custom_params"] = wishes
     return params, strength
+
+
+def _place(call: HttpCall | None) -> str:
+    return "" if call is not None and call.speaks_openai else " in sampling_params"
 
 
 def _wishes(custom_params: Any, call: HttpCall | None) -> Any:

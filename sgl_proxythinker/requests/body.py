@@ -31,6 +31,7 @@ CHAT = frozenset({"/v1/chat/completions", "/invocations"})
 OPENAI = CHAT | {"/v1/completions"}
 # SGLang's own models of these bodies have no place for custom_params: they are read here.
 FOREIGN = frozenset({"/v1/messages", "/api/generate"})
+_ANTHROPIC = ("/v1/messages", "/v1/messages/count_tokens")
 GENERATING = NATIVE | OPENAI | FOREIGN
 
 # What bodies call fields of SGLang's, for sentences about them.
@@ -107,8 +108,8 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in BODIES:
         check_body(body, BODIES[route], server.defaults[route], server.config is not None)
     if "messages" in body:
-        check_messages(body["messages"], server.bounds)
-    if route in ("/v1/messages", "/v1/messages/count_tokens"):
+        check_messages(body["messages"], server.bounds, route in _ANTHROPIC)
+    if route in _ANTHROPIC:
         check_tool_forms(messages_body_as_chat(body))
         _check_system(body.get("system"))
         _check_contents(body.get("messages"))
@@ -117,7 +118,8 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route not in GENERATING:
         _check_text_tool(body, server.bounds)
         return body
-    check_places(body, _IN_SAMPLING_PARAMS if route in NATIVE else _AT_THE_TOP)
+    declared = server.defaults.get("/generate" if route in NATIVE else route, {})
+    check_places(body, _IN_SAMPLING_PARAMS if route in NATIVE else _AT_THE_TOP, declared)
     check_picture_settings(body)
     call.named_alpha = read_model_name(body.get("model"), server.served_name)
     if route in FOREIGN:
@@ -251,6 +253,8 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
     if not isinstance(parameters, dict):
         raise RequestError(f"parameters is {shown(parameters)}: send an object with fields of /generate.")
     if unknown := sorted(parameters.keys() - server.defaults["/generate"].keys()):
+        if unknown[0] == "custom_params":
+            raise RequestError(f'parameters has custom_params: send {{"parameters": {_IN_SAMPLING_PARAMS}}}.')
         raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
     if twice := sorted(parameters.keys() & {"text", "input_ids", "input_embeds", "image_data"}):
         raise RequestError(f"parameters has {twice[0]}: prompts and images stand in instances.")

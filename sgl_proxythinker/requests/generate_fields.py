@@ -320,6 +320,12 @@ def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str]
             raise RequestError(f"{name(field)} is a list and the request has one prompt: send one value.")
         if isinstance(value, list) and len(value) != prompts:
             raise RequestError(f"{name(field)} has {len(value)} values and the request {prompts} prompts.")
+    images = values["image_data"]
+    if prompts is not None and isinstance(images, list) and len(images) not in (0, prompts):
+        raise RequestError(
+            f"image_data has {len(images)} entries and the request {prompts} prompts: send one for each, a list of its "
+            "images, or null."
+        )
     several = values["token_ids_logprob"]
     if isinstance(several, list) and any(isinstance(item, list) for item in several) and len(several) != (prompts or 0):
         raise RequestError(

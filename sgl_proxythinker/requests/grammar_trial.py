@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from starlette.exceptions import HTTPException
@@ -41,6 +41,13 @@ _REMEMBERED = 4096
 _CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE, OUT_OF_MEMORY)
 
 
+class Verdict(NamedTuple):
+    """What became of a grammar."""
+
+    why_not: str | None  # it can't be compiled within its bounds; None where it can, or is wrong in a way that ends soon
+    seconds: float  # of processor time
+
+
 class GrammarTrial:
     """Processes that compile grammars, and what became of each.
 
@@ -52,19 +59,19 @@ class GrammarTrial:
     def __init__(self, library: str, seconds: float):
         self.library = library
         self._command = [sys.executable, "-m", f"{__package__}.grammar_process", library, str(seconds)]
-        self._seconds = seconds
+        self.seconds = seconds
         self._wait_s = max(_LEAST_WAIT_S, 4 * seconds)
         self._threads = ThreadPoolExecutor(_AT_ONCE, "grammar-trial")
         self._own = threading.local()  # each thread has a process
-        self._trials: OrderedDict[bytes, Future[str | None]] = OrderedDict()
+        self._trials: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
 
     def start(self) -> None:
         """Start the processes: the libraries take seconds to load."""
         for _ in range(_AT_ONCE):
             self._threads.submit(self._try, "regex", "a")
 
-    async def why_not(self, kind: str, source: str) -> str | None:
-        """Why a grammar can't be compiled within its bounds; None where it can, or is wrong in a way that ends soon.
+    async def verdict(self, kind: str, source: str) -> Verdict:
+        """What became of a grammar when it was compiled.
 
         Args:
             kind: one of `KINDS`.
@@ -93,23 +100,25 @@ class GrammarTrial:
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server can't try grammars at the moment: try again later."
             ) from None
 
-    def _try(self, kind: str, source: str) -> str | None:
+    def _try(self, kind: str, source: str) -> Verdict:
         for _ in range(2):  # a process may have been ended by others, before it read this grammar or while it did
             ended = self._ask(kind, source)
-            if ended is None:
-                return None
+            if isinstance(ended, float):
+                return Verdict(None, ended)
             if ended == -signal.SIGPROF:
-                return (
-                    f"it takes more than {self._seconds:g} s to compile, which this server doesn't give "
-                    "(--proxy-max-grammar-s raises it)"
+                return Verdict(
+                    f"it takes more than {self.seconds:g} s to compile, which this server doesn't give "
+                    "(--proxy-max-grammar-s raises it)",
+                    self.seconds,
                 )
             if ended in _CRASHES:
                 logger.warning("a %s ended the process that tried it, with exit code %s", kind, ended)
-                return "it can't be compiled: the server's grammar library runs out of memory or crashes on it"
+                why_not = "it can't be compiled: the server's grammar library runs out of memory or crashes on it"
+                return Verdict(why_not, self.seconds)
         raise ChildProcessError(f"the process ends with exit code {ended}")
 
-    def _ask(self, kind: str, source: str) -> int | None:
-        """None where the compilation ended, whatever it found; else the exit code of the process."""
+    def _ask(self, kind: str, source: str) -> float | int:
+        """Seconds of processor time where the compilation ended, whatever it found; else the process' exit code."""
         process = getattr(self._own, "process", None)
         if process is None:
             process = self._own.process = subprocess.Popen(
@@ -118,8 +127,8 @@ class GrammarTrial:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(json.dumps([kind, source]).encode() + b"\n")
             process.stdin.flush()
-            if process.stdout.readline():
-                return None
+            if line := process.stdout.readline():
+                return float(line)
         self._own.process = None
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
@@ -145,7 +154,7 @@ def trial_of(manager: Any) -> GrammarTrial | None:
 
 
 async def try_grammars(params: Any, trial: GrammarTrial | None) -> None:
-    """Refuse a request whose grammar can't be compiled within its bounds, or would not be kept to.
+    """Refuse a request whose grammars can't be compiled within their bounds, one or all, or would not be kept to.
 
     Args:
         params: `sampling_params`, checked; of one prompt, a list of them, or None.
@@ -156,13 +165,21 @@ async def try_grammars(params: Any, trial: GrammarTrial | None) -> None:
     if trial is None:
         return
     call = current()
+    seconds = 0.0
     for kind, source in _grammars(params if isinstance(params, list) else [params]):
         name = kind if call is None else call.names.get(kind, kind)
         if trial.library == "xgrammar":
             for schema in _schemas(kind, source):
                 check_keywords(schema, name)
-        if reason := await trial.why_not(kind, source):
-            raise RequestError(f"{name} can't be used: {reason}.")
+        verdict = await trial.verdict(kind, source)
+        if verdict.why_not is not None:
+            raise RequestError(f"{name} can't be used: {verdict.why_not}.")
+        seconds += verdict.seconds
+        if seconds > trial.seconds:  # they are compiled where those of others wait for it
+            raise RequestError(
+                f"the grammars of this request take more than {trial.seconds:g} s to compile together, which this "
+                "server doesn't give (--proxy-max-grammar-s raises it): send fewer at once."
+            )
 
 
 def _grammars(params: Iterable[Mapping[str, Any] | None]) -> list[tuple[str, str]]:

@@ -20,12 +20,25 @@ _NAMES_OF_OTHERS = {
     "input_text": '{"type": "text", "text": ...}',
     "input_audio": "text and images; the models read no audio",
     "file": "the images of its pages",
+    "image_file": '{"type": "image_url", "image_url": {"url": ...}}',
     "tool_reference": "the whole tool in `tools`: chat templates of Qwen2.5-VL have no place for references",
 }
 
+# A part holds what its type says; Anthropic's other parts have names of their own.
+_PAYLOADS = frozenset(("text", "image_url", "video_url", "audio_url"))
+_PICTURES = {
+    False: '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}',
+    True: '{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "..."}}',
+}
 
-def check_messages(messages: Any, bounds: Bounds) -> None:
+
+def check_messages(messages: Any, bounds: Bounds, is_anthropic: bool) -> None:
     """Refuse messages that are no list of objects with a role, parts of an unknown type, and more than is taken.
+
+    Args:
+        messages: as they came.
+        bounds: the server's.
+        is_anthropic: in Anthropic's form, and not in OpenAI's.
 
     Raises:
         RequestError: names the place, what came and what is wanted.
@@ -47,7 +60,7 @@ def check_messages(messages: Any, bounds: Bounds) -> None:
         content = message.get("content")
         if isinstance(content, list):
             _check_count(f"{where}.content", content, bounds)
-            chars += sum(_check_part(part, f"{where}.content[{at}]") for at, part in enumerate(content))
+            chars += sum(_check_part(part, f"{where}.content[{at}]", is_anthropic) for at, part in enumerate(content))
         elif isinstance(content, str):
             chars += len(content)
         elif content is not None:
@@ -66,11 +79,18 @@ def check_messages(messages: Any, bounds: Bounds) -> None:
 _DEEPEST = 16  # levels of a part: results of tools hold parts too
 
 
-def _check_part(part: Any, where: str) -> int:
+def _check_part(part: Any, where: str, is_anthropic: bool) -> int:
     """The characters of one part's text."""
     kind = _check_kind(part, where)
+    if kind == ("image_url" if is_anthropic else "image"):
+        raise RequestError(f"{where}.type is {shown(kind)}: here it is {_PICTURES[is_anthropic]}.")
+    if kind == "image_url" and not isinstance(part.get("image_url"), dict):
+        raise RequestError(f"{where}.image_url is {shown(part.get('image_url'))}: send {_PICTURES[False]}.")
     if kind == "text" and not isinstance(part.get("text"), str):
         raise RequestError(f"{where}.text is {shown(part.get('text'))}: send a text.")
+    others = _PAYLOADS - {kind} if kind in _PAYLOADS else ()
+    if second := next((name for name in others if part.get(name) is not None), None):
+        raise RequestError(f"{where} is of the type {shown(kind)}, and its {second} would be lost: send two parts.")
     if depth(part) > _DEEPEST:
         raise RequestError(f"{where} is nested too deep: parts have at most {_DEEPEST} levels.")
     if kind == "tool_result":

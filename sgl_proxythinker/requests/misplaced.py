@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
@@ -21,6 +21,10 @@ CONTAINERS = frozenset((
     "inference_params", "inferenceParams", "inference_config", "sglang", "sglang_params", "extra_query",
     "extra_headers", "default_query", "default_headers", "extra_options", "engine_params", "settings",
 ))  # fmt: skip
+# Of no route that declares them not: a conversation or a schema that went astray.
+_NEVER_SEARCHED = frozenset(
+    ("messages", "tools", "functions", "tool_choice", "response_format", "json_schema", "input")
+)
 # In these, names that begin with `proxy_` may be a network proxy's.
 _OF_CLIENTS = frozenset(("config", "settings", "extra_headers", "default_headers", "extra_query", "default_query"))
 
@@ -28,13 +32,15 @@ _CAMEL = frozenset(key.replace("_", "") for key in KNOWN_KEYS)
 _DEEPEST = 6
 
 
-def check_places(body: Mapping[str, Any], right_place: str) -> None:
+def check_places(body: Mapping[str, Any], right_place: str, read_in: str, declared: Collection[str]) -> None:
     """Refuse a wish for guidance where it would be lost.
 
     Args:
-        body: a request's JSON object. `custom_params` at its top, and in `sampling_params` where that is the right
-            place, is not looked into: who reads it checks it.
+        body: a request's JSON object. `custom_params` at its top is not looked into: who reads it checks it.
         right_place: an example of a body, for the sentence.
+        read_in: how paths begin that are read where they stand, and checked there, as "sampling_params.".
+        declared: the names that SGLang declares for this body. An object under another name is a mistake for one of
+            these, or a client's own: it is looked into for the exact names of wishes.
 
     Raises:
         RequestError: names the wrong place and shows the right one.
@@ -43,15 +49,14 @@ def check_places(body: Mapping[str, Any], right_place: str) -> None:
     for key in body:
         if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_wishes(body[key]))):
             _refuse(key, right_place)
+    for name in body.keys() - CONTAINERS - set(declared) - _NEVER_SEARCHED - {"custom_params"}:
+        for path in _wishes(_parsed(body[name]), exactly=True):
+            _refuse(f"{name}.{path}", right_place)
     for container in body.keys() & CONTAINERS:
         inner = _parsed(body[container])
-        if container == "sampling_params" and in_sampling_params:
-            # Names that are not known there are refused by `sampling_fields`, these too.
-            continue
         for path in _wishes(inner, exactly=container in _OF_CLIENTS):
-            if in_sampling_params and container in ("parameters", "instances") and ".custom_params." in f".{path}.":
-                continue
-            _refuse(f"{container}.{path}", right_place)
+            if not f"{container}.{path}".startswith(read_in):
+                _refuse(f"{container}.{path}", right_place)
         if "custom" in container.lower() and inner:
             _refuse(container, right_place)
 

@@ -28,7 +28,7 @@ def read_model_name(model: Any, served_name: str) -> float | None:
         alpha = None
     if name != served_name or alpha is None or not number.isascii() or number != number.strip() or "_" in number:
         raise RequestError(
-            f"model is {shown(model)}: with an @ it has to be NAME@STRENGTH, where NAME is {shown(served_name)}: "
+            f"model is {shown(model)}: with an @ it has to be NAME@STRENGTH, where NAME is {_told(served_name)}: "
             "NAME@0.8 is a strength of 0.8, NAME@0 is the base alone."
         )
     if not -MAX_ALPHA <= alpha <= MAX_ALPHA:  # NaN is in no range
@@ -36,3 +36,8 @@ def read_model_name(model: Any, served_name: str) -> float | None:
             f"model is {shown(model)}: a strength is a finite number in [-{MAX_ALPHA:g}, {MAX_ALPHA:g}]."
         )
     return alpha + 0.0  # -0 is 0
+
+
+def _told(served_name: str) -> str:
+    """Without `--served-model-name` it is the checkpoint's path, and errors tell no paths."""
+    return "the one that /v1/models lists" if served_name.startswith("/") else shown(served_name)

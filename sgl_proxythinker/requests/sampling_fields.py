@@ -227,8 +227,8 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
     least, most = fields.min_new_tokens or 0, fields.max_new_tokens
     if most is not None and least > most:
         raise RequestError(
-            f"{name('min_new_tokens')} is {least} and {name('max_new_tokens')} {most}: at least as many as at most "
-            "can't be generated."
+            f"{name('min_new_tokens')} is {least}, more than {name('max_new_tokens')}, which is {most}: send a minimum "
+            "that is not above the maximum."
         )
 
 
