@@ -10,6 +10,7 @@ from sgl_proxythinker.patches import (
     function_call_parser_get_structure_constraint,
     function_call_utils_get_tool_schema,
     generate_req_input_handle_parallel_sampling,
+    get_max_seq_length,
     guidance_grammar_fill_vocab_mask,
     http_server_orjson_request_json,
     openai_serving_chat_generate_stream_content,
@@ -48,6 +49,7 @@ from sgl_proxythinker.patches.calls import CALLS
 COMMAND_LINE = (server_args_add_cli_args, server_args_from_cli_args)
 FRONT = (
     engine_launch_subprocesses,
+    get_max_seq_length,
     generate_req_input_handle_parallel_sampling,
     tokenizer_manager_generate_request,
     tokenizer_manager_abort_request,

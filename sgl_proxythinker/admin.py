@@ -93,7 +93,7 @@ def _has_key(authorization: str | None, key: str) -> bool:
 def _parse(body: bytes | None) -> Any:
     try:
         return json.loads(body or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # SGLang refuses it
 
 

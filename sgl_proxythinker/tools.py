@@ -56,6 +56,11 @@ def check_tools(body: Mapping[str, Any], template_renders_tools: bool, parser: s
         return
     if named and named not in names:
         raise RequestError(f"tool_choice names {named[:60]!r}, which is none of the tools: {', '.join(names)[:200]}.")
+    if body.get("input_ids"):
+        raise RequestError(
+            "tools and input_ids are both set: the ids are the whole prompt, so the model would never see the tools; "
+            "leave one of them out."
+        )
     if not template_renders_tools:
         raise RequestError(
             "tools can't be used here: the model's chat template has no place for them, so it would never see them; "

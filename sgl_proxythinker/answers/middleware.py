@@ -21,6 +21,8 @@ from sgl_proxythinker.requests.sentences import tidy
 
 # Handlers of these answer every exception of their own.
 VALIDATED = OPENAI | FOREIGN
+# Its parsers run no model, and take apart a text of the client's.
+_PARSER = "/parse_function_call"
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 
 
@@ -108,6 +110,8 @@ class _Answer:
                 400,
                 tidy(f"the body can't be read: a field is of another type than it should be ({error})."),
             )
+        elif self._path == _PARSER:
+            status, sentence = 400, tidy(f"the text can't be read as calls in the form of this parser ({error}).")
         else:
             status, sentence = 500, fault(self._path, repr(error)[:1000])
         self.has_begun = True

@@ -11,6 +11,7 @@ from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.generate_fields import check_request, prompts_of
 from sgl_proxythinker.requests.request_ids import make_unique
+from sgl_proxythinker.requests.sampling_fields import check_minimum
 from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, check_keys, read_strength
 
 
@@ -28,6 +29,11 @@ def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: Htt
     if call is not None:
         call.is_read = True
     names = {} if call is None else call.names
+    if call is None:  # of an HTTP body it is checked before SGLang adds its own stops
+        params = obj.sampling_params
+        for one in params if isinstance(params, list) else [params]:
+            if isinstance(one, dict):
+                check_minimum(one.get("min_new_tokens"), "min_new_tokens", one)
     check_request(obj, bounds, config is not None, lambda field: names.get(field, field))
 
 

@@ -19,14 +19,22 @@ from sgl_proxythinker.requests.json_types import Scalars, check_types
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
-from sgl_proxythinker.requests.sampling_fields import depth
+from sgl_proxythinker.requests.sampling_fields import check_minimum, depth
 from sgl_proxythinker.requests.sentences import shown
 from sgl_proxythinker.tools import check_tool_forms, messages_body_as_chat
 
 _IN_SAMPLING_PARAMS = '{"sampling_params": {"custom_params": {"proxy_alpha": 0.8}}}'
+_IN_PARAMETERS = f'{{"parameters": {_IN_SAMPLING_PARAMS}}}'
 _AT_THE_TOP = '{"custom_params": {"proxy_alpha": 0.8}}'
 
 NATIVE = frozenset({"/generate", "/vertex_generate"})
+# Where strengths are read: an example, and how their paths begin.
+_PLACES = {
+    "/generate": (_IN_SAMPLING_PARAMS, "sampling_params."),
+    "/vertex_generate": (_IN_PARAMETERS, "parameters.sampling_params."),
+}
+# What an instance of /vertex_generate is made of.
+_OF_INSTANCES = ("text", "input_ids", "input_embeds", "image_data")
 CHAT = frozenset({"/v1/chat/completions", "/invocations"})
 OPENAI = CHAT | {"/v1/completions"}
 # SGLang's own models of these bodies have no place for custom_params: they are read here.
@@ -65,6 +73,7 @@ _STREAM_OPTIONS = dict.fromkeys(
 )
 _NUMBER = frozenset([float])
 _FORMS = ("text", "json_object", "json_schema", "structural_tag")
+_SCHEMA_FORM = '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
 _SCHEMAS = ("response_format", "tools", "tool_choice", "chat_template_kwargs", "json_schema", "format")
 
 
@@ -119,7 +128,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         _check_text_tool(body, server.bounds)
         return body
     declared = server.defaults.get("/generate" if route in NATIVE else route, {})
-    check_places(body, _IN_SAMPLING_PARAMS if route in NATIVE else _AT_THE_TOP, declared)
+    check_places(body, *_PLACES.get(route, (_AT_THE_TOP, "custom_params.")), declared)
     check_picture_settings(body)
     call.named_alpha = read_model_name(body.get("model"), server.served_name)
     if route in FOREIGN:
@@ -134,6 +143,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in OPENAI:
         _check_keys(body)
         _check_options_of_nothing(body)
+        check_minimum(body.get("min_tokens"), "min_tokens", body)
         if not (route in CHAT and body.get("return_meta_info") and not body.get("stream")):
             refuse_lost_trace(body.get("custom_params"), route)
     if route in CHAT:
@@ -154,9 +164,17 @@ def _check_shapes(body: Mapping[str, Any]) -> None:
     form = body.get("response_format") or {}
     if form and form.get("type") not in _FORMS:
         raise RequestError(f"response_format.type is {shown(form.get('type'))}: known are {', '.join(_FORMS)}.")
-    for name, schema in ("schema", form.get("schema")), ("json_schema", form.get("json_schema")):
-        if not isinstance(schema, (dict, type(None))):
-            raise RequestError(f"response_format.{name} is {shown(schema)}: send an object.")
+    if form and body.get("json_schema") is not None:
+        raise RequestError("json_schema and response_format are both set: send one of them.")
+    for name in ("schema", "json_schema"):
+        if not isinstance(form.get(name), (dict, type(None))):
+            raise RequestError(f"response_format.{name} is {shown(form[name])}: send an object.")
+        if form.get(name) is not None and form["type"] != "json_schema":
+            raise RequestError(
+                f"response_format has {name} and the type {shown(form['type'])}, which takes none: send {_SCHEMA_FORM}."
+            )
+    if form.get("type") == "json_schema" and form.get("schema") is None and form.get("json_schema") is None:
+        raise RequestError(f"response_format has the type 'json_schema' and no schema: send {_SCHEMA_FORM}.")
 
 
 def _prefer_completion_tokens(body: dict[str, Any]) -> None:
@@ -205,6 +223,12 @@ def _check_images(images: Any, where: str) -> None:
 
 def _check_native(fields: dict[str, Any], server: Server) -> None:
     _check_images(fields.get("image_data"), "image_data")
+    params = fields.get("sampling_params")
+    if not isinstance(params, (dict, list, type(None))):
+        raise RequestError(f"sampling_params is {shown(params)}: send an object, or a list of one for each prompt.")
+    for one in params if isinstance(params, list) else [params]:
+        if isinstance(one, dict):
+            check_minimum(one.get("min_new_tokens"), "min_new_tokens", one)
     check_body_fields(fields, server.defaults["/generate"], server.labels, server.config is not None)
 
 
@@ -247,6 +271,16 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
     for number, instance in enumerate(instances if isinstance(instances, list) else []):
         if isinstance(instance, dict):
             _check_images(instance.get("image_data"), f"instances[{number}].image_data")
+            given = [name for name, value in instance.items() if value is not None]
+            if lost := next((name for name in given if name not in _OF_INSTANCES), None):
+                raise RequestError(
+                    f"instances[{number}] has {shown(lost)}, which is not read there: an instance has text or "
+                    "input_ids, and image_data; everything else stands in parameters, for all of them."
+                )
+            if len(set(given) - {"image_data"}) > 1:
+                raise RequestError(f"instances[{number}] has two prompts: send text or input_ids.")
+    if lost := sorted(body.keys() & server.defaults["/generate"].keys()):
+        raise RequestError(f"{lost[0]} is not read at the top of this route's body: send it in parameters.")
     parameters = body.get("parameters")
     if parameters is None:
         return
@@ -254,9 +288,9 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
         raise RequestError(f"parameters is {shown(parameters)}: send an object with fields of /generate.")
     if unknown := sorted(parameters.keys() - server.defaults["/generate"].keys()):
         if unknown[0] == "custom_params":
-            raise RequestError(f'parameters has custom_params: send {{"parameters": {_IN_SAMPLING_PARAMS}}}.')
+            raise RequestError(f"parameters has custom_params: send {_IN_PARAMETERS}.")
         raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
-    if twice := sorted(parameters.keys() & {"text", "input_ids", "input_embeds", "image_data"}):
+    if twice := sorted(parameters.keys() & set(_OF_INSTANCES)):
         raise RequestError(f"parameters has {twice[0]}: prompts and images stand in instances.")
     check_types(parameters, server.scalars["/generate"])
     _check_native(parameters, server)

@@ -334,6 +334,9 @@ def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str]
         )
     asks = values["return_logprob"]
     asks = any(asks) if isinstance(asks, list) else bool(asks)
+    starts = values["logprob_start_len"]
+    if not asks and any(start not in (None, -1) for start in (starts if isinstance(starts, list) else [starts])):
+        raise RequestError("logprob_start_len is set and return_logprob is not: set it to true, or leave it out.")
     for field in ("top_logprobs_num", "token_ids_logprob"):
         if not asks and is_set(values[field], None) and values[field] not in (0, [0] * (prompts or 1)):
             switch = "logprobs" if name(field) != field else "return_logprob"

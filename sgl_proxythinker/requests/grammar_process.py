@@ -2,9 +2,9 @@
 
     python -m sgl_proxythinker.requests.grammar_process llguidance 5
 
-One line of JSON comes in for each grammar, [kind, source], and one line goes out: the seconds of processor time that it
-took, right or wrong. A compilation that takes more processor time than is given ends the process by SIGPROF, one that takes more
-memory ends it with `OUT_OF_MEMORY`.
+One line of JSON comes in for each grammar, [kind, source], and one line goes out: "ok", or "error" where the grammar is
+wrong, and the seconds of processor time that it took. A compilation that takes more processor time than is given ends
+the process by SIGPROF, one that takes more memory ends it with `OUT_OF_MEMORY`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ def main(library: str, seconds: float) -> None:
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         start = time.process_time()
-        _try(compile_, *json.loads(line))
+        verdict = "ok" if _compiles(compile_, *json.loads(line)) else "error"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.write(f"{time.process_time() - start:.3f}\n")
+        sys.stdout.write(f"{verdict} {time.process_time() - start:.3f}\n")
         sys.stdout.flush()
 
 
-def _try(compile_: Callable[[str, str], None], kind: str, source: str) -> None:
+def _compiles(compile_: Callable[[str, str], None], kind: str, source: str) -> bool:
     try:
         compile_(kind, source)
     except Exception as error:  # what is wrong is said where it is compiled for good, with the model's tokens
         if isinstance(error, MemoryError) or "bad_alloc" in str(error):
             os._exit(OUT_OF_MEMORY)
+        return False
+    return True
 
 
 def _llguidance() -> Callable[[str, str], None]:

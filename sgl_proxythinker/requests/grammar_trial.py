@@ -44,7 +44,7 @@ _CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -s
 class Verdict(NamedTuple):
     """What became of a grammar."""
 
-    why_not: str | None  # it can't be compiled within its bounds; None where it can, or is wrong in a way that ends soon
+    why_not: str | None  # it can't be compiled within its bounds; None: it can, or is wrong in a way that ends soon
     seconds: float  # of processor time
 
 
@@ -128,7 +128,7 @@ class GrammarTrial:
             process.stdin.write(json.dumps([kind, source]).encode() + b"\n")
             process.stdin.flush()
             if line := process.stdout.readline():
-                return float(line)
+                return float(line.split()[1])
         self._own.process = None
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ _PARTS = frozenset(
     "text image_url video_url audio_url thinking reasoning redacted_thinking image tool_use tool_result "
     "server_tool_use web_search_tool_result search_result document".split()
 )
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "latest_reminder"))
 _NAMES_OF_OTHERS = {
     "input_image": '{"type": "image_url", "image_url": {"url": ...}}',
     "input_text": '{"type": "text", "text": ...}',
@@ -55,8 +56,9 @@ def check_messages(messages: Any, bounds: Bounds, is_anthropic: bool) -> None:
             raise RequestError(
                 f'{where} is {shown(message)}: send an object such as {{"role": "user", "content": "Hi"}}.'
             )
-        if not isinstance(message.get("role"), str):
-            raise RequestError(f"{where}.role is {shown(message.get('role'))}: send system, user, assistant or tool.")
+        role = message.get("role")
+        if not isinstance(role, str) or role.lower() not in _ROLES:
+            raise RequestError(f"{where}.role is {shown(role)}: send system, user, assistant or tool.")
         content = message.get("content")
         if isinstance(content, list):
             _check_count(f"{where}.content", content, bounds)

@@ -55,8 +55,9 @@ def check_places(body: Mapping[str, Any], right_place: str, read_in: str, declar
     for container in body.keys() & CONTAINERS:
         inner = _parsed(body[container])
         for path in _wishes(inner, exactly=container in _OF_CLIENTS):
-            if not f"{container}.{path}".startswith(read_in):
-                _refuse(f"{container}.{path}", right_place)
+            where = f"{container}.{path}".replace(".[", "[")
+            if not where.startswith(read_in):
+                _refuse(where, right_place)
         if "custom" in container.lower() and inner:
             _refuse(container, right_place)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -217,6 +217,11 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
     check_stop_regex(fields.stop_regex)
     if fields.top_k == 0:
         raise RequestError(f"{name('top_k')} is 0: send -1 for all tokens, or at least 1.")
+    if fields.ignore_eos and fields.stop_token_ids:
+        raise RequestError(
+            f"{name('ignore_eos')} is true and {name('stop_token_ids')} is set, which would not be looked at then: "
+            "leave one of them out."
+        )
     grammar = next((field for field in _GRAMMARS if getattr(fields, field)), None)
     if fields.min_new_tokens and grammar:
         # Where the grammar admits the end alone, or a stop token, no token at all would be left to draw.
@@ -230,6 +235,25 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
             f"{name('min_new_tokens')} is {least}, more than {name('max_new_tokens')}, which is {most}: send a minimum "
             "that is not above the maximum."
         )
+
+
+def check_minimum(least: Any, name: str, stops: Mapping[str, Any]) -> None:
+    """Refuse a minimum of tokens beside texts that end an answer: SGLang holds back ids that end it, and no texts.
+
+    Args:
+        least: the minimum, as it came.
+        name: what the client calls it.
+        stops: as they came, under `stop` and `stop_regex`. Stops that a chat template adds are not among them.
+
+    Raises:
+        RequestError: both are set.
+    """
+    for field in ("stop", "stop_regex"):
+        if least and stops.get(field):
+            raise RequestError(
+                f"{name} is {shown(least)} and {field} is set, which would end the answer before: leave one of them "
+                "out, or send stop_token_ids."
+            )
 
 
 _GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")

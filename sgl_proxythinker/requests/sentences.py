@@ -43,10 +43,17 @@ def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
         return f"{name} is not known here."
     if error["type"] == "json_invalid":
         return "the body is no valid JSON."
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = _INSTEAD.get(error["type"], error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "it should be").rstrip(".")
     got = f" is {shown(error['input'])}" if "input" in error else ""
     return tidy(f"{name}{got}: {message}.")
+
+
+# Of pydantic's words for which a person needs others.
+_INSTEAD = {
+    "int_parsing_size": "send an integer of at most 64 bits",
+    "string_pattern_mismatch": "send a text without control characters",
+}
 
 
 def tidy(text: str) -> str:
@@ -76,7 +83,8 @@ def _path(loc: Sequence[Any]) -> list[Any]:
     return [
         part
         for part in loc
-        if isinstance(part, int) or (part.isidentifier() and not part[0].isupper() and part not in _BRANCHES)
+        if isinstance(part, int)
+        or (all(map(str.isidentifier, part.split("."))) and not part[0].isupper() and part not in _BRANCHES)
     ]
 
 
