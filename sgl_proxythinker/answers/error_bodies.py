@@ -27,14 +27,9 @@ _UNEXPECTED = ("Internal server error", "Internal Server Error")
 
 
 def error_body(message: str, status: int, path: str) -> dict[str, Any]:
-    """The JSON of an error; it is read by OpenAI's clients (`error.message`) and by SGLang's (fields at the top).
-
-    Anthropic's route has Anthropic's form, and Ollama's has Ollama's.
-    """
+    """The JSON of an error; it is read by OpenAI's clients (`error.message`) and by SGLang's (fields at the top)."""
     if path.startswith("/v1/messages"):
         return {"type": "error", "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message}}
-    if path.startswith("/api/"):
-        return {"error": message}
     error = {
         "object": "error",
         "message": message,

@@ -28,10 +28,10 @@ _IN_PARAMETERS = f'{{"parameters": {_IN_SAMPLING_PARAMS}}}'
 _AT_THE_TOP = '{"custom_params": {"proxy_alpha": 0.8}}'
 
 NATIVE = frozenset({"/generate", "/vertex_generate"})
-# Where strengths are read: an example, and how their paths begin.
+# Where strengths are read: an example, and what their paths begin with.
 _PLACES = {
-    "/generate": (_IN_SAMPLING_PARAMS, "sampling_params."),
-    "/vertex_generate": (_IN_PARAMETERS, "parameters.sampling_params."),
+    "/generate": (_IN_SAMPLING_PARAMS, "sampling_params"),
+    "/vertex_generate": (_IN_PARAMETERS, "parameters.sampling_params"),
 }
 # What an instance of /vertex_generate is made of.
 _OF_INSTANCES = ("text", "input_ids", "input_embeds", "image_data")
@@ -128,7 +128,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         _check_text_tool(body, server.bounds)
         return body
     declared = server.defaults.get("/generate" if route in NATIVE else route, {})
-    check_places(body, *_PLACES.get(route, (_AT_THE_TOP, "custom_params.")), declared)
+    check_places(body, *_PLACES.get(route, (_AT_THE_TOP, "custom_params")), declared)
     check_picture_settings(body)
     call.named_alpha = read_model_name(body.get("model"), server.served_name)
     if route in FOREIGN:

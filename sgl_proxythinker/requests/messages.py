@@ -28,8 +28,8 @@ _NAMES_OF_OTHERS = {
 # A part holds what its type says; Anthropic's other parts have names of their own.
 _PAYLOADS = frozenset(("text", "image_url", "video_url", "audio_url"))
 _PICTURES = {
-    False: '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}',
-    True: '{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "..."}}',
+    False: '{"type": "image_url", "image_url": {"url": "..."}}',
+    True: '{"type": "image", "source": {"type": "url", "url": "..."}}',
 }
 
 

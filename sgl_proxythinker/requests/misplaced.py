@@ -38,7 +38,7 @@ def check_places(body: Mapping[str, Any], right_place: str, read_in: str, declar
     Args:
         body: a request's JSON object. `custom_params` at its top is not looked into: who reads it checks it.
         right_place: an example of a body, for the sentence.
-        read_in: how paths begin that are read where they stand, and checked there, as "sampling_params.".
+        read_in: what paths begin with that are read where they stand, and checked there, as "sampling_params".
         declared: the names that SGLang declares for this body. An object under another name is a mistake for one of
             these, or a client's own: it is looked into for the exact names of wishes.
 
@@ -56,7 +56,7 @@ def check_places(body: Mapping[str, Any], right_place: str, read_in: str, declar
         inner = _parsed(body[container])
         for path in _wishes(inner, exactly=container in _OF_CLIENTS):
             where = f"{container}.{path}".replace(".[", "[")
-            if not where.startswith(read_in):
+            if not where.startswith((f"{read_in}.", f"{read_in}[")):
                 _refuse(where, right_place)
         if "custom" in container.lower() and inner:
             _refuse(container, right_place)
