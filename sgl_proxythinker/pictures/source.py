@@ -59,7 +59,7 @@ def read_source(text: str, name: str, max_bytes: int) -> bytes | Remote | Local:
         return _without_scheme(text, name, max_bytes)
     kind = scheme[1].lower()
     if kind == "data":
-        return _data_url(text[scheme.end() :], name, max_bytes)
+        return _data_url(text, scheme.end(), name, max_bytes)
     if kind in ("http", "https"):
         return Remote(kind + text[scheme.end() - 1 :])
     if kind == "file":
@@ -67,12 +67,14 @@ def read_source(text: str, name: str, max_bytes: int) -> bytes | Remote | Local:
     raise RequestError(f"{name} is a URL of the scheme {scheme[1][:20]!r}, which only its sender can read: {WANTED}.")
 
 
-def _data_url(rest: str, name: str, max_bytes: int) -> bytes:
-    header, comma, body = rest.partition(",") if "," in rest[:4096] else (rest, "", "")
-    if not comma:
+def _data_url(text: str, start: int, name: str, max_bytes: int) -> bytes:
+    """What stands behind `data:`, which ends at `start`. Megabytes are copied once."""
+    comma = text.find(",", start, start + 4096)
+    if comma < 0:
         raise RequestError(f"{name} is a data: URL without a comma, so it has no data: data:image/png;base64,....")
-    body = body.partition("#")[0]
-    if _BASE64.search(header):
+    end = text.find("#", comma)
+    body = text[comma + 1 :] if end < 0 else text[comma + 1 : end]
+    if _BASE64.search(text[start:comma]):
         return _base64(body, name, max_bytes)
     _check_length(len(body) // 3, name, max_bytes)  # each byte may be written as %XX
     data = unquote_to_bytes(body)
@@ -93,13 +95,13 @@ def _without_scheme(text: str, name: str, max_bytes: int) -> bytes | Local:
 
 def _base64(text: str, name: str, max_bytes: int) -> bytes:
     """Base64 as browsers forgive it, and its URL-safe alphabet."""
+    if len(text) * 3 // 4 <= max_bytes:
+        with contextlib.suppress(ValueError):
+            return pybase64.b64decode(text, validate=True)  # nearly all: one pass over megabytes
     try:
         encoded = text.encode("ascii")
     except UnicodeEncodeError:
         raise RequestError(f"{name} is not base64: it has characters that are not ASCII.") from None
-    if len(encoded) * 3 // 4 <= max_bytes:
-        with contextlib.suppress(ValueError):
-            return pybase64.b64decode(encoded, validate=True)  # nearly all: one pass over megabytes
     _check_length(len(encoded) * 3 // 4 if b"%" not in encoded else 0, name, max_bytes)
     if b"%" in encoded:
         encoded = unquote_to_bytes(encoded)
