@@ -25,6 +25,9 @@ def jpeg_segments(count, segment=b"\xff\xe1\x00\x0cExif\0\0abcd"):
     return plain[:2] + segment * count + plain[2:]
 
 
+EMPTY = b"\xff\xe5\x00\x02"  # a segment of a JPEG
+
+
 def jpeg_scans(count):
     """A progressive file whose last scan comes again and again."""
     plain = saved("JPEG", progressive=True)
@@ -84,8 +87,10 @@ def jpeg_2000(style, precincts, code_block, side=8000, boxes=b""):
 BOMBS = {
     "scans of a JPEG": jpeg_scans(100),
     "segments of EXIF": jpeg_segments(2000),
-    "empty segments": jpeg_segments(2000, b"\xff\xe5\x00\x02"),
+    "empty segments": jpeg_segments(2000, EMPTY),
     "megabytes of segments": jpeg_segments(300, b"\xff\xe2\xff\xff" + bytes(65533)),
+    "bytes between segments": jpeg_segments(1, EMPTY + bytes(2000)),
+    "padding between segments": jpeg_segments(1, EMPTY + b"\xff" * 2000),
     "strips": tiff([(273, 4, 70_000, 8)]),
     "strips of a type that is no number": tiff([(273, 1, 70_000, 8)], ">"),
     "values of another tag": tiff([(258, 3, 300_000, 8)]),
@@ -94,9 +99,11 @@ BOMBS = {
     "an icon that hides a PNG": struct.pack("<HHHBBBBHHLL", 0, 1, 1, 0, 0, 0, 0, 1, 32, 100, 22)
     + b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">LL", 9000, 9000),
     "a PPM of another maximum": b"P6 3000 2000 254\n",
+    "a PGM behind a long comment": b"P2 #" + b"a" * 70_000 + b"\n3000 2000 255\n",
     "a PGM in words": b"P2 # by hand\n3000 2000 255\n",
     "chunks of a PNG": png(*[(b"tEXt", b"a\0b")] * 1100),
     "comments of a GIF": gif(b"\x21\xfe\x01a\x00" * 1100),
+    "bytes before the first frame of a GIF": gif(bytes(2000)),
     "a long comment of a GIF": gif(b"\x21\xfe" + (b"\xff" + b"a" * 255) * 5000 + b"\0"),
     "run lengths of a BMP": bmp(3000, 1),
     "code-blocks of 4 x 4": jpeg_2000(0, b"\x88", 0),
@@ -121,6 +128,7 @@ ORDINARY = {
         "JPEG", icc_profile=bytes(200_000), exif=b"Exif\0\0II*\0\x08\0\0\0\0\0", comment=b"a" * 1000
     ),
     "JPEG with restarts": saved("JPEG", (200, 200), restart_marker_blocks=2),
+    "JPEG with some bytes between segments": jpeg_segments(1, EMPTY + bytes(100) + b"\xff" * 100),
     "JPEG before a film": saved("JPEG") + b"\xff\xda" * 1000,
     "TIFF of tiles, deflate": saved("TIFF", (300, 300), compression="tiff_deflate"),
     "BigTIFF": saved("TIFF", big_tiff=True),

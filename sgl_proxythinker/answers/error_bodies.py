@@ -20,7 +20,6 @@ _KINDS = {
     400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 413: "ContentTooLarge",
     500: "InternalServerError",
 }  # fmt: skip
-_NO_KEY = "the request has no key that this server takes: send the header Authorization: Bearer KEY."
 
 # How SGLang begins the message of an exception that it did not expect.
 _UNEXPECTED = ("Internal server error", "Internal Server Error")
@@ -63,8 +62,6 @@ def rewritten(body: bytes, status: int, path: str) -> bytes:
         return json.dumps(error_body(message, status, path)).encode()
     if message is None:
         return body
-    if status == 401 and message == "Unauthorized":
-        message = _NO_KEY
     return json.dumps(error_body(tidy(message), status, path)).encode()
 
 

@@ -16,6 +16,7 @@ MAX_SCANS = 64
 # profile of 16 MiB has 256 of them. Pillow copies what it has of EXIF or of a comment for each further one.
 MAX_SEGMENTS = 1024
 MAX_SEGMENT_BYTES = 16 << 20
+MAX_HEADER_BYTES = 64 << 10  # of a PNM, which Pillow reads byte by byte
 MAX_EXTENSION_BYTES = 1 << 20  # of a GIF, in sub-blocks of 255 bytes
 # Chunks of a PNG's pixels, each a step of Pillow's in Python; writers make them of 8 KiB and more.
 MAX_PIXEL_CHUNKS = 262_144
@@ -72,7 +73,7 @@ def hindrance(data: bytes) -> str | None:
 def _of_jpeg(data: bytes) -> str | None:
     segments = scans = held = 0
     for marker, length in _segments(data):
-        segments += 1
+        segments += length if marker is None else 1  # Pillow passes over what is no segment byte by byte
         scans += marker == _SOS
         held += length
         if scans > MAX_SCANS:
@@ -82,13 +83,19 @@ def _of_jpeg(data: bytes) -> str | None:
     return None
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The marker and the length of each segment of a JPEG up to its end, entropy-coded data passed over."""
+def _segments(data: bytes) -> Iterator[tuple[int | None, int]]:
+    """The marker and the length of each segment of a JPEG up to its end, entropy-coded data passed over.
+
+    What stands between them has the marker None.
+    """
     at = 2
     while (start := data.find(b"\xff", at)) >= 0 and start + 1 < len(data):
+        if start > at:
+            yield None, start - at
         marker = data[start + 1]
         if marker == 0xFF:  # padding
             at = start + 1
+            yield None, 1
             continue
         if marker == _EOI:
             return
@@ -147,7 +154,9 @@ def _of_icon(data: bytes) -> str | None:
 
 def _of_pnm(data: bytes) -> str | None:
     """Plain text (P1 to P3), and samples of another maximum than 255, are read by Pillow's decoders in Python."""
-    head = re.sub(rb"#[^\r\n]*", b" ", data[:65_536]).split(maxsplit=4)
+    head = re.sub(rb"#[^\r\n]*", b" ", data[:MAX_HEADER_BYTES]).split(maxsplit=4)
+    if len(head) < 4 and len(data) > MAX_HEADER_BYTES:
+        return f"has a comment of more than {MAX_HEADER_BYTES >> 10} KiB"
     width, height = int(head[1]), int(head[2])
     kind, most = head[0], b"" if head[0] == b"P4" else head[3]
     is_fast = kind == b"P4" or (kind in (b"P5", b"P6") and most == b"255") or (kind == b"P5" and most == b"65535")
@@ -174,9 +183,14 @@ def _of_gif(data: bytes) -> str | None:
     """What stands before the first frame."""
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     extensions = held = 0
-    while data[at] == 0x21:
-        at += 2
+    while data[at] not in b",;":  # the first frame, or the end
+        at += 1
         extensions += 1
+        if data[at - 1] != ord("!"):  # Pillow passes over what is no extension byte by byte
+            if extensions > MAX_SEGMENTS:
+                return f"has more than {MAX_SEGMENTS:,} bytes that are none of a GIF"
+            continue
+        at += 1
         while size := data[at]:
             at += 1 + size
             held += size
