@@ -123,6 +123,12 @@ def test_a_misspelled_container_that_holds_no_wish_is_ignored_as_openais_clients
         assert guided.post("/v1/chat/completions", body | harmless).status_code == 200
 
 
+def test_defaults_at_the_top_of_vertex_generate_ask_for_nothing(guided):
+    body = {"instances": [{"text": "x", "image_data": None}], "rid": None, "stream": False}
+    response = guided.post("/vertex_generate", body | {"parameters": {"sampling_params": {"max_new_tokens": 1}}})
+    assert response.status_code == 200, response.text
+
+
 @pytest.mark.parametrize("pattern", [r"\p{L}", r"\u{41}|\p{Lu}", "(?<n>a)", "[a-z]"])
 def test_a_stop_regex_has_the_syntax_that_is_documented(guided, pattern):
     """Kills: a pattern that Python's `re` doesn't know, as an internal error."""

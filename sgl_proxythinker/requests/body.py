@@ -279,14 +279,15 @@ def _check_vertex(body: Mapping[str, Any], server: Server) -> None:
                 )
             if len(set(given) - {"image_data"}) > 1:
                 raise RequestError(f"instances[{number}] has two prompts: send text or input_ids.")
-    if lost := sorted(body.keys() & server.defaults["/generate"].keys()):
+    defaults = server.defaults["/generate"]
+    if lost := sorted(name for name in body.keys() & defaults.keys() if is_set(body[name], defaults[name])):
         raise RequestError(f"{lost[0]} is not read at the top of this route's body: send it in parameters.")
     parameters = body.get("parameters")
     if parameters is None:
         return
     if not isinstance(parameters, dict):
         raise RequestError(f"parameters is {shown(parameters)}: send an object with fields of /generate.")
-    if unknown := sorted(parameters.keys() - server.defaults["/generate"].keys()):
+    if unknown := sorted(parameters.keys() - defaults.keys()):
         if unknown[0] == "custom_params":
             raise RequestError(f"parameters has custom_params: send {_IN_PARAMETERS}.")
         raise RequestError(f"parameters has {shown(unknown[0])}, which is no field of /generate.")
