@@ -18,6 +18,7 @@ from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.environment import check_environment
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.limits import Limits, build_limits
+from sgl_proxythinker.malloc import keep_large_buffers
 from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
@@ -123,6 +124,7 @@ def prepare_front(manager: Any) -> None:
 
         install(HTTP)
         guard_application(server, manager)
+        keep_large_buffers()
 
 
 def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ class TestWhatSglangSees:
         from sglang.srt.utils.common import load_image
 
         [picture] = load([data_url(random_picture(1, 40, 30), form)]).images
-        assert type(picture) is Image.Image and picture.mode == "RGB"
+        assert isinstance(picture, Image.Image) and picture.mode == "RGB" and not picture.info
         assert load_image(picture, gpu_image_decode=True)[0] is picture
         assert BaseMultimodalProcessor.gpu_image_decode, "the test would say nothing"
         assert BaseMultimodalProcessor._load_single_item(picture, Modality.IMAGE) is picture

@@ -6,8 +6,10 @@
 #   robustness.sh pictures         tests of pictures
 #   robustness.sh chats OLD        64 image chats at once, the older code and then this one
 #   robustness.sh soak [MINUTES]   seven minutes of mixed chats, 64 at once, after each picture was asked about once:
-#                                  longer than one command; start it with setsid and OUT=~/soak, and fetch it later
-#   robustness.sh admission OLD KIND...   time to first token in pairs, older code against this one, side by side
+#                                  longer than one command; start it with setsid and OUT=~/soak, and fetch it later.
+#                                  What PyTorch has allocated is written down too (allocated/)
+#   robustness.sh admission OLD KIND...   time to first token in pairs, older code against this one, side by side;
+#                                  STARTS and PAIRS are how many of both
 #
 # OLD is a folder with sgl_proxythinker/ and patches/ of the older commit. Results and the ends of logs go to $OUT.
 set -uo pipefail
@@ -85,15 +87,17 @@ chats)
 soak)
     prepare && about
     step soak
+    export ALLOCATED_LOG=$OUT/allocated.log PYTHONPATH=$PWD/benchmarks/gpu_sessions/allocated:$PYTHONPATH
     timeout 900 python3 -m benchmarks.soak --minutes "${2:-7}" --at-once 64 --models weightless:7B:3B \
         --server-flags "--sampling-backend pytorch" --out "$OUT/soak.jsonl" 2>&1 |
         grep -v Warning | cut -c 1-3000 | tail -n 40
+    python3 benchmarks/gpu_sessions/allocated/least.py "$ALLOCATED_LOG" | tee "$OUT/allocated.txt"
     ;;
 admission)
     prepare && prepare_old "$2" && about
     shift 2
     step admission
-    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts 1 --pairs 100 \
+    timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts "${STARTS:-1}" --pairs "${PAIRS:-100}" \
         --pin --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.45" --kinds "$@" \
         --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
     ;;

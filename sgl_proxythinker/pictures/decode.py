@@ -96,22 +96,24 @@ def check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def as_seen(picture: Image.Image, name: str = "the picture") -> Image.Image:
+def as_seen(picture: Image.Image, name: str = "the picture", may_change: bool = False) -> Image.Image:
     """A picture of any mode as RGB: upright, on white where it is transparent, the first frame of several.
 
     Args:
         picture: from `open_picture`, or anybody's; it is not changed, other than that its pixels are loaded.
         name: of the picture in error messages.
+        may_change: nobody else has `picture`, so what is returned may be it: megabytes that are not copied.
 
     Returns:
-        mode RGB, a new picture without metadata.
+        mode RGB, a new picture unless it may be changed, without metadata.
 
     Raises:
         RequestError: its data are broken or cut off, or there is no memory for it.
     """
     try:
         picture.load()
-        seen = _upright(_to_rgb(picture), _orientation(picture))
+        seen = picture if may_change and _is_plain_rgb(picture) else _to_rgb(picture)
+        seen = _upright(seen, _orientation(picture))
         seen.info = {}
         return seen
     except MemoryError:
@@ -126,7 +128,11 @@ def decode(data: bytes, name: str = "the picture", max_pixels: int = MOST_PIXELS
     Raises:
         RequestError: it can't be read.
     """
-    return as_seen(open_picture(data, name, max_pixels), name)
+    return as_seen(open_picture(data, name, max_pixels), name, may_change=True)
+
+
+def _is_plain_rgb(picture: Image.Image) -> bool:
+    return picture.mode == "RGB" and not picture.has_transparency_data
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -82,7 +82,10 @@ class PictureLoader:
         async with self._budget.holding(pixels):
             # At the same time: both leave the interpreter to others, and a file of megabytes takes milliseconds.
             digests = _all(self._digest(one) for one in opened)
-            seen = _all(self._in_thread(as_seen, one.picture, name) for one, name in zip(opened, names, strict=True))
+            seen = _all(
+                self._in_thread(as_seen, one.picture, name, one.data is not None)
+                for one, name in zip(opened, names, strict=True)
+            )
             told, images = await _all((digests, seen))
             for number, digest in enumerate(told):
                 if digest is None:
