@@ -21,7 +21,7 @@ _MOST_KEPT = 128 << 20  # bytes that are free, for each thread that allocates
 def keep_large_buffers() -> None:
     """Let this process use freed buffers of up to 32 MiB again, rather than give them back to the kernel.
 
-    Where the user has set malloc himself (`MALLOC_...`, `GLIBC_TUNABLES`), or the C library is another, nothing changes.
+    Where the user has set malloc (`MALLOC_...`, `GLIBC_TUNABLES`), or the C library is another one, nothing changes.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return

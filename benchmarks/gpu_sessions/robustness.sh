@@ -50,6 +50,7 @@ print(sglang.__version__, torch.__version__, sgl_proxythinker.__path__, "Pillow"
 warm() {
     step warm up
     timeout 200 python3 -m benchmarks.soak --minutes 0.1 --at-once 8 --models random > "$OUT/warm.log" 2>&1 || true
+    pkill -f '[s]glang::' || true # of a client that was cut off
     tail -n 1 "$OUT/warm.log" | cut -c 1-300
 }
 
@@ -98,7 +99,7 @@ admission)
     shift 2
     step admission
     timeout 580 python3 -m benchmarks.admission_cost --old-path "$HOME/old" --models weightless:3B:3B --starts "${STARTS:-1}" --pairs "${PAIRS:-100}" \
-        --pin --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.45" --kinds "$@" \
+        --pin --server-flags "--attention-backend fa3 --max-total-tokens 40000 --mem-fraction-static 0.6" --kinds "$@" \
         --out "$OUT/admission.jsonl" 2>&1 | grep -v Warning | tail -n 40
     ;;
 *)

@@ -1,6 +1,6 @@
 """The least that was allocated in each minute, of a log of `sitecustomize.py`: what is there whoever is being answered.
 
-    python benchmarks/gpu_sessions/allocated/least.py allocated.log
+python benchmarks/gpu_sessions/allocated/least.py allocated.log
 """
 
 import sys
@@ -15,7 +15,7 @@ def main() -> None:
         minutes[process, int(float(at)) // 60].append((int(allocated), int(reserved)))
     for (process, minute), samples in sorted(minutes.items()):
         least, reserved = min(samples)[0] / 2**20, max(kept for _, kept in samples) / 2**20
-        print(f"process {process}, minute {minute}: allocated {least:.1f} MiB at least, reserved {reserved:.0f} MiB at most")
+        print(f"process {process}, minute {minute}: least allocated {least:.1f}, most reserved {reserved:.0f} MiB")
 
 
 if __name__ == "__main__":
