@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from sgl_proxythinker import cpu
-from sgl_proxythinker.malloc import keep_large_buffers
 
 
 def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
     """Stands in for `sglang.srt.managers.scheduler.run_scheduler_process`."""
     _prepare(server_args)
-    keep_large_buffers()
     from sglang.srt.managers.scheduler import run_scheduler_process
 
     from sgl_proxythinker.patches import SCHEDULER
