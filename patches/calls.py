@@ -157,13 +157,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.mem_cache.multimodal_cache:MultiModalStaticCache",
         "class(MultimodalCache)",
         "c725d9e3c25b",
-        "each proxy has an image cache of its own, a subclass that sees each entry before it is kept",
-    ),
-    _call(
-        "sglang.srt.mem_cache.multimodal_cache:EmbeddingResult",
-        "class()",
-        "7f3ff84407c6",
-        "an entry of that cache: its tensor may be a view of a whole batch's",
+        "each proxy has an image cache of its own",
     ),
     _call(
         "sglang.srt.speculative.draft_worker_common:draft_server_args_copy",

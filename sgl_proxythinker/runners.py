@@ -12,7 +12,6 @@ import torch
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.groups import RoleGroup, swapped
-from sgl_proxythinker.image_cache import ImageCache
 from sgl_proxythinker.memory import GIB
 from sgl_proxythinker.partition import MOST_ROWS, stream_on
 from sgl_proxythinker.roles import Role
@@ -24,6 +23,7 @@ from sgl_proxythinker.upstream.runtime import (
     KVCacheConfigurator,
     ModelRunner,
     ModelRunnerOutput,
+    MultiModalStaticCache,
     TpModelWorker,
     create_memory_pool_configurator,
     draft_server_args_copy,
@@ -52,7 +52,7 @@ class HostedModel:
         self.server_args = server_args
         self.worker: TpModelWorker | None = None
         # SGLang keeps image embeddings in one process-wide cache by the image's hash, whichever model made them.
-        self._image_cache = ImageCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
+        self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
         self._graph_buffers = GraphBuffers()
         self._stream: torch.cuda.Stream | None = None
 

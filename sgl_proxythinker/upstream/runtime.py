@@ -13,7 +13,7 @@ from sglang.srt.layers.logits_processor import LogitsProcessorOutput
 from sglang.srt.managers import mm_utils
 from sglang.srt.managers.tp_worker import TpModelWorker
 from sglang.srt.mem_cache.kv_cache_configurator import KVCacheConfigurator
-from sglang.srt.mem_cache.multimodal_cache import EmbeddingResult, MultiModalStaticCache
+from sglang.srt.mem_cache.multimodal_cache import MultiModalStaticCache
 from sglang.srt.model_executor import input_buffers
 from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode, ForwardBatch
 from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
@@ -27,7 +27,6 @@ from sglang.srt.utils.common import get_available_gpu_memory
 __all__ = [
     "CaptureHiddenMode",
     "DecodeCudaGraphRunner",
-    "EmbeddingResult",
     "ForwardBatch",
     "GraphSharedOutput",
     "KVCacheConfigurator",
