@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-from sgl_proxythinker import cpu
+from sgl_proxythinker.launch import cpu
 
 
 def stand_in_for_datasets() -> None:

@@ -18,6 +18,6 @@ UPSTREAM = Upstream(
 
 
 def around(original, backend, key, require_reasoning):
-    from sgl_proxythinker.grammars import compile_or_refuse
+    from sgl_proxythinker.guards.grammars import compile_or_refuse
 
     return compile_or_refuse(*key, lambda: original(backend, key, require_reasoning))

@@ -19,7 +19,7 @@ UPSTREAM = Upstream(
 
 
 def around(original, processor, req, tokens):
-    from sgl_proxythinker.grammars import accept_or_abort
+    from sgl_proxythinker.guards.grammars import accept_or_abort
 
     token_ids = [tokens] if isinstance(tokens, int) else tokens
     return accept_or_abort(req, token_ids, lambda: original(processor, req, tokens))

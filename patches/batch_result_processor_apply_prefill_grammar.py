@@ -13,7 +13,7 @@ UPSTREAM = Upstream(
 
 
 def around(original, processor, *, req, next_token_id, already_advanced=False):
-    from sgl_proxythinker.grammars import accept_or_abort
+    from sgl_proxythinker.guards.grammars import accept_or_abort
 
     def accept():
         return original(processor, req=req, next_token_id=next_token_id, already_advanced=already_advanced)

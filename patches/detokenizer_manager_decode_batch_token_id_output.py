@@ -5,7 +5,7 @@ Ours:  the same; when it fails, each request alone, and the ones that fail are f
 Why a hook: it is where a batch's texts are made, with each request's own wishes.
 """
 
-from sgl_proxythinker.lone_failures import decode_or_fail
+from sgl_proxythinker.guards.lone_failures import decode_or_fail
 from sgl_proxythinker.patches._upstream import Upstream
 
 UPSTREAM = Upstream(

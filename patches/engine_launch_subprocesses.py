@@ -5,12 +5,12 @@ Ours:  the same processes, entered through functions that prepare the CPU and in
 Why a hook: spawned processes import SGLang before plugins load; HTTP server and offline engine both pass here.
 """
 
-from sgl_proxythinker.dead_ranks import name_roles
-from sgl_proxythinker.launch import prepare_front, prove_schedulers
+from sgl_proxythinker.launch.dead_ranks import name_roles
+from sgl_proxythinker.launch.processes import run_detokenizer, run_scheduler
+from sgl_proxythinker.launch.server_args import prepare_front, prove_schedulers
+from sgl_proxythinker.launch.stopped_processes import watch_for_stops
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_placement
-from sgl_proxythinker.processes import run_detokenizer, run_scheduler
-from sgl_proxythinker.stopped_processes import watch_for_stops
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.engine:Engine._launch_subprocesses",

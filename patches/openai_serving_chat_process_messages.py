@@ -13,7 +13,7 @@ from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.chat import images_of_messages
 from sgl_proxythinker.plugin import is_ours
 from sgl_proxythinker.requests.call import current
-from sgl_proxythinker.requests.sentences import tidy
+from sgl_proxythinker.sentences import tidy
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_messages",

@@ -22,10 +22,10 @@ def around(original, req, new_accepted_len=1):
     try:
         if not patterns:
             return original(req, new_accepted_len)
-        from sgl_proxythinker.finish import update_with_stop_regex
+        from sgl_proxythinker.guards.finish import update_with_stop_regex
 
         return update_with_stop_regex(original, req, new_accepted_len, patterns)
     except Exception as error:
-        from sgl_proxythinker.finish import abort
+        from sgl_proxythinker.guards.finish import abort
 
         abort(req, error)

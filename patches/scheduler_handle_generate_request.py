@@ -19,6 +19,6 @@ UPSTREAM = Upstream(
 
 
 def around(original, scheduler, recv_req):
-    from sgl_proxythinker.bad_requests import receive
+    from sgl_proxythinker.guards.bad_requests import receive
 
     receive(scheduler, recv_req, lambda: original(scheduler, recv_req))

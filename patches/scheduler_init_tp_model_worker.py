@@ -21,7 +21,7 @@ def around(original, scheduler):
     config = proxy_config(scheduler.server_args) if is_ours(scheduler.server_args) else None
     if config is None:
         return original(scheduler)
-    from sgl_proxythinker.worker import ProxyWorker
+    from sgl_proxythinker.step.worker import ProxyWorker
 
     scheduler.tp_worker = ProxyWorker(
         config,

@@ -5,7 +5,7 @@ Ours:  the same, with one more group of flags. Without `--plugin` they change no
 Why a hook: SGLang has no registry for flags of plugins, and no `--plugin`.
 """
 
-from sgl_proxythinker.command_line import add_flags
+from sgl_proxythinker.launch.command_line import add_flags
 from sgl_proxythinker.patches import server_args_from_cli_args
 from sgl_proxythinker.patches._install import is_installed
 from sgl_proxythinker.patches._upstream import Upstream

@@ -5,9 +5,9 @@ Ours:  the same; when `--plugin proxythinker` was given, the configuration is va
 Why a hook: fields of ours would be dropped here, and this is the last point before SGLang's heavy imports.
 """
 
-from sgl_proxythinker.command_line import take_flags
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.launch import build_server_args
+from sgl_proxythinker.launch.command_line import take_flags
+from sgl_proxythinker.launch.server_args import build_server_args
 from sgl_proxythinker.patches._upstream import Upstream
 
 UPSTREAM = Upstream(

@@ -5,7 +5,7 @@ Ours:  the same, after the processes that have died are named, with the models t
 Why a hook: the ranks that a death makes fail ask faster than the watchdog looks.
 """
 
-from sgl_proxythinker.dead_ranks import tell_of_dead_ranks
+from sgl_proxythinker.launch.dead_ranks import tell_of_dead_ranks
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours, proxy_config
 

@@ -5,7 +5,7 @@ Ours:  the same, of texts that say the bytes (`bytes:\\xe2\\x80`, as OpenAI does
 Why a hook: both routes' logprobs pass here, whole and streamed.
 """
 
-from sgl_proxythinker.partial_tokens import name_bytes
+from sgl_proxythinker.guards.partial_tokens import name_bytes
 from sgl_proxythinker.patches._upstream import Upstream
 
 UPSTREAM = Upstream(

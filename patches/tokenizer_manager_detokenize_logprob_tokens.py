@@ -5,7 +5,7 @@ Ours:  the same texts, of which those remember the token's bytes (see to_openai_
 Why a hook: further on nothing knows ids and tokenizer any more.
 """
 
-from sgl_proxythinker.partial_tokens import remember_bytes
+from sgl_proxythinker.guards.partial_tokens import remember_bytes
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours
 

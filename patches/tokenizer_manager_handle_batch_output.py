@@ -5,7 +5,7 @@ Ours:  the same; the request that failed is answered with an error, and the batc
 Why a hook: the loop has no other place between two requests.
 """
 
-from sgl_proxythinker.lone_failures import hand_out_or_fail
+from sgl_proxythinker.guards.lone_failures import hand_out_or_fail
 from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.plugin import is_ours
 

@@ -17,7 +17,7 @@ UPSTREAM = Upstream(
 
 
 def around(original, grammar, vocab_mask, idx):
-    from sgl_proxythinker.grammars import leave_an_end
+    from sgl_proxythinker.guards.grammars import leave_an_end
 
     original(grammar, vocab_mask, idx)
     leave_an_end(grammar, vocab_mask, idx)

@@ -26,7 +26,7 @@ from programs.generation import Generation, Result, generation, run, run_batch, 
 from programs.ladder_chart import draw_chart
 from programs.terminal import printable
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 

@@ -21,7 +21,7 @@ from programs.command_line import SERVED_ALPHA, add_question, make_parser, run_c
 from programs.generation import Generation, Result, generation, run, turn
 from programs.terminal import printable
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 EXPERT_ALPHA = 1.0
 

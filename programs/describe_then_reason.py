@@ -21,7 +21,7 @@ from programs.command_line import add_alpha, make_parser, run_command
 from programs.generation import Generation, Result, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 DESCRIBE = (
     "Describe exactly what can be seen: every object with its place, colour and size, every number, label and line of "

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from sglang.lang.interpreter import ProgramState, ProgramStateGroup
 
 from programs.answers import final_answer
-from sgl_proxythinker.guided_backend import GuidedBackend, UnknownVariable
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend, UnknownVariable
 from sgl_proxythinker.strength import ALPHA
 
 

@@ -24,7 +24,7 @@ from programs.generation import Generation, ProgramFailed, Result, checked, gene
 from programs.region import Region, enlarge, region_regex, shown_box
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 WHERE = (
     "{sizes}\n\n{question}\n\nBefore you answer: which part of a picture has to be seen up close for that? Name it as "

@@ -22,7 +22,7 @@ from programs.command_line import add_alphas, add_question, add_regex, make_pars
 from programs.generation import Generation, Result, fork, generation, run, turn
 from programs.terminal import answer_line, printable
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 ALPHAS = (0.3, 0.5, 0.8)
 

@@ -23,7 +23,7 @@ from programs.command_line import add_alpha, add_question, make_parser, regex, r
 from programs.generation import Generation, ProgramFailed, Result, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 SHORT = r"[^<>\n]{1,60}"
 END = "</answer>"  # a part of the form: held to digits alone, a model that wants to write it would go on with digits

@@ -22,7 +22,7 @@ from programs.command_line import add_alpha, add_question, make_parser, positive
 from programs.generation import Generation, Result, checked, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
-from sgl_proxythinker.guided_backend import GuidedBackend
+from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 LOOK_AGAIN = (
     "Here is what the question shows, once more. Look at each thing that the answer relies on: is it really so?"

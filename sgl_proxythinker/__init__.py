@@ -7,14 +7,19 @@ from sgl_proxythinker.config import ProxyConfig, ProxyOptions
 from sgl_proxythinker.limits import Limits
 
 if TYPE_CHECKING:
-    from sgl_proxythinker.backend import ProxyBackend
-    from sgl_proxythinker.engine_backend import EngineBackend
-    from sgl_proxythinker.language import proxy_gen
-    from sgl_proxythinker.offline import Engine
+    from sgl_proxythinker.frontend.backend import ProxyBackend
+    from sgl_proxythinker.frontend.engine import Engine
+    from sgl_proxythinker.frontend.engine_backend import EngineBackend
+    from sgl_proxythinker.frontend.proxy_gen import proxy_gen
 
 __all__ = ["Engine", "EngineBackend", "Limits", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
 
-_HOMES = {"Engine": "offline", "EngineBackend": "engine_backend", "ProxyBackend": "backend", "proxy_gen": "language"}
+_HOMES = {
+    "Engine": "frontend.engine",
+    "EngineBackend": "frontend.engine_backend",
+    "ProxyBackend": "frontend.backend",
+    "proxy_gen": "frontend.proxy_gen",
+}
 
 
 def __getattr__(name: str) -> Any:

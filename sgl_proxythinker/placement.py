@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.memory import GIB
+from sgl_proxythinker.models.memory import GIB
 from sgl_proxythinker.roles import Role
 
 PlacementName = Literal["shared", "split", "dedicated"]

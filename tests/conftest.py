@@ -11,7 +11,8 @@ import pytest
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
 from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
-from sgl_proxythinker import cpu, tiny_family
+from sgl_proxythinker import tiny_family
+from sgl_proxythinker.launch import cpu
 
 
 @pytest.fixture(scope="session")

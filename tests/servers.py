@@ -19,7 +19,7 @@ from PIL import Image
 from programs.pictures import data_url
 from programs.server_process import end, free_port, running, wait_until_ready
 from programs.shared_gpus import MEMORY_IS_SHARED
-from sgl_proxythinker import cpu
+from sgl_proxythinker.launch import cpu
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300

@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from servers import ADMIN_KEY
 from sgl_proxythinker import ProxyBackend
-from sgl_proxythinker.admin import AdminGuard, is_admin_abort
-from sgl_proxythinker.routes import ADMIN, NAMES_FILES, Routes, Verdict, classify
+from sgl_proxythinker.http.admin_guard import AdminGuard, is_admin_abort
+from sgl_proxythinker.policy.routes import ADMIN, NAMES_FILES, Routes, Verdict, classify
 
 # What each would do, if it were let through: (method, route, body).
 CALLS = [

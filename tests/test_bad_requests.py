@@ -11,7 +11,7 @@ import pytest
 def run_rank(rank, world, port, failing, pipe):
     import torch
 
-    from sgl_proxythinker import bad_requests
+    from sgl_proxythinker.guards import bad_requests
 
     logging.disable()
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
@@ -42,7 +42,7 @@ def run_rank(rank, world, port, failing, pipe):
 
 @pytest.mark.parametrize("failing", [(), (0, 1), (0,), (1,)], ids=["none", "both", "the first", "the second"])
 def test_two_ranks(sglang, failing):
-    import sgl_proxythinker.bad_requests  # noqa: F401 -- once, before the fork
+    import sgl_proxythinker.guards.bad_requests  # noqa: F401 -- once, before the fork
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

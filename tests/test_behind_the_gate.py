@@ -156,7 +156,7 @@ class TestDetokenizer:
 
         from sglang.srt.managers.detokenizer_manager import DetokenizerManager
 
-        from sgl_proxythinker.lone_failures import decode_or_fail
+        from sgl_proxythinker.guards.lone_failures import decode_or_fail
 
         original = DetokenizerManager._decode_batch_token_id_output
         original = getattr(original, "__wrapped__", original)

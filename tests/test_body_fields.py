@@ -6,7 +6,16 @@ from collections import Counter
 import pytest
 from pydantic import BaseModel
 
-from sgl_proxythinker.body_fields import BODIES, CHAT, COMPLETION, MESSAGES, OLLAMA_OPTIONS, Body, Refusal, check_body
+from sgl_proxythinker.policy.body_fields import (
+    BODIES,
+    CHAT,
+    COMPLETION,
+    MESSAGES,
+    OLLAMA_OPTIONS,
+    Body,
+    Refusal,
+    check_body,
+)
 
 TABLES = {body.declared_by.partition(":")[2] or "options": body for body in (*BODIES.values(), OLLAMA_OPTIONS)}
 DECLARED = {name: body for name, body in TABLES.items() if body.declared_by}

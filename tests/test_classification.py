@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
-from sgl_proxythinker import arguments, routes
-from sgl_proxythinker.arguments import IRRELEVANT, LIMITS, WORKS, Verdict, check_arguments, flag, verdict
-from sgl_proxythinker.routes import classify, refusal
+from sgl_proxythinker.policy import routes
+from sgl_proxythinker.policy import server_arguments as arguments
+from sgl_proxythinker.policy.routes import classify, refusal
+from sgl_proxythinker.policy.server_arguments import IRRELEVANT, LIMITS, WORKS, Verdict, check_arguments, flag, verdict
 
 REFUSALS = {field: refused for refused in arguments.REFUSED for field in refused.fields.split()}
 REFUSED_ROUTES = {route: refused for refused in routes.REFUSED for route in refused.routes.split()}
@@ -51,7 +52,7 @@ def app_routes():
     torch = pytest.importorskip("torch")
     pytest.importorskip("sglang")
     if not torch.cuda.is_available():
-        from sgl_proxythinker import cpu
+        from sgl_proxythinker.launch import cpu
 
         cpu.install()
     from sglang.srt.entrypoints.http_server import app

@@ -6,9 +6,9 @@ import logging
 import pytest
 
 from programs.random_triple import WIDE, make_triple
-from sgl_proxythinker.compatibility import check_models, known_ids
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.checkpoints import check_models, known_ids
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import PROXIES, Role
 

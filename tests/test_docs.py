@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sgl_proxythinker.limits import Limits
-from sgl_proxythinker.requests.sampling_fields import SamplingFields
+from sgl_proxythinker.policy.sampling_fields import SamplingFields
 
 DOCS = Path(__file__).parent.parent / "docs"
 

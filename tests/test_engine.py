@@ -66,7 +66,7 @@ def test_a_bad_alpha_is_a_value_error(engine):
 
 def test_every_method_of_the_engine_is_allowed_or_refused(engine):
     """A new method of SGLang's engine must be looked at."""
-    from sgl_proxythinker.offline import REFUSED, SGLangEngine
+    from sgl_proxythinker.frontend.engine import REFUSED, SGLangEngine
 
     allowed = {
         "async_generate", "flush_cache", "freeze_gc", "generate", "get_all_child_pids", "get_server_info",
@@ -78,7 +78,7 @@ def test_every_method_of_the_engine_is_allowed_or_refused(engine):
 
 
 def test_what_knows_one_model_is_refused(engine):
-    from sgl_proxythinker.offline import REFUSED
+    from sgl_proxythinker.frontend.engine import REFUSED
 
     for name in REFUSED:
         with pytest.raises(ValueError, match=f"Engine.{name} is not available with guidance"):

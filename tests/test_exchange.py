@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from servers import clean_environment
-from sgl_proxythinker.exchange import LogitsExchange
 from sgl_proxythinker.placement import Placement, Shape, place
 from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.step.exchange import LogitsExchange
 
 WORLD = 5  # ranks that are forked; a scenario takes the first of them
 WITHIN_S = 300
@@ -78,7 +78,7 @@ def run_steps(group, layout: str, vocab_size: int, dtype: str) -> list[str]:
 
 
 def draw_tokens(group, dtype: str) -> list[int]:
-    from sgl_proxythinker.exchange import one_token_for_all
+    from sgl_proxythinker.step.exchange import one_token_for_all
 
     own = torch.tensor([100 * group.rank_in_group + row for row in range(4)], dtype=getattr(torch, dtype))
     return one_token_for_all(own, group).tolist()
@@ -86,7 +86,7 @@ def draw_tokens(group, dtype: str) -> list[int]:
 
 def count_tokens(group, smallest: int) -> int:
     """KV tokens of ranks that have room for different numbers of them, `smallest` on one rank."""
-    from sgl_proxythinker.exchange import least_of_all
+    from sgl_proxythinker.step.exchange import least_of_all
 
     return least_of_all(2**40 + (group.rank_in_group - smallest) ** 2, group)
 
@@ -111,7 +111,7 @@ def be_a_rank(rank: int, world_group_of, results) -> None:
 
 
 def main() -> None:
-    from sgl_proxythinker import cpu
+    from sgl_proxythinker.launch import cpu
 
     cpu.install()
     import multiprocessing

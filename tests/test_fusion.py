@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgl_proxythinker.fusion import FusedLogits, ShardedLogits, fuse_in_torch, fuse_logits
+from sgl_proxythinker.step.fusion import FusedLogits, ShardedLogits, fuse_in_torch, fuse_logits
 
 V = 50  # ids that the tokenizer knows
 WIDTH = 64
@@ -34,7 +34,7 @@ def fuse(request) -> Fuse:
 
 
 def kernel() -> Fuse:
-    from sgl_proxythinker.fusion_kernel import fuse_by_kernel
+    from sgl_proxythinker.step.fusion_kernel import fuse_by_kernel
 
     return fuse_by_kernel
 
@@ -306,7 +306,7 @@ def test_a_cpu_needs_no_triton():
     """Kills an import of the kernel that a machine without triton pays with its life."""
     program = (
         "import sys; sys.modules['triton'] = None\n"
-        "import torch; from sgl_proxythinker.fusion import ShardedLogits, fuse_logits\n"
+        "import torch; from sgl_proxythinker.step.fusion import ShardedLogits, fuse_logits\n"
         "base, alpha = ShardedLogits.whole(torch.ones(1, 2)), torch.ones(1)\n"
         "assert fuse_logits(base, base, base, alpha, alpha, None, 2, 3).logits.tolist() == [[1, 1, -torch.inf]]\n"
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from sgl_proxythinker.endless_schema import never_ends
+from sgl_proxythinker.guards.endless_schema import never_ends
 
 TREE = {
     "$defs": {
@@ -117,7 +117,7 @@ def xgrammar(sglang, triple):
 
 
 def compiled(backend, kind, source):
-    from sgl_proxythinker.grammars import compile_or_refuse
+    from sgl_proxythinker.guards.grammars import compile_or_refuse
 
     return compile_or_refuse(kind, source, lambda: backend._init_value_dispatch((kind, source), False))
 
@@ -147,7 +147,7 @@ def test_an_end_that_xgrammar_doesnt_accept_is_an_error(xgrammar, triple, source
     from sglang.srt.managers.schedule_batch import FINISH_MATCHED_TOKEN
     from sglang.srt.managers.scheduler_components.batch_result_processor import SchedulerBatchResultProcessor
 
-    from sgl_proxythinker.grammars import accept_or_abort, leave_an_end
+    from sgl_proxythinker.guards.grammars import accept_or_abort, leave_an_end
 
     tokenizer = AutoTokenizer.from_pretrained(triple.base)
     [a], end = tokenizer("a")["input_ids"], tokenizer.eos_token_id

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from servers import chat_messages
-from sgl_proxythinker.answers.guidance_header import guidance_header
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.http.guidance_header import guidance_header
 from sgl_proxythinker.requests.model_name import read_model_name
 from sgl_proxythinker.strength import Strength
 

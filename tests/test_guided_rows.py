@@ -93,13 +93,13 @@ def assert_equal(one, other) -> None:
 
 
 def guided(rows: list[int], size: int = 4):
-    from sgl_proxythinker.guided_rows import GuidedRows
+    from sgl_proxythinker.step.rows import GuidedRows
 
     return GuidedRows.of([row in rows for row in range(size)], DEVICE)
 
 
 def select(batch, rows: list[int]):
-    from sgl_proxythinker.guided_rows import select_rows
+    from sgl_proxythinker.step.rows import select_rows
 
     return select_rows(batch, guided(rows))
 
@@ -138,7 +138,7 @@ def test_a_tensor_that_nobody_knows_is_not_guessed_at(upstream, name):
 
 def test_each_field_of_a_batch_is_known_or_refused(upstream):
     """A field of the next SGLang that is a tensor stops the step; the ones that are handled exist."""
-    from sgl_proxythinker import guided_rows
+    from sgl_proxythinker.step import rows as guided_rows
 
     names = {field.name for field in dataclasses.fields(upstream.ForwardBatch)}
     handled = (*guided_rows._BY_ROW, *guided_rows._BY_TOKEN, *guided_rows._LISTS, *guided_rows._HANDLED)

@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from sgl_proxythinker.answers.error_bodies import error_body, rewritten
-from sgl_proxythinker.answers.middleware import HonestAnswers
+from sgl_proxythinker.http.error_bodies import error_body, rewritten
+from sgl_proxythinker.http.middleware import HonestAnswers
 from sgl_proxythinker.requests.call import current
-from sgl_proxythinker.requests.sentences import MAX_SENTENCE, sentence_of, shown, tidy
+from sgl_proxythinker.sentences import MAX_SENTENCE, sentence_of, shown, tidy
 from sgl_proxythinker.strength import Strength
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Optional, Union
 import pytest
 from pydantic import Field
 
-from sgl_proxythinker.requests.json_types import check_types, scalars_of
+from sgl_proxythinker.policy.json_types import check_types, scalars_of
 
 FIELDS = {
     "stream": frozenset([bool]),

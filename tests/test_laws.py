@@ -6,7 +6,7 @@ import pytest
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
 from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
-from sgl_proxythinker.base_prefix import keep_apart
+from sgl_proxythinker.requests.radix_key import keep_apart
 
 pytestmark = pytest.mark.xdist_group("guided")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sgl_proxythinker.memory import GIB, KVBudget, ModelMemory, plan_table
+from sgl_proxythinker.models.memory import GIB, KVBudget, ModelMemory, plan_table
 from sgl_proxythinker.roles import Role
 
 # bf16 KV bytes per token of Qwen2.5-VL 32B and two 7B.

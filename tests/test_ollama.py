@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.exceptions import HTTPException
 
-from sgl_proxythinker.answers.ollama import OllamaStream
+from sgl_proxythinker.http.ollama import OllamaStream
 
 
 def part(text, reason=None):

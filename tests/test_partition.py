@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from servers import ON_GPU
-from sgl_proxythinker.partition import GRANULE, sms_by_weights, stream_on
+from sgl_proxythinker.models.sm_partition import GRANULE, sms_by_weights, stream_on
 
 H200, GB = 132, 1 << 30
 BASE = 32 * GB

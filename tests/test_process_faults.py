@@ -16,7 +16,7 @@ import requests
 
 from programs.random_triple import make_triple
 from servers import COMMON, Server, command, serving
-from sgl_proxythinker.stopped_processes import ends_for_a_stop, watch_for_stops
+from sgl_proxythinker.launch.stopped_processes import ends_for_a_stop, watch_for_stops
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -174,7 +174,7 @@ def watchdog(sglang, monkeypatch):
             kill(pid, number)
 
     # It is the one `os.kill` of this process, which psutil suspends with.
-    monkeypatch.setattr("sgl_proxythinker.stopped_processes.os.kill", kill_others)
+    monkeypatch.setattr("sgl_proxythinker.launch.stopped_processes.os.kill", kill_others)
     yield SubprocessWatchdog([process], ["detokenizer"]), process, asked
     monkeypatch.undo()
     process.kill()

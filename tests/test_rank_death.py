@@ -14,7 +14,7 @@ import requests
 
 from programs.random_triple import make_triple
 from servers import COMMON, Server, command, serving
-from sgl_proxythinker.dead_ranks import name_roles, tell_of_dead_ranks
+from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.roles import Role
 
@@ -135,7 +135,7 @@ def test_a_death_that_its_peers_saw_first_is_waited_for(watched, caplog):
 
 
 def test_where_nobody_died_nobody_is_named(watched, caplog, monkeypatch):
-    monkeypatch.setattr("sgl_proxythinker.dead_ranks.SEEN_WITHIN_S", 0.0)
+    monkeypatch.setattr("sgl_proxythinker.launch.dead_ranks.SEEN_WITHIN_S", 0.0)
     watchdog, _ = watched
     name_roles(watchdog, PLACEMENT)
     tell_of_dead_ranks(watchdog)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.limits import Limits
-from sgl_proxythinker.requests import generate_fields
-from sgl_proxythinker.requests.bounds import Bounds
-from sgl_proxythinker.requests.generate_fields import (
+from sgl_proxythinker.policy import generate_fields
+from sgl_proxythinker.policy.bounds import Bounds
+from sgl_proxythinker.policy.generate_fields import (
     HARMLESS,
     REFUSED,
     GenerateFields,
@@ -24,7 +24,7 @@ from sgl_proxythinker.requests.generate_fields import (
     check_request,
     default_of,
 )
-from sgl_proxythinker.requests.sampling_fields import SamplingFields, check_sampling_params, depth
+from sgl_proxythinker.policy.sampling_fields import SamplingFields, check_sampling_params, depth
 
 BOUNDS = Bounds(Limits(max_n=8, max_batch=16, max_stops=3, max_bias=2, max_logprobs=9, max_schema_depth=5), 10, 100)
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from servers import ON_GPU
-from sgl_proxythinker.base_prefix import is_kept_apart, keep_apart
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.front import admit_tokenized
+from sgl_proxythinker.requests.radix_key import is_kept_apart, keep_apart
+from sgl_proxythinker.requests.tokenized import admit_tokenized
 from sgl_proxythinker.strength import read_strength
 
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -20,7 +20,7 @@ APART = keep_apart(None)
 
 @pytest.fixture
 def inputs(sglang):
-    from sgl_proxythinker.step import StepInputs
+    from sgl_proxythinker.step.plan import StepInputs
 
     return StepInputs(DEVICE)
 
@@ -131,7 +131,7 @@ def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
 @pytest.mark.parametrize("key", [None, "", "mine", "a|b"])
 @pytest.mark.parametrize("default", [0.0, 0.5])
 def test_what_the_front_admits_the_step_understands(sglang, key, default):
-    from sgl_proxythinker.guided_rows import needs_proxies
+    from sgl_proxythinker.step.rows import needs_proxies
 
     config = ProxyConfig(expert_path="E", amateur_path="A", alpha=default)
     for alpha, amateur_alpha, trace in product((None, 0, 0.0, -0.0, 1.5), (None, 0.0, 1.0), (None, False, True)):

@@ -8,7 +8,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.stop_regex import MAX_CHARACTERS, MAX_PATTERNS, StopRegexError, StopRegexes, check_stop_regex
+from sgl_proxythinker.guards.stop_regex import (
+    MAX_CHARACTERS,
+    MAX_PATTERNS,
+    StopRegexError,
+    StopRegexes,
+    check_stop_regex,
+)
 
 REFUSED = [
     "(", "[", 5, ["a", 5], {"a": 1}, "a{9999999999}", "", ")|(", "a$", "^a", r"\bend", "(?=a)b", "(?<!a)b",

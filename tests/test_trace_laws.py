@@ -11,9 +11,9 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from servers import ON_GPU
-from sgl_proxythinker.fusion import ShardedLogits
 from sgl_proxythinker.roles import Role
-from sgl_proxythinker.trace import (
+from sgl_proxythinker.step.fusion import ShardedLogits
+from sgl_proxythinker.step.trace import (
     FIELDS,
     TracedRows,
     as_lists,

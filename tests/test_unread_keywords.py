@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sgl_proxythinker.requests.unread_keywords import check_keywords
+from sgl_proxythinker.policy.schema_keywords import check_keywords
 
 INTEGER = {"type": "integer"}
 OBJECT = {"type": "object", "properties": {"a": INTEGER}}

@@ -9,9 +9,15 @@ from PIL import Image
 
 from programs.pictures import data_url
 from servers import COMMON, chat_messages, command, serving
-from sgl_proxythinker.last_turn import check_last_turn, text_of
-from sgl_proxythinker.template_wishes import RESERVED, check_template_wishes, renders_calls, renders_tools, words_of
-from sgl_proxythinker.tools import as_object, check_calls, check_tools, messages_body_as_chat
+from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
+from sgl_proxythinker.requests.template_arguments import (
+    RESERVED,
+    check_template_wishes,
+    renders_calls,
+    renders_tools,
+    words_of,
+)
+from sgl_proxythinker.requests.tools import as_object, check_calls, check_tools, messages_body_as_chat
 
 HI = [{"role": "user", "content": "Hi"}]
 PARAMETERS = {"properties": {"d": {"type": "integer"}}, "required": ["d"]}

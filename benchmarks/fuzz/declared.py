@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from sgl_proxythinker import cpu
+from sgl_proxythinker.launch import cpu
 
 
 @cache

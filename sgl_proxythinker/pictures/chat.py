@@ -12,7 +12,7 @@ def images_of_messages(messages: Sequence[Any]) -> list[Any]:
     Args:
         messages: of SGLang's `ChatCompletionRequest`.
     """
-    from sgl_proxythinker.upstream.front import process_content_for_template_format
+    from sgl_proxythinker.upstream.pictures import process_content_for_template_format
 
     images: list[Any] = []
     for message in messages:

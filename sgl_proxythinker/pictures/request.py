@@ -90,7 +90,7 @@ def give_keys(manager: Any, obj: Any, mm_inputs: Any) -> None:
         mm_inputs: SGLang's `MultimodalProcessorOutput` of the request, before it is sent to the schedulers.
     """
 
-    from sgl_proxythinker.upstream.front import schedule_batch
+    from sgl_proxythinker.upstream.pictures import schedule_batch
 
     if not mm_inputs.mm_items:
         return

@@ -7,11 +7,11 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.requests.bounds import Bounds
+from sgl_proxythinker.policy.bounds import Bounds
+from sgl_proxythinker.policy.generate_fields import check_request, prompts_of
+from sgl_proxythinker.policy.sampling_fields import check_minimum
 from sgl_proxythinker.requests.call import HttpCall
-from sgl_proxythinker.requests.generate_fields import check_request, prompts_of
 from sgl_proxythinker.requests.request_ids import make_unique
-from sgl_proxythinker.requests.sampling_fields import check_minimum
 from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, check_keys, read_strength
 
 

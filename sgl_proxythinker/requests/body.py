@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sgl_proxythinker.body_fields import BODIES, OLLAMA_OPTIONS, check_body
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.last_turn import check_last_turn
 from sgl_proxythinker.pictures.part import check_image_entry, check_picture_settings
+from sgl_proxythinker.policy.body_fields import BODIES, OLLAMA_OPTIONS, check_body
+from sgl_proxythinker.policy.bounds import Bounds
+from sgl_proxythinker.policy.generate_fields import MAX_LABEL_CHARS, check_body_fields, is_set
+from sgl_proxythinker.policy.json_types import Scalars, check_types
+from sgl_proxythinker.policy.sampling_fields import check_minimum, depth
 from sgl_proxythinker.requests.admission import refuse_lost_trace
-from sgl_proxythinker.requests.bounds import Bounds
 from sgl_proxythinker.requests.call import HttpCall
-from sgl_proxythinker.requests.generate_fields import MAX_LABEL_CHARS, check_body_fields, is_set
-from sgl_proxythinker.requests.json_types import Scalars, check_types
+from sgl_proxythinker.requests.last_turn import check_last_turn
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
-from sgl_proxythinker.requests.sampling_fields import check_minimum, depth
-from sgl_proxythinker.requests.sentences import shown
-from sgl_proxythinker.tools import check_tool_forms, messages_body_as_chat
+from sgl_proxythinker.requests.tools import check_tool_forms, messages_body_as_chat
+from sgl_proxythinker.sentences import shown
 
 _IN_SAMPLING_PARAMS = '{"sampling_params": {"custom_params": {"proxy_alpha": 0.8}}}'
 _IN_PARAMETERS = f'{{"parameters": {_IN_SAMPLING_PARAMS}}}'

@@ -6,9 +6,9 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.part import check_picture_part
-from sgl_proxythinker.requests.bounds import Bounds
-from sgl_proxythinker.requests.sampling_fields import depth
-from sgl_proxythinker.requests.sentences import shown
+from sgl_proxythinker.policy.bounds import Bounds
+from sgl_proxythinker.policy.sampling_fields import depth
+from sgl_proxythinker.sentences import shown
 
 # Of OpenAI's chat and of Anthropic's messages, as SGLang declares them.
 _PARTS = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.requests.sentences import shown
+from sgl_proxythinker.sentences import shown
 from sgl_proxythinker.strength import MAX_ALPHA
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.requests.call import HttpCall
-from sgl_proxythinker.requests.sentences import shown
+from sgl_proxythinker.sentences import shown
 
 _INSIDE = re.compile(r"[0-9a-f]{32}:(.*)", re.DOTALL)
 # What SGLang appends for each sample of n > 1.

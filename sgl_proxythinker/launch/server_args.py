@@ -1,0 +1,167 @@
+"""From flags to a server that is either guided by three models or does not start."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.limits import Limits, build_limits
+from sgl_proxythinker.malloc import keep_large_buffers
+from sgl_proxythinker.pictures.part import check_process_config
+from sgl_proxythinker.placement import place
+from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
+from sgl_proxythinker.policy.environment import check_environment
+from sgl_proxythinker.policy.server_arguments import check_arguments
+
+logger = logging.getLogger(__name__)
+
+# Before a server with a failed process ends, SGLang writes out where its other processes stand. Its event loop waits
+# for that up to a minute and more, and every client with it; so it is done only where somebody asks for it.
+_SLOW_DUMPS = ("SGLANG_PYSPY_DUMP_BEFORE_CRASH", "SGLANG_CUDA_COREDUMP_BEFORE_CRASH")
+
+
+def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Callable[[], Any]) -> Any:
+    """Check what was asked for, then let SGLang resolve its own arguments and mark them as ours.
+
+    Args:
+        flags: our own flags, by field name of `ProxyConfig` and `Limits`, and `config`.
+        given: SGLang's arguments by field name, as the user gave them; defaults that fit the machine are filled in.
+        resolve: builds `ServerArgs` from `given`.
+
+    Raises:
+        LaunchError: this can't be served; the message says what to change.
+    """
+    file = flags.pop("config")
+    limits = build_limits({name: flags.pop(name) for name in Limits.model_fields}, file)
+    return finish_server_args(build_config(flags, file), limits, given, resolve)
+
+
+def finish_server_args(
+    config: ProxyConfig | None, limits: Limits, given: dict[str, Any], resolve: Callable[[], Any]
+) -> Any:
+    """`build_server_args` after the flags: what the command line and the offline `Engine` share."""
+    check_upstream()
+    for name in _SLOW_DUMPS:
+        os.environ.setdefault(name, "0")
+    if cpu.is_needed(given.get("device")):
+        cpu.install(given.get("tp_size") or 1)
+        for name, value in cpu.SERVER_DEFAULTS.items():
+            if not given.get(name):
+                given[name] = value
+    placement = None
+    if config is None:
+        server_args = resolve()
+        logger.info("proxythinker: no proxies given, serving plain SGLang: the base model alone")
+    else:
+        from sgl_proxythinker.launch.checkpoints import check_models
+
+        check_environment(os.environ)
+        check_arguments(given, _defaults())
+        models = check_models(config, given)
+        given["context_length"] = models.context_length
+        memory = _gpu_bytes(given)
+        placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
+        config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
+        server_args = resolve()
+        logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
+        logger.info("proxythinker: placement %s", placement)
+    check_process_config(server_args.mm_process_config)
+    mark_as_ours(server_args, config, placement, limits)
+    install_front()
+    return server_args
+
+
+def check_upstream() -> None:
+    """Refuse an SGLang that nobody has read: a hook that no longer fits would serve the base alone.
+
+    Raises:
+        LaunchError: at least one definition that we hook or call differs from the one that was read.
+    """
+    from sgl_proxythinker.patches import RECORDS
+    from sgl_proxythinker.patches._upstream import UpstreamDrift
+
+    package = find_spec("sglang")
+    source_root, release = Path(package.origin).parent.parent, version("sglang")
+    problems = []
+    for record in RECORDS:
+        try:
+            record.check(source_root, release)
+        except UpstreamDrift as drift:
+            problems.append(str(drift))
+    if problems:
+        raise LaunchError(
+            "this SGLang is not one that sgl-proxythinker was checked with, so guidance might silently not happen. "
+            "Install the release that `pip show sgl-proxythinker` requires, or see patches/README.md.\n"
+            + "\n".join(problems)
+        )
+
+
+def install_front() -> None:
+    """Hook what the main process runs; SGLang's heavy imports happen here, after the CPU support is in place."""
+    from sgl_proxythinker.patches import FRONT
+    from sgl_proxythinker.patches._install import install
+
+    install(FRONT)
+
+
+def prepare_front(manager: Any) -> None:
+    """Before the HTTP server listens: check what comes in, and close the routes that one fused token can't serve."""
+    server = sys.modules.get("sglang.srt.entrypoints.http_server")
+    if server is not None:  # the offline Engine has no HTTP server
+        from sgl_proxythinker.http.application import guard_application
+        from sgl_proxythinker.patches import HTTP
+        from sgl_proxythinker.patches._install import install
+
+        install(HTTP)
+        guard_application(server, manager)
+        keep_large_buffers()
+
+
+def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:
+    """Compare what each scheduler says of its worker with what was asked for.
+
+    Raises:
+        LaunchError: a scheduler does not run the worker that was asked for.
+    """
+    config, placement = proxy_config(server_args), proxy_placement(server_args)
+    for rank, info in enumerate(scheduler_infos):
+        expected = None if config is None else config.describe_rank(placement.roles_on(rank))
+        if "proxy" not in info or info["proxy"] != expected:
+            raise LaunchError(
+                f"the scheduler of rank {rank} reports proxy={info.get('proxy', 'nothing')!r} where {expected!r} was "
+                "asked for: it would serve the base model under our name. Reinstall sgl-proxythinker and the SGLang "
+                "version it names, in the environment of the server."
+            )
+    if config is not None:
+        # What /server_info shows: every model was found on the ranks that are to run it.
+        scheduler_infos[0]["proxy"] = config.describe()
+
+
+def _gpu_bytes(given: dict[str, Any]) -> int | None:
+    """The memory of one GPU; None on a CPU, or where it can't be told."""
+    from sgl_proxythinker.upstream.launch import get_device_memory_capacity
+
+    if cpu.is_needed(given.get("device")):
+        return None
+    mebibytes = get_device_memory_capacity(given.get("device"))
+    return None if mebibytes is None else int(mebibytes) << 20
+
+
+def _defaults() -> dict[str, Any]:
+    from sglang.srt.server_args import ServerArgs
+
+    return {
+        field.name: field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(ServerArgs)
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    }

@@ -1,0 +1,1 @@
+"""The models of one rank: their groups, memory, graphs and streams."""

@@ -1,0 +1,1 @@
+"""What may come in: server arguments, environment, routes, bodies and fields, each classified."""

@@ -1,0 +1,1 @@
+"""One decoding step: plan, logits, fusion, verdicts, trace."""
