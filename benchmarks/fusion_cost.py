@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.conditions import conditions, time_call
 from benchmarks.weightless import DIMENSIONS, KNOWN_IDS
-from sgl_proxythinker.step.fusion import FusedLogits, ShardedLogits, fuse_in_torch, fuse_logits
+from sgl_proxythinker.step.fusion import fuse_in_torch, fuse_logits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

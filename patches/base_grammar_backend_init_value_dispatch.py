@@ -6,7 +6,7 @@ Ours:  the same, then looks at the first step's mask: a grammar without a first 
 Why a hook: every kind of grammar of every backend is compiled here, and the result is cached.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.constrained.base_grammar_backend:BaseGrammarBackend._init_value_dispatch",

@@ -6,9 +6,9 @@ Ours:  the same, and a StopIteration becomes an error as any other.
 Why a hook: SGLang has no place for one's own between the thread and the processor.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.loader import answered
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.multimodal.processors.base_processor:BaseMultimodalProcessor.process_and_combine_mm_data",

@@ -6,7 +6,7 @@ Ours:  the same work, after which both are errors of 400 with a sentence.
 Why a hook: it is where a decoding step's token meets the grammar; the next one is a prefill's.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler_components.batch_result_processor:"

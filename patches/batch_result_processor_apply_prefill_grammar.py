@@ -1,6 +1,6 @@
 """The same as in a decoding step (see batch_result_processor_accept_grammar_tokens), for the token after a prefill."""
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler_components.batch_result_processor:"

@@ -1,7 +1,7 @@
 """Records of SGLang's definitions that this project subclasses or calls, and does not change."""
 # ruff: noqa: E501 -- a signature stands on one line, as read_upstream prints it
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 
 def _call(symbol: str, signature: str, digest: str, why: str) -> Upstream:

@@ -6,7 +6,7 @@ Why a hook: it is where a batch's texts are made, with each request's own wishes
 """
 
 from sgl_proxythinker.guards.lone_failures import decode_or_fail
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.detokenizer_manager:DetokenizerManager._decode_batch_token_id_output",

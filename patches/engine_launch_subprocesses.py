@@ -5,12 +5,15 @@ Ours:  the same processes, entered through functions that prepare the CPU and in
 Why a hook: spawned processes import SGLang before plugins load; HTTP server and offline engine both pass here.
 """
 
+from functools import partial
+
 from sgl_proxythinker.launch.dead_ranks import name_roles
+from sgl_proxythinker.launch.hooks import provider
 from sgl_proxythinker.launch.processes import run_detokenizer, run_scheduler
 from sgl_proxythinker.launch.server_args import prepare_front, prove_schedulers
 from sgl_proxythinker.launch.stopped_processes import watch_for_stops
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_placement
+from sgl_proxythinker.server import is_ours, proxy_placement
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.engine:Engine._launch_subprocesses",
@@ -25,7 +28,10 @@ UPSTREAM = Upstream(
 def around(original, cls, server_args, **kwargs):
     if not is_ours(server_args):
         return original(cls, server_args, **kwargs)
-    kwargs.update(run_scheduler_process_func=run_scheduler, run_detokenizer_process_func=run_detokenizer)
+    kwargs.update(
+        run_scheduler_process_func=partial(run_scheduler, provider()),
+        run_detokenizer_process_func=partial(run_detokenizer, provider()),
+    )
     launched = original(cls, server_args, **kwargs)
     manager, scheduler_init_result, watchdog = launched[0], launched[3], launched[4]
     prove_schedulers(server_args, scheduler_init_result.scheduler_infos)

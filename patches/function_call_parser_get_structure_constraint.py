@@ -8,7 +8,7 @@ Why a hook: the parser makes the constraint, and chats of all routes pass here. 
        of a server that asked for us.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.function_call.function_call_parser:FunctionCallParser.get_structure_constraint",

@@ -6,7 +6,7 @@ Why a hook: SGLang builds the schema of an answer from it. It is installed only 
        asked for us.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.function_call.utils:_get_tool_schema",

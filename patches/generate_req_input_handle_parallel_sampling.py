@@ -9,8 +9,8 @@ route before it is divided. The request does not know its server, so this one ac
 started a server of ours.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.loader import refuse_settings
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.io_struct:GenerateReqInput._handle_parallel_sampling",

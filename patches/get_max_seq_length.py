@@ -5,7 +5,7 @@ Ours:  0. `stop_regex` reads each new token once and looks back at none (`stop_r
 Why a hook: it runs inside of `SamplingParams.normalize`, and what it raises would be an internal error.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.sampling.sampling_params:get_max_seq_length",

@@ -5,7 +5,7 @@ Ours:  the same row, without the raise: the end is drawn, and refused as one tha
 Why a hook: behind a reasoning parser rows are filled one by one, inside of a step of the whole batch.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.constrained.llguidance_backend:GuidanceGrammar.fill_vocab_mask",

@@ -8,9 +8,9 @@ Why a hook: SGLang's models of bodies drop what they do not know, and several of
 from starlette.exceptions import HTTPException
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.requests.body import read_body
 from sgl_proxythinker.requests.call import current
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.http_server:ORJSONRequest.json",

@@ -11,7 +11,7 @@ import dataclasses
 
 import torch
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.mem_cache.multimodal_cache:MultiModalStaticCache.set",

@@ -6,8 +6,8 @@ Ours:  the same, with those logprobs before the next text's.
 Why a hook: it is where a step's logprobs and text meet.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._generate_stream_content",

@@ -5,8 +5,8 @@ Ours:  leaves it as it is; a message that is to be continued is still cut off an
 Why a hook: messages are rendered right after it, and chats of all routes pass here.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._handle_last_assistant_message",

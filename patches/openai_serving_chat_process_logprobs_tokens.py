@@ -5,7 +5,7 @@ Ours:  each its own; the lists that come in are those of the chunk's tokens, in 
 Why a hook: the choice is made inside, by an argument that streams leave at its default.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_logprobs_tokens",

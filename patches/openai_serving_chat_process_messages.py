@@ -9,11 +9,11 @@ Why a hook: after this function nobody knows that the messages had images.
 """
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.chat import images_of_messages
-from sgl_proxythinker.plugin import is_ours
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.sentences import tidy
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_messages",

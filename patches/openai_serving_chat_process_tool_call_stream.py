@@ -5,8 +5,8 @@ Ours:  puts SGLang's parser of JSON arrays in its place, since `get_structure_co
 Why a hook: the parser is chosen here. Answers that are no streams are read as a JSON array anyway.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._process_tool_call_stream",

@@ -10,11 +10,11 @@ Why a hook: chats of OpenAI's and Anthropic's routes and /tokenize pass here, an
 from functools import lru_cache
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
 from sgl_proxythinker.requests.template_arguments import check_template_wishes, renders_calls, renders_tools
 from sgl_proxythinker.requests.tools import as_object, check_calls, check_tools
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat._validate_request",

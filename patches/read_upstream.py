@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sgl_proxythinker.patches import RECORDS
-from sgl_proxythinker.patches._upstream import read_definition
+from sgl_proxythinker.upstream.record import read_definition
 
 if __name__ == "__main__":
     root, release = Path(find_spec("sglang").origin).parent.parent, version("sglang")

@@ -6,7 +6,7 @@ Ours:  the same but for `stop_regex`, which an automaton reads on (see stop_rege
 Why a hook: it is called once for each request and token, and names `re` itself.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.schedule_batch:Req.update_finish_state",

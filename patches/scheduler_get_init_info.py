@@ -5,8 +5,8 @@ Ours:  with a field `proxy` that only a worker of ours can fill; the main proces
 Why a hook: upstream sends nothing about the worker.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_config
+from sgl_proxythinker.server import is_ours, proxy_config
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.get_init_info",

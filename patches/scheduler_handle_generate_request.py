@@ -7,7 +7,7 @@ Ours:  tries first what preparing a batch of it alone would do, then the same; e
 Why a hook: every request enters a scheduler here, in the same order on every rank.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.handle_generate_request",

@@ -5,8 +5,8 @@ Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies.
 Why a hook: the class is named inside this method; no registry or argument reaches it.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_config, proxy_placement
+from sgl_proxythinker.server import is_ours, proxy_config, proxy_placement
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.init_tp_model_worker",

@@ -10,9 +10,9 @@ Why a hook: the first two are computed on the GPU, and this is where the step's 
 
 import torch
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.step.non_finite_rows import abort_broken_rows
 from sgl_proxythinker.step.trace import publish_trace
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.process_batch_result",

@@ -7,7 +7,7 @@ Why a hook: the loop is the one place that every failure passes and that knows t
 
 import logging
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 logger = logging.getLogger(__name__)
 

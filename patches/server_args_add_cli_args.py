@@ -6,9 +6,9 @@ Why a hook: SGLang has no registry for flags of plugins, and no `--plugin`.
 """
 
 from sgl_proxythinker.launch.command_line import add_flags
+from sgl_proxythinker.launch.hooks import is_installed
 from sgl_proxythinker.patches import server_args_from_cli_args
-from sgl_proxythinker.patches._install import is_installed
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.server_args:ServerArgs.add_cli_args",

@@ -8,7 +8,7 @@ Why a hook: fields of ours would be dropped here, and this is the last point bef
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.command_line import take_flags
 from sgl_proxythinker.launch.server_args import build_server_args
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.server_args:ServerArgs.from_cli_args",

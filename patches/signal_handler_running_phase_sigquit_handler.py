@@ -6,8 +6,8 @@ Why a hook: the ranks that a death makes fail ask faster than the watchdog looks
 """
 
 from sgl_proxythinker.launch.dead_ranks import tell_of_dead_ranks
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_config
+from sgl_proxythinker.server import is_ours, proxy_config
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:SignalHandler.running_phase_sigquit_handler",

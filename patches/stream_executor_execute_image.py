@@ -5,8 +5,8 @@ Ours:  the same statement with the picture's bytes, which SGLang encodes; for pr
 Why a hook: SGLang's interpreter encodes the picture before any backend sees it.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.program import picture_bytes
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.lang.interpreter:StreamExecutor._execute_image",

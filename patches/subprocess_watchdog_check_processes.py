@@ -6,7 +6,7 @@ Why a hook: the look is made in a thread of the main process that knows them all
 """
 
 from sgl_proxythinker.launch.stopped_processes import ends_for_a_stop
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.utils.watchdog:SubprocessWatchdog._check_processes",

@@ -6,7 +6,7 @@ Why a hook: both routes' logprobs pass here, whole and streamed.
 """
 
 from sgl_proxythinker.guards.partial_tokens import name_bytes
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.entrypoints.openai.utils:to_openai_style_logprobs",

@@ -5,10 +5,10 @@ Ours:  the same; an id that comes by /abort_request is a client's, and becomes t
 Why a hook: ids are made unique inside, and upstream's own callers use those.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.request_ids import meant_by
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.abort_request",

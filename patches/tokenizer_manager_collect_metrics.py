@@ -7,8 +7,8 @@ Why a hook: it follows a request's answer, inside of the loop of all answers.
 
 import logging
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ Ours:  the same, after which `custom_params` always carries both numbers, and th
 Why a hook: every route, batch and `n` > 1 passes here once per request, and nothing upstream reads `custom_params`.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.request import give_keys
-from sgl_proxythinker.plugin import is_ours, proxy_config
 from sgl_proxythinker.requests.tokenized import admit_tokenized
+from sgl_proxythinker.server import is_ours, proxy_config
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._create_tokenized_object",

@@ -6,8 +6,8 @@ Why a hook: further on nothing knows ids and tokenizer any more.
 """
 
 from sgl_proxythinker.guards.partial_tokens import remember_bytes
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.detokenize_logprob_tokens",

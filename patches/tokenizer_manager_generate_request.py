@@ -11,13 +11,13 @@ Why a hook: upstream has no registry of checks, and a refusal has to come before
 from contextlib import aclosing
 
 from sgl_proxythinker.http import ollama
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours, proxy_config
 from sgl_proxythinker.policy.bounds import bounds_of
 from sgl_proxythinker.requests.admission import admit_request, check_fields
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.grammar_trial import trial_of, try_grammars
 from sgl_proxythinker.requests.request_ids import tell_ids
+from sgl_proxythinker.server import is_ours, proxy_config
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.generate_request",

@@ -6,8 +6,8 @@ Why a hook: the loop has no other place between two requests.
 """
 
 from sgl_proxythinker.guards.lone_failures import hand_out_or_fail
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._handle_batch_output",

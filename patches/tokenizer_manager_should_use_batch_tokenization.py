@@ -5,8 +5,8 @@ Ours:  one after the other, as batches of texts are. Ids need no tokenizer, so n
 Why a hook: the batch as a whole passes no other hook of ours before it is sent.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
-from sgl_proxythinker.plugin import is_ours
+from sgl_proxythinker.server import is_ours
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._should_use_batch_tokenization",

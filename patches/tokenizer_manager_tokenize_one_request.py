@@ -15,10 +15,10 @@ import logging
 from fastapi import HTTPException
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.pictures.request import pictures_of, read_places
-from sgl_proxythinker.plugin import is_ours, proxy_config
 from sgl_proxythinker.requests.tokenized import admit_images
+from sgl_proxythinker.server import is_ours, proxy_config
+from sgl_proxythinker.upstream.record import Upstream
 
 logger = logging.getLogger(__name__)
 

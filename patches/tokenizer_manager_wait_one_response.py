@@ -7,8 +7,8 @@ Why a hook: `customized_info`, upstream's place for such things, is a list with 
 request of a batch gets it.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
 from sgl_proxythinker.requests.tokenized import annotate
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._wait_one_response",

@@ -5,7 +5,7 @@ Ours:  the same; where nothing is allowed the end is, and it is refused as one t
 Why a hook: the mask is complete here, and still on the host.
 """
 
-from sgl_proxythinker.patches._upstream import Upstream
+from sgl_proxythinker.upstream.record import Upstream
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.fill_vocab_mask",

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.models.memory import GIB
 from sgl_proxythinker.roles import Role
 
 PlacementName = Literal["shared", "split", "dedicated"]
 NAMES: tuple[PlacementName, ...] = get_args(PlacementName)
 
 _MOST_RANKS = 16  # where a combination that works is looked for
+GIB = 1 << 30
+
 _MOST_WEIGHTS = 0.9  # of a GPU's memory: a server needs room for KV and graphs
 
 

@@ -1,18 +1,9 @@
-"""The entry point that SGLang loads in every process, and the question every hook asks first: is this server ours?"""
+"""The entry point that SGLang loads in every process; the only module that knows the hooks of `patches/`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sgl_proxythinker.config import ProxyConfig
-    from sgl_proxythinker.limits import Limits
-    from sgl_proxythinker.placement import Placement
-
-NAME = "proxythinker"
-
-# On the ServerArgs object: names with an underscore survive its read-only rule, pickling and deepcopy.
-_ATTRIBUTE = "_proxythinker"
+from sgl_proxythinker.launch import hooks
+from sgl_proxythinker.patches import RECORDS, STAGES
 
 
 def register() -> None:
@@ -20,32 +11,10 @@ def register() -> None:
 
     Adds the flags and nothing else: a server that doesn't ask for the plugin by name is not changed.
     """
-    from sgl_proxythinker.patches import COMMAND_LINE
-    from sgl_proxythinker.patches._install import register_hooks
-
-    register_hooks(COMMAND_LINE)
+    provide_hooks()
+    hooks.register(hooks.Stage.COMMAND_LINE)
 
 
-def mark_as_ours(server_args: Any, config: ProxyConfig | None, placement: Placement | None, limits: Limits) -> None:
-    """Let `config` (None: plain SGLang, base alone) travel with the server's arguments into every process."""
-    setattr(server_args, _ATTRIBUTE, {"config": config, "placement": placement, "limits": limits})
-
-
-def is_ours(server_args: Any) -> bool:
-    """Whether this server was started with `--plugin proxythinker`, guided or plain."""
-    return hasattr(server_args, _ATTRIBUTE)
-
-
-def proxy_config(server_args: Any) -> ProxyConfig | None:
-    """The proxies of a server that is ours; None when it serves the base alone."""
-    return getattr(server_args, _ATTRIBUTE)["config"]
-
-
-def proxy_placement(server_args: Any) -> Placement | None:
-    """Which ranks run which model; None on a server that serves the base alone."""
-    return getattr(server_args, _ATTRIBUTE)["placement"]
-
-
-def request_limits(server_args: Any) -> Limits:
-    """What a server that is ours, guided or plain, takes from one request."""
-    return getattr(server_args, _ATTRIBUTE)["limits"]
+def provide_hooks() -> None:
+    """Let `launch.hooks` know what there is to install; child processes begin with it too."""
+    hooks.provide(STAGES, RECORDS, provide_hooks)

@@ -8,9 +8,10 @@ import pytest
 from programs.random_triple import WIDE, make_triple
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.launch.checkpoints import check_models, known_ids
+from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.vocabulary import known_ids
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ def test_upstream_that_nobody_read(triple, tmp_path):
 
 def test_schedulers_without_our_hooks(triple, tmp_path):
     """The scheduler process is sound and plain: it would serve the base under our name."""
-    sabotage = "patches.SCHEDULER = ()"
+    sabotage = "patches.STAGES['scheduler'] = ()"
     arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur), *COMMON))
     assert_refused(arguments, "rank 0 reports proxy='nothing'", "base model under our name")
 

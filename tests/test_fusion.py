@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgl_proxythinker.step.fusion import FusedLogits, ShardedLogits, fuse_in_torch, fuse_logits
+from sgl_proxythinker.step.fusion import fuse_in_torch, fuse_logits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
 
 V = 50  # ids that the tokenizer knows
 WIDTH = 64
@@ -306,7 +307,8 @@ def test_a_cpu_needs_no_triton():
     """Kills an import of the kernel that a machine without triton pays with its life."""
     program = (
         "import sys; sys.modules['triton'] = None\n"
-        "import torch; from sgl_proxythinker.step.fusion import ShardedLogits, fuse_logits\n"
+        "import torch; from sgl_proxythinker.step.fusion import fuse_logits\n"
+        "from sgl_proxythinker.step.logits import ShardedLogits\n"
         "base, alpha = ShardedLogits.whole(torch.ones(1, 2)), torch.ones(1)\n"
         "assert fuse_logits(base, base, base, alpha, alpha, None, 2, 3).logits.tolist() == [[1, 1, -torch.inf]]\n"
     )

@@ -55,7 +55,7 @@ from sglang.srt.server_args import ServerArgs
 from sgl_proxythinker import ProxyConfig
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.limits import Limits
-from sgl_proxythinker.plugin import is_ours, mark_as_ours, proxy_config, proxy_placement, request_limits
+from sgl_proxythinker.server import is_ours, mark_as_ours, proxy_config, proxy_placement, request_limits
 from sgl_proxythinker.roles import Role
 arguments = ServerArgs(model_path="dummy")
 assert not is_ours(arguments)

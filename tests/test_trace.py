@@ -17,7 +17,7 @@ from programs.pictures import data_url, random_picture
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.step.trace import FIELDS
+from sgl_proxythinker.requests.trace_format import FIELDS
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("guided")

@@ -11,12 +11,11 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from servers import ON_GPU
+from sgl_proxythinker.requests.trace_format import FIELDS, as_lists
 from sgl_proxythinker.roles import Role
-from sgl_proxythinker.step.fusion import ShardedLogits
+from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.trace import (
-    FIELDS,
     TracedRows,
-    as_lists,
     attach_evidence,
     jensen_shannon,
     publish_trace,

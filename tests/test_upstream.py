@@ -13,7 +13,7 @@ import pytest
 
 from sgl_proxythinker import patches
 from sgl_proxythinker.patches import COMMAND_LINE, DETOKENIZER, FRONT, HTTP, PROGRAMS, RECORDS, SCHEDULER
-from sgl_proxythinker.patches._upstream import Upstream, UpstreamDrift, read_definition
+from sgl_proxythinker.upstream.record import Upstream, UpstreamDrift, read_definition
 
 SOURCE = Path(os.environ.get("SGLANG_SRC") or Path(find_spec("sglang").origin).parent.parent)
 VERSION = os.environ.get("SGLANG_VERSION") or version("sglang")

@@ -10,7 +10,8 @@ from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.server_args import finish_server_args
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.pictures.request import serve_this_process
-from sgl_proxythinker.plugin import proxy_config
+from sgl_proxythinker.plugin import provide_hooks
+from sgl_proxythinker.server import proxy_config
 
 # The class below derives from SGLang's, whose import has to find the CPU support in place.
 if cpu.is_needed(None):
@@ -85,6 +86,7 @@ class Engine(SGLangEngine):
             )
         given = {"log_level": "error", **sglang_arguments, "model_path": model_path}
         limits = Limits() if limits is None else limits
+        provide_hooks()
         super().__init__(server_args=finish_server_args(proxy, limits, given, lambda: ServerArgs(**given)))
         serve_this_process(self.tokenizer_manager)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
+from sgl_proxythinker.launch.hooks import Stage, install
+from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.strength import ALPHA, read_strength
 from sgl_proxythinker.upstream.language import (
     BaseBackend,
@@ -39,10 +41,8 @@ class GuidedBackend(BaseBackend):
     reads_pictures = True  # `sgl.image` takes whatever `pictures.program.picture_bytes` does
 
     def __init__(self, default_alpha: float | None, *args: Any) -> None:
-        from sgl_proxythinker.patches import PROGRAMS
-        from sgl_proxythinker.patches._install import install
-
-        install(PROGRAMS)
+        provide_hooks()
+        install(Stage.PROGRAMS)
         self.default_params = None if default_alpha is None else {ALPHA: default_alpha}
         read_strength(self.default_params, 0.0)
         super().__init__(*args)

@@ -18,7 +18,6 @@ from sgl_proxythinker.http.admin_guard import AdminGuard
 from sgl_proxythinker.http.error_bodies import error_body
 from sgl_proxythinker.http.middleware import HonestAnswers
 from sgl_proxythinker.http.model_list import add_strengths_to_models
-from sgl_proxythinker.plugin import proxy_config, request_limits
 from sgl_proxythinker.policy.body_fields import BODIES, declared
 from sgl_proxythinker.policy.bounds import bounds_of
 from sgl_proxythinker.policy.generate_fields import default_of
@@ -27,6 +26,7 @@ from sgl_proxythinker.policy.routes import Routes, refusal
 from sgl_proxythinker.requests.body import Server
 from sgl_proxythinker.requests.grammar_trial import trial_of
 from sgl_proxythinker.sentences import sentence_of, tidy
+from sgl_proxythinker.server import proxy_config, request_limits
 
 
 def guard_application(server: ModuleType, manager: Any) -> None:

@@ -76,11 +76,6 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     return Models(_context_length(configs, given.get("context_length")), shapes)
 
 
-def known_ids(tokenizer: Any) -> int:
-    """How many columns of the logits mean a token: the largest id of the tokenizer plus one."""
-    return max(tokenizer.get_vocab().values()) + 1
-
-
 def _read(loader: Any, what: str, role: Role, path: str, revision: str | None, trust: bool) -> Any:
     try:
         return loader.from_pretrained(path, revision=revision or "main", trust_remote_code=trust)

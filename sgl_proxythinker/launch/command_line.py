@@ -7,7 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.placement import NAMES
-from sgl_proxythinker.plugin import NAME
+from sgl_proxythinker.server import NAME
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "expert_path": dict(metavar="PATH", help="The small RL-tuned model, a local path or a hub id."),

@@ -6,32 +6,30 @@ place here, around the functions that upstream would have run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.launch.hooks import Stage, install
 
 
-def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
-    """Stands in for `sglang.srt.managers.scheduler.run_scheduler_process`."""
+def run_scheduler(provide_hooks: Callable[[], None], server_args: Any, *args: Any, **kwargs: Any) -> None:
+    """Stands in for `sglang.srt.managers.scheduler.run_scheduler_process`, once `provide_hooks` is bound."""
     _prepare(server_args)
     from sglang.srt.managers.scheduler import run_scheduler_process
 
-    from sgl_proxythinker.patches import SCHEDULER
-    from sgl_proxythinker.patches._install import install
-
-    install(SCHEDULER)
+    provide_hooks()
+    install(Stage.SCHEDULER)
     run_scheduler_process(server_args, *args, **kwargs)
 
 
-def run_detokenizer(server_args: Any, *args: Any, **kwargs: Any) -> None:
-    """Stands in for `sglang.srt.managers.detokenizer_manager.run_detokenizer_process`."""
+def run_detokenizer(provide_hooks: Callable[[], None], server_args: Any, *args: Any, **kwargs: Any) -> None:
+    """Stands in for `sglang.srt.managers.detokenizer_manager.run_detokenizer_process`, as `run_scheduler` does."""
     _prepare(server_args)
     from sglang.srt.managers.detokenizer_manager import run_detokenizer_process
 
-    from sgl_proxythinker.patches import DETOKENIZER
-    from sgl_proxythinker.patches._install import install
-
-    install(DETOKENIZER)
+    provide_hooks()
+    install(Stage.DETOKENIZER)
     run_detokenizer_process(server_args, *args, **kwargs)
 
 

@@ -7,21 +7,19 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.launch.hooks import Stage, check_upstream, install
 from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.malloc import keep_large_buffers
 from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
-from sgl_proxythinker.plugin import mark_as_ours, proxy_config, proxy_placement
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
+from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
 
@@ -77,41 +75,8 @@ def finish_server_args(
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
-    install_front()
+    install(Stage.FRONT)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
-
-
-def check_upstream() -> None:
-    """Refuse an SGLang that nobody has read: a hook that no longer fits would serve the base alone.
-
-    Raises:
-        LaunchError: at least one definition that we hook or call differs from the one that was read.
-    """
-    from sgl_proxythinker.patches import RECORDS
-    from sgl_proxythinker.patches._upstream import UpstreamDrift
-
-    package = find_spec("sglang")
-    source_root, release = Path(package.origin).parent.parent, version("sglang")
-    problems = []
-    for record in RECORDS:
-        try:
-            record.check(source_root, release)
-        except UpstreamDrift as drift:
-            problems.append(str(drift))
-    if problems:
-        raise LaunchError(
-            "this SGLang is not one that sgl-proxythinker was checked with, so guidance might silently not happen. "
-            "Install the release that `pip show sgl-proxythinker` requires, or see patches/README.md.\n"
-            + "\n".join(problems)
-        )
-
-
-def install_front() -> None:
-    """Hook what the main process runs; SGLang's heavy imports happen here, after the CPU support is in place."""
-    from sgl_proxythinker.patches import FRONT
-    from sgl_proxythinker.patches._install import install
-
-    install(FRONT)
 
 
 def prepare_front(manager: Any) -> None:
@@ -119,10 +84,8 @@ def prepare_front(manager: Any) -> None:
     server = sys.modules.get("sglang.srt.entrypoints.http_server")
     if server is not None:  # the offline Engine has no HTTP server
         from sgl_proxythinker.http.application import guard_application
-        from sgl_proxythinker.patches import HTTP
-        from sgl_proxythinker.patches._install import install
 
-        install(HTTP)
+        install(Stage.HTTP)
         guard_application(server, manager)
         keep_large_buffers()
 

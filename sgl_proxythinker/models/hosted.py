@@ -12,8 +12,8 @@ import torch
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.models.groups import RoleGroup, swapped
-from sgl_proxythinker.models.memory import GIB
 from sgl_proxythinker.models.sm_partition import MOST_ROWS, stream_on
+from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import (
     CaptureHiddenMode,

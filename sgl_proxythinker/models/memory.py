@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.roles import Role
-
-GIB = 1 << 30
 
 
 class KVBudget(NamedTuple):

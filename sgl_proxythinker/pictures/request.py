@@ -11,7 +11,7 @@ from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.key import set_keys
 from sgl_proxythinker.pictures.loader import PictureLoader
 from sgl_proxythinker.pictures.places import PLACE, PlaceIds, places_in_ids, places_in_text
-from sgl_proxythinker.plugin import proxy_config, request_limits
+from sgl_proxythinker.server import proxy_config, request_limits
 
 # On SGLang's TokenizerManager. Only the offline engine sets the second one: a manager without it serves strangers.
 _LOADER = "proxy_picture_loader"

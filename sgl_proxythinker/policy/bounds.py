@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sgl_proxythinker.launch.checkpoints import known_ids
 from sgl_proxythinker.limits import Limits
-from sgl_proxythinker.plugin import request_limits
+from sgl_proxythinker.server import request_limits
+from sgl_proxythinker.vocabulary import known_ids
 
 _CHARS_PER_TOKEN = 32  # more than any prompt has on average that still fits the context
 

@@ -26,10 +26,10 @@ from weakref import WeakKeyDictionary
 from starlette.exceptions import HTTPException
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.plugin import request_limits
 from sgl_proxythinker.policy.schema_keywords import check_keywords
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.grammar_process import OUT_OF_MEMORY, schemas_of
+from sgl_proxythinker.server import request_limits
 
 logger = logging.getLogger(__name__)
 

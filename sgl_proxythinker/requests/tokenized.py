@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.requests.radix_key import is_kept_apart, keep_apart
-from sgl_proxythinker.step.trace import as_lists
+from sgl_proxythinker.requests.trace_format import as_lists
 from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, read_strength
 
 # On the request object; SGLang copies it, attributes included, for every sample of `n` > 1.

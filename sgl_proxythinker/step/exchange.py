@@ -14,7 +14,7 @@ import torch
 
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import Role
-from sgl_proxythinker.step.fusion import ShardedLogits
+from sgl_proxythinker.step.logits import ShardedLogits
 
 
 class LogitsExchange:

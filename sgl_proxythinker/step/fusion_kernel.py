@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from sgl_proxythinker.step.fusion import FusedLogits, ShardedLogits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
 
 # One row of 152,064 columns is 149 blocks for the 132 multiprocessors of an H100 or H200. Eight columns a thread: two
 # loads of 16 bytes from float32 rows, one from rows of 16 bits.

@@ -15,20 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.roles import Role
-from sgl_proxythinker.step.fusion import ShardedLogits
 from sgl_proxythinker.step.host_copy import HostCopy
+from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.strength import TRACE, asks_for_trace
-
-FIELDS = (
-    "token_id",
-    "base_logprob",
-    "expert_logprob",
-    "amateur_logprob",
-    "fused_logprob",
-    "base_top1_id",
-    "flipped",
-    "js_nats",
-)
 
 _ATTRIBUTE = "proxy_trace"
 _ROWS_AT_ONCE = 16  # of [rows, vocab] temporaries: 10 MB each with a vocabulary of 152,000
@@ -154,9 +143,3 @@ def publish_trace(batch: Any, result: Any) -> None:
 def _json_number(value: float) -> float | None:
     """JSON has no NaN: a damaged proxy's logprob, beside a base that answers alone, is null."""
     return value if math.isfinite(value) else None
-
-
-def as_lists(entries: Sequence[tuple]) -> dict[str, list]:
-    """One object of equally long lists, with an element per token, from tuples in the order of `FIELDS`."""
-    columns = zip(*entries, strict=True) if entries else [()] * len(FIELDS)
-    return {field: list(column) for field, column in zip(FIELDS, columns, strict=True)}

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.launch.checkpoints import known_ids
 from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.models.hosted import (
     HostedModel,
@@ -30,7 +29,8 @@ from sgl_proxythinker.models.sm_partition import sms_by_weights
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.step.exchange import LogitsExchange, least_of_all, one_token_for_all
-from sgl_proxythinker.step.fusion import FusedLogits, ShardedLogits, fuse_logits
+from sgl_proxythinker.step.fusion import fuse_logits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.rows import select_rows
@@ -44,6 +44,7 @@ from sgl_proxythinker.upstream.runtime import (
     TpModelWorker,
     get_tp_group,
 )
+from sgl_proxythinker.vocabulary import known_ids
 
 logger = logging.getLogger(__name__)
 
