@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.tiny_family.grading import is_right
-from benchmarks.tiny_family.problems import KINDS, Problem, problems
-from benchmarks.tiny_family.settings import ANSWER_TOKENS
-from benchmarks.tiny_family.wordings import TEST
 from programs.pictures import data_url
 from programs.serving import Models, serving, trained_family
 from programs.terminal import printable
 from sgl_proxythinker.pictures.program import see
+from sgl_proxythinker.tiny_family.grading import is_right
+from sgl_proxythinker.tiny_family.problems import KINDS, Problem, problems
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
+from sgl_proxythinker.tiny_family.wordings import TEST
 
 console = Console(highlight=False)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.tiny_family import problems
 from programs.command_line import SERVED_ALPHA
 from programs.serving import serving, trained_family
+from sgl_proxythinker.tiny_family import problems
 
 README = Path(__file__).parent / "README.md"
 COLUMNS = "100"

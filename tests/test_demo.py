@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.tiny_family.problems import KINDS
 from programs.demo import main
 from servers import clean_environment
+from sgl_proxythinker.tiny_family.problems import KINDS
 
 pytestmark = pytest.mark.xdist_group("demo")
 

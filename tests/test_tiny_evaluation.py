@@ -9,7 +9,7 @@ import pytest
 from benchmarks.tiny_family.measures import bootstrap, pass_at, summarize, wilson
 from benchmarks.tiny_family.report import markdown, plot
 from benchmarks.tiny_family.results import Results, read_lines
-from benchmarks.tiny_family.settings import SETTINGS, choose
+from sgl_proxythinker.tiny_family.settings import SETTINGS, choose
 
 RUN = {"split": "test", "count": 4, "weights": {"base": "0123"}}
 CONDITIONS = {name: "?" for name in ("device", "torch", "sglang", "inspect_ai", "commit", "date")}

@@ -16,15 +16,15 @@ from benchmarks.tiny_family import corpus, pretrain
 from benchmarks.tiny_family.checkpoint import family_tokenizer, load_model, new_model, save_model
 from benchmarks.tiny_family.config import load_config
 from benchmarks.tiny_family.forward import Forward
-from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, logprobs, sequences_of
-from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem, problem, problems, split_of
 from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.rollout import Sampler
-from benchmarks.tiny_family.scene import ARROWS, CLEAR, WORN, Cell, Scene, draw, name
 from benchmarks.tiny_family.sight import IGNORED, PARTS, labels
 from benchmarks.tiny_family.solutions import SLOW_SHARE, slow_solution, solution
-from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, WORDINGS
+from sgl_proxythinker.tiny_family.grading import is_right, read_answer
+from sgl_proxythinker.tiny_family.problems import KINDS, LEVELS, make_problem, problem, problems, split_of
+from sgl_proxythinker.tiny_family.scene import ARROWS, CLEAR, WORN, Cell, Scene, draw, name
+from sgl_proxythinker.tiny_family.wordings import TEST, TRAIN, VALIDATION, WORDINGS
 
 SPLITS = (TRAIN, VALIDATION, TEST)
 HELD_OUT_DIGEST = "2dd5622fecb78272"

@@ -8,11 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.tiny_family.grading import is_right, read_answer
-from benchmarks.tiny_family.problems import KINDS, problem, problems
-from benchmarks.tiny_family.scene import PIXELS
-from benchmarks.tiny_family.settings import ANSWER_TOKENS
-from benchmarks.tiny_family.wordings import TEST
 from programs.alpha_ladder import alpha_ladder
 from programs.alpha_ladder import main as ladder_command
 from programs.compare import compare
@@ -24,6 +19,11 @@ from programs.think_then_answer import think_then_answer
 from programs.verify_and_revise import verify_and_revise
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, tiny_family
+from sgl_proxythinker.tiny_family.grading import is_right, read_answer
+from sgl_proxythinker.tiny_family.problems import KINDS, problem, problems
+from sgl_proxythinker.tiny_family.scene import PIXELS
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
+from sgl_proxythinker.tiny_family.wordings import TEST
 
 pytestmark = pytest.mark.xdist_group("family")
 

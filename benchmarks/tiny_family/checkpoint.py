@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.tiny_family.config import Config
-from benchmarks.tiny_family.problems import problems
 from benchmarks.tiny_family.solutions import slow_solution
-from benchmarks.tiny_family.wordings import TRAIN
 from programs.random_triple import SPECIAL_TOKENS, make_tokenizer, model_config, write_checkpoint
+from sgl_proxythinker.tiny_family.problems import problems
+from sgl_proxythinker.tiny_family.wordings import TRAIN
 
 DTYPE = "float16"  # more digits than bfloat16, and no weight of ours comes near its range
 PUBLISHED_NAMES = (("model.language_model.", "model."), ("model.visual.", "visual."))

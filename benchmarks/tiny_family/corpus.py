@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from benchmarks.tiny_family.checkpoint import SYSTEM
 from benchmarks.tiny_family.config import Pretrain
 from benchmarks.tiny_family.forward import IMAGE_TOKENS
-from benchmarks.tiny_family.problems import Problem, ask, problem
-from benchmarks.tiny_family.scene import Scene, draw
 from benchmarks.tiny_family.sight import IGNORED, labels
 from benchmarks.tiny_family.solutions import solution
-from benchmarks.tiny_family.wordings import TRAIN
+from sgl_proxythinker.tiny_family.problems import Problem, ask, problem
+from sgl_proxythinker.tiny_family.scene import Scene, draw
+from sgl_proxythinker.tiny_family.wordings import TRAIN
 
 BEFORE_IMAGE = SYSTEM + "<|im_start|>user\n<|vision_start|>"
 ASKED = "<|im_end|>\n<|im_start|>assistant\n"

@@ -27,8 +27,8 @@ from benchmarks.tiny_family.measures import Row, summarize
 from benchmarks.tiny_family.pieces import Piece, Place, evaluate, prepare
 from benchmarks.tiny_family.results import Results
 from benchmarks.tiny_family.serving import Launch, conditions
-from benchmarks.tiny_family.settings import ANSWER_TOKENS, PASS_AT, QUICK, SETTINGS, Setting, choose
-from benchmarks.tiny_family.wordings import TEST, VALIDATION
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, PASS_AT, QUICK, SETTINGS, Setting, choose
+from sgl_proxythinker.tiny_family.wordings import TEST, VALIDATION
 
 PIECE_SAMPLES = 1000  # about 15 s of one process
 QUICK_COUNT = 200

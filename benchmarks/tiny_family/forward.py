@@ -14,8 +14,8 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from benchmarks.tiny_family.scene import PIXELS
 from programs.random_triple import MERGE_PATCHES, PATCH_PIXELS, image_config
+from sgl_proxythinker.tiny_family.scene import PIXELS
 
 SIDE = PIXELS // PATCH_PIXELS  # patches
 IMAGE_TOKENS = (SIDE // MERGE_PATCHES) ** 2

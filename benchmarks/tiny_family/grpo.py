@@ -25,12 +25,12 @@ from benchmarks.tiny_family.checkpoint import in_half, load_model, load_tokenize
 from benchmarks.tiny_family.config import Config, Grpo, load_config
 from benchmarks.tiny_family.corpus import Batch, Prompts, loader
 from benchmarks.tiny_family.forward import Forward
-from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.pretrain import Learner
-from benchmarks.tiny_family.problems import KINDS, LEVELS, make_problem
 from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.rollout import Answers, Sampler
-from benchmarks.tiny_family.wordings import TRAIN
+from sgl_proxythinker.tiny_family.grading import is_right, read_answer
+from sgl_proxythinker.tiny_family.problems import KINDS, LEVELS, make_problem
+from sgl_proxythinker.tiny_family.wordings import TRAIN
 
 SLOTS = 288  # tokens of a prompt and its answer
 ROWS_AT_ONCE = 512  # of a step's answers in one backward pass

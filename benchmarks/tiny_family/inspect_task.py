@@ -13,10 +13,10 @@ from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, Content
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
-from benchmarks.tiny_family.grading import is_right, read_answer
-from benchmarks.tiny_family.problems import Problem, problems
-from benchmarks.tiny_family.settings import ANSWER_TOKENS, PASS_AT, SETTINGS, Setting
 from programs.pictures import data_url
+from sgl_proxythinker.tiny_family.grading import is_right, read_answer
+from sgl_proxythinker.tiny_family.problems import Problem, problems
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, PASS_AT, SETTINGS, Setting
 
 RETRIES = 3  # of a request; a server that is gone stays gone
 

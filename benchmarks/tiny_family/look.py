@@ -17,12 +17,12 @@ import torch
 
 from benchmarks.tiny_family.checkpoint import in_half, load_model, load_tokenizer
 from benchmarks.tiny_family.corpus import Batch, Prompts
-from benchmarks.tiny_family.grading import is_right, read_answer
 from benchmarks.tiny_family.grpo import SLOTS, decode
-from benchmarks.tiny_family.problems import problems
 from benchmarks.tiny_family.rollout import Sampler
-from benchmarks.tiny_family.settings import ANSWER_TOKENS
-from benchmarks.tiny_family.wordings import VALIDATION
+from sgl_proxythinker.tiny_family.grading import is_right, read_answer
+from sgl_proxythinker.tiny_family.problems import problems
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
+from sgl_proxythinker.tiny_family.wordings import VALIDATION
 
 ROLES = ("base", "expert", "amateur")
 

@@ -21,7 +21,7 @@ from inspect_ai.model import get_model
 
 from benchmarks.tiny_family.inspect_task import tiny_family
 from benchmarks.tiny_family.measures import Row
-from benchmarks.tiny_family.settings import SETTINGS
+from sgl_proxythinker.tiny_family.settings import SETTINGS
 
 
 @dataclass(frozen=True)

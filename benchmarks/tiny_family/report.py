@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tiny_family.results import read_lines
-from benchmarks.tiny_family.settings import PASS_AT, SETTINGS
+from sgl_proxythinker.tiny_family.settings import PASS_AT, SETTINGS
 
 Line = dict[str, Any]
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.tiny_family.forward import IMAGE_TOKENS, SIDE
-from benchmarks.tiny_family.scene import ARROWS, COLOURS, PIXELS, SHAPES, Scene, middle
 from programs.random_triple import MERGE_PATCHES
+from sgl_proxythinker.tiny_family.scene import ARROWS, COLOURS, PIXELS, SHAPES, Scene, middle
 
 IGNORED = -100
 PARTS = (tuple(COLOURS), (*SHAPES, *ARROWS), tuple(range(10)))  # of a cell

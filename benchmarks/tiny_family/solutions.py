@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.tiny_family.problems import Problem, Seen, inside, odd_one, step, usual_one
-from benchmarks.tiny_family.scene import ARROWS, COLOURS, SHAPES, name
+from sgl_proxythinker.tiny_family.problems import Problem, Seen, inside, odd_one, step, usual_one
+from sgl_proxythinker.tiny_family.scene import ARROWS, COLOURS, SHAPES, name
 
 SLOW_SHARE = 0.15
 CHECK_SHARE = 0.35  # of slow answers; half of these find a slip

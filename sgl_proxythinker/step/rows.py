@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from sgl_proxythinker.strength import Strength
-from sgl_proxythinker.upstream.runtime import ForwardBatch
+
+if TYPE_CHECKING:
+    from sgl_proxythinker.upstream.runtime import ForwardBatch
 
 # Fields of a `ForwardBatch` with an element per request, and with one per token.
 _BY_ROW = ("req_pool_indices", "seq_lens", "orig_seq_lens", "extend_seq_lens", "extend_prefix_lens")

@@ -1,6 +1,6 @@
 """Questions about scenes with exact answers, and how they are answered: directly, or slowly with steps and checks.
 
-    python -m benchmarks.tiny_family.problems --split test --count 1000 --out DIR       # pictures and problems.jsonl
+    python -m sgl_proxythinker.tiny_family.problems --split test --count 1000 --out DIR    # pictures, problems.jsonl
 
 Every problem follows from (split, index). Splits share neither a wording nor a picture: a scene belongs to the split
 that its fingerprint says (`split_of`), and a generator that hits another split's scene draws again.
@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from benchmarks.tiny_family.scene import ARROWS, COLOURS, SHAPES, Cell, Scene, draw, name
-from benchmarks.tiny_family.wordings import TEST, TRAIN, VALIDATION, word
+from sgl_proxythinker.tiny_family.scene import ARROWS, COLOURS, SHAPES, Cell, Scene, draw, name
+from sgl_proxythinker.tiny_family.wordings import TEST, TRAIN, VALIDATION, word
 
 KINDS = ("count", "add", "compare", "path", "odd")  # reasoning: what is scored
 READING = ("read_cell", "read_row")  # perception alone: in the corpus only
@@ -359,7 +359,7 @@ def problems(split: str, count: int, start: int = 0) -> Iterator[Problem]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tiny_family.problems", description=__doc__.splitlines()[0]
+        prog="python -m sgl_proxythinker.tiny_family.problems", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--split", choices=(TRAIN, VALIDATION, TEST), default=TEST)
     parser.add_argument("--count", type=int, default=10)
