@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from servers import ON_GPU
 
@@ -98,10 +100,10 @@ def guided(rows: list[int], size: int = 4):
     return GuidedRows.of([row in rows for row in range(size)], DEVICE)
 
 
-def select(batch, rows: list[int]):
+def select(batch, rows: list[int], size: int = 4):
     from sgl_proxythinker.step.rows import select_rows
 
-    return select_rows(batch, guided(rows))
+    return select_rows(batch, guided(rows, size))
 
 
 @pytest.mark.parametrize("rows", SUBSETS, ids=str)
@@ -128,21 +130,59 @@ def test_nothing_of_the_whole_batch_changes(upstream, mode):
     assert all(getattr(batch, f.name) is getattr(held, f.name) for f in dataclasses.fields(batch))
 
 
-@pytest.mark.parametrize("name", ["input_embeds", "mamba_track_indices", "encoder_lens", "rids_int", "token_type_ids"])
-def test_a_tensor_that_nobody_knows_is_not_guessed_at(upstream, name):
-    batch = batch_of(upstream, REQUESTS, "EXTEND")
-    setattr(batch, name, tensor([1, 2, 3, 4]))
-    with pytest.raises(RuntimeError, match=f"a batch with {name} can't be divided"):
-        select(batch, [1])
+@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+@given(data=st.data())
+def test_selecting_twice_is_selecting_once(upstream, mode, data):
+    """Kills: a field that is read from the whole batch where it should be from what is left of it."""
+    once = data.draw(st.sampled_from(SUBSETS), label="rows of the batch")
+    places = st.lists(st.integers(0, len(once) - 1), unique=True, min_size=1).map(sorted)
+    twice = data.draw(places, label="rows of these")
+    batch = batch_of(upstream, REQUESTS, mode)
+    assert_equal(select(select(batch, once), twice, len(once)), select(batch, [once[place] for place in twice]))
 
 
-def test_each_field_of_a_batch_is_known_or_refused(upstream):
-    """A field of the next SGLang that is a tensor stops the step; the ones that are handled exist."""
-    from sgl_proxythinker.step import rows as guided_rows
+class TestFields:
+    """Every field of a batch is somebody's, and one that is nobody's is noticed once it is set."""
 
-    names = {field.name for field in dataclasses.fields(upstream.ForwardBatch)}
-    handled = (*guided_rows._BY_ROW, *guided_rows._BY_TOKEN, *guided_rows._LISTS, *guided_rows._HANDLED)
-    assert names >= set(handled) and len(set(handled)) == len(handled)
+    def test_each_is_classified_once_and_exists(self, upstream):
+        from sgl_proxythinker.step.batch_fields import _FIELDS, OWNERS
+
+        names = {field.name for field in dataclasses.fields(upstream.ForwardBatch)}
+        assert names == OWNERS.keys()
+        assert sum(len(fields.split()) for fields in _FIELDS.values()) == len(OWNERS)
+
+    @pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+    def test_what_is_served_can_be_divided(self, upstream, mode):
+        from sgl_proxythinker.step.batch_fields import undividable
+
+        assert undividable(batch_of(upstream, REQUESTS, mode)) == []
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("input_embeds", torch.zeros(4)),
+            ("encoder_lens", torch.ones(4)),
+            ("multi_item_delimiter_indices", [torch.ones(1)]),
+            ("spec_info", object()),
+            ("split_index", 1),
+            ("forward_metadata_ready", True),
+        ],
+    )
+    def test_what_belongs_to_nobody_is_named(self, upstream, name, value):
+        from sgl_proxythinker.step.batch_fields import undividable
+
+        batch = batch_of(upstream, REQUESTS, "EXTEND")
+        setattr(batch, name, value)
+        assert undividable(batch) == [name]
+
+    def test_a_field_of_a_later_release_is_named_too(self, upstream):
+        from sgl_proxythinker.step.batch_fields import undividable
+
+        later = dataclasses.make_dataclass("ForwardBatch", [("fresh", Any, 0)], bases=(upstream.ForwardBatch,))
+        batch = batch_of(upstream, REQUESTS, "EXTEND")
+        values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        assert undividable(later(**values)) == []
+        assert undividable(later(**values, fresh=[torch.ones(1)])) == ["fresh"]
 
 
 @pytest.mark.parametrize("rows", [[], *SUBSETS], ids=str)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from servers import ON_GPU
 from sgl_proxythinker.config import ProxyConfig
@@ -156,3 +158,22 @@ def test_keys_that_differ_stay_different_when_they_are_kept_apart():
     assert not any(map(is_kept_apart, [None, *keys]))
     assert len({keep_apart(key) for key in keys}) == len(keys)
     assert all(map(is_kept_apart, map(keep_apart, [None, *keys])))
+
+
+def test_rows_that_cannot_be_told_apart_make_the_small_models_run_for_all(inputs, caplog):
+    """Kills: a server that ends, or rows taken by guess, for a field that nobody knows; a warning in every step."""
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+
+    from sgl_proxythinker.step.worker import ProxyWorker
+
+    worker = SimpleNamespace(_inputs=inputs, _warned_of=set())
+    known = dict.fromkeys(field.name for field in dataclasses.fields(ForwardBatch))
+    batches = [ForwardBatch(**known | {"dcp_kv_mask": mask}) for mask in (None, torch.ones(2), torch.zeros(2))]
+    reqs = [req(0.0, APART), req(1.5), req(0.0, APART)]
+    with inputs.of(reqs, DEFAULT, False) as asked:
+        steps = [ProxyWorker._dividable(worker, batch) for batch in batches]
+    assert steps[0] is asked and asked.guided.index == [1]
+    for step in steps[1:]:
+        assert step.guided.index == [0, 1, 2] and step.guided.places.tolist() == [0, 1, 2]
+        assert step.expert.tolist() == asked.expert.tolist() == [0.0, 1.5, 0.0]
+    assert [record.getMessage().count("dcp_kv_mask") for record in caplog.records] == [1]

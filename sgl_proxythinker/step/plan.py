@@ -68,6 +68,11 @@ class StepInputs:
             raise RuntimeError("a forward outside of forward_batch_generation has no strength")
         return self._step
 
+    def for_all_rows(self) -> Step:
+        """The current step with the small models run for all rows: right too, and slower."""
+        strengths, traced, needed = self._asked
+        return self.on_device(strengths, traced, [True] * len(needed))
+
     def on_device(self, strengths: list[Strength], traced: list[int], needed: list[bool]) -> Step:
         """The step whose rows have these strengths, of which some ask for a trace and some need the small models."""
         expert, amateur = to_device(strengths, torch.float32, self._device).T.contiguous()

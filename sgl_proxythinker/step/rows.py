@@ -7,23 +7,15 @@ radix tree of its own, so that nothing in the common part was computed by fewer 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.step.batch_fields import Owner, owned_by
 from sgl_proxythinker.strength import Strength
 
 if TYPE_CHECKING:
     from sgl_proxythinker.upstream.runtime import ForwardBatch
-
-# Fields of a `ForwardBatch` with an element per request, and with one per token.
-_BY_ROW = ("req_pool_indices", "seq_lens", "orig_seq_lens", "extend_seq_lens", "extend_prefix_lens")
-_BY_TOKEN = ("input_ids", "out_cache_loc", "positions")
-_LISTS = ("extend_seq_lens_cpu", "extend_prefix_lens_cpu", "mm_inputs", "lora_ids", "rids")
-# Made anew below, or of no meaning to a model whose logits alone are read.
-_HANDLED = ("seq_lens_cpu", "mrope_positions", "extend_start_loc", "num_token_non_padded",
-            "extend_input_logprob_token_ids_gpu")  # fmt: skip
 
 
 class GuidedRows(NamedTuple):
@@ -52,24 +44,30 @@ def to_device(values: Any, dtype: torch.dtype, device: str | torch.device) -> to
 def select_rows(batch: ForwardBatch, rows: GuidedRows) -> ForwardBatch:
     """A batch with only these requests, in the same order. Nothing of `batch` is changed.
 
-    Raises:
-        RuntimeError: the batch has a tensor that this function doesn't know, so it can't tell what belongs to a row.
+    Args:
+        batch: one that can be divided (`batch_fields.undividable`).
+        rows: which of its requests.
     """
-    _refuse_unknown_tensors(batch)
     view = copy.copy(batch)
-    view.batch_size = len(rows.index)
     tokens = rows.on_device
     if batch.extend_seq_lens_cpu is not None:
         tokens = _tokens_of(batch.extend_seq_lens_cpu, rows)
-    for name in _BY_ROW:
-        _select(view, name, rows.on_device)
-    for name in _BY_TOKEN:
-        _select(view, name, tokens)
-    for name in _LISTS:
+    for name in owned_by(Owner.ROW):
+        if (values := getattr(batch, name)) is not None:
+            setattr(view, name, values[rows.on_device])
+    for name in owned_by(Owner.TOKEN):
+        if (values := getattr(batch, name)) is not None:
+            setattr(view, name, values[..., tokens])
+    for name in owned_by(Owner.ROW_LIST):
         if (values := getattr(batch, name)) is not None:
             setattr(view, name, [values[row] for row in rows.index])
-    if batch.mrope_positions is not None:
-        view.mrope_positions = batch.mrope_positions[:, tokens]
+    _derive(view, batch, rows)
+    return view
+
+
+def _derive(view: ForwardBatch, batch: ForwardBatch, rows: GuidedRows) -> None:
+    """The fields of `view` that follow from its others: lengths, sums and starts."""
+    view.batch_size = len(rows.index)
     if batch.seq_lens_cpu is not None:
         view.seq_lens_cpu = batch.seq_lens_cpu[rows.index]
         view.seq_lens_sum = int(view.seq_lens_cpu.sum())
@@ -82,12 +80,6 @@ def select_rows(batch: ForwardBatch, rows: GuidedRows) -> ForwardBatch:
         view.num_token_non_padded = to_device(
             len(view.input_ids), batch.num_token_non_padded.dtype, batch.num_token_non_padded.device
         )
-    return view
-
-
-def _select(view: ForwardBatch, name: str, index: torch.Tensor) -> None:
-    if (values := getattr(view, name)) is not None:
-        setattr(view, name, values[index])
 
 
 def _tokens_of(lengths: list[int], rows: GuidedRows) -> torch.Tensor:
@@ -95,16 +87,6 @@ def _tokens_of(lengths: list[int], rows: GuidedRows) -> torch.Tensor:
     ends = torch.tensor(lengths).cumsum(0).tolist()
     places = [place for row in rows.index for place in range(ends[row] - lengths[row], ends[row])]
     return to_device(places, torch.int64, rows.on_device.device)
-
-
-def _refuse_unknown_tensors(batch: ForwardBatch) -> None:
-    known = {*_BY_ROW, *_BY_TOKEN, *_HANDLED}
-    unknown = [
-        field.name for field in dataclasses.fields(batch)
-        if field.name not in known and torch.is_tensor(getattr(batch, field.name))
-    ]  # fmt: skip
-    if unknown:
-        raise RuntimeError(f"a batch with {', '.join(unknown)} can't be divided into guided and plain rows")
 
 
 def needs_proxies(strength: Strength, traced: bool, is_kept_apart: bool) -> bool:

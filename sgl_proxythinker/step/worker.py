@@ -28,6 +28,7 @@ from sgl_proxythinker.models.memory import KVBudget, ModelMemory, plan_table
 from sgl_proxythinker.models.sm_partition import sms_by_weights
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.step.batch_fields import undividable
 from sgl_proxythinker.step.exchange import LogitsExchange, least_of_all, one_token_for_all
 from sgl_proxythinker.step.fusion import fuse_logits
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
@@ -83,6 +84,7 @@ class ProxyWorker(TpModelWorker):
         for model in self._beside:
             model.build(**kwargs)
         self._inputs = StepInputs(self.device)
+        self._warned_of: set[str] = set()
         # Over all ranks: schedulers share requests in it too.
         self._world = get_tp_group()
         # The first rank has the base, and the one tokenizer.
@@ -175,7 +177,7 @@ class ProxyWorker(TpModelWorker):
 
         The seat's model runs last: the scheduler waits for the event that its runner records.
         """
-        step = self._inputs.current
+        step = self._dividable(forward_batch)
         ran = step.guided.index
         batch = forward_batch if len(ran) == step.size else select_rows(forward_batch, step.guided)
         rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, len(ran)) if ran else {})
@@ -196,6 +198,23 @@ class ProxyWorker(TpModelWorker):
             attach_evidence(logits_output, gathered, fused.logits, step.traced, self.vocab_size)
         logits_output.next_token_logits = fused.logits
         return output
+
+    def _dividable(self, forward_batch: ForwardBatch) -> Step:
+        """The current step; with the small models run for all of its rows where their rows can't be told apart.
+
+        Every rank sees the same fields and decides the same.
+        """
+        step = self._inputs.current
+        if len(step.guided.index) not in (0, step.size) and (names := undividable(forward_batch)):
+            if not self._warned_of.issuperset(names):
+                self._warned_of.update(names)
+                logger.warning(
+                    "proxythinker: the small models run for rows at alpha 0 too in batches with %s, of which it is not "
+                    "known what belongs to which row: right, but slower.",
+                    ", ".join(names),
+                )
+            step = self._inputs.for_all_rows()
+        return step
 
     def _run_seat(
         self, forward_batch: ForwardBatch, guided: ForwardBatch | None, *args: Any, **kwargs: Any

@@ -3,8 +3,8 @@
     python -m sglang.launch_server --plugin proxythinker $(python -m sgl_proxythinker.tiny_family)
 
 They know one task, questions about grids of coloured shapes, which is in this folder too: `scene` draws the pictures,
-`problems` asks, in `wordings`; `grading` reads answers, `settings` says how it was measured. `README.md` beside this file
-is their model card; `benchmarks/tiny_family` has their training.
+`problems` asks, in `wordings`; `grading` reads answers, `settings` says how it was measured. `README.md` beside this
+file is their model card; `benchmarks/tiny_family` has their training.
 """
 
 from __future__ import annotations
