@@ -21,4 +21,4 @@ UPSTREAM = Upstream(
 
 async def around(original, manager, obj, request=None):
     async for output in original(manager, obj, request):
-        yield annotate(obj, output)
+        yield annotate(obj, output, manager.incremental_streaming_output)

@@ -114,17 +114,17 @@ def test_asking_changes_no_token(guided):
         assert with_trace["output_ids"] == without["output_ids"]
 
 
-def test_every_chunk_of_a_stream_carries_the_trace_so_far(guided):
+def test_the_last_chunk_of_a_stream_carries_the_trace(guided):
+    """Kills: a trace that is sent again with every token, 157 MB for 2,048 of them."""
     body = {"text": "Hi", "stream": True, "sampling_params": params(2.0)}
     response = guided.post("/generate", body, stream=True)
     events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: ")]
     assert events.pop() == "[DONE]"
     chunks = [json.loads(event) for event in events]
     whole = assert_complete(guided.generate(text="Hi", sampling_params=params(2.0)))
-    for chunk in chunks:
-        sofar = assert_complete(chunk)
-        assert sofar["token_id"] == whole["token_id"][: len(sofar["token_id"])]
-    assert chunks[-1]["meta_info"]["proxy_trace"]["token_id"] == whole["token_id"]
+    assert len(chunks) > 2 and not any("proxy_trace" in chunk["meta_info"] for chunk in chunks[:-1])
+    assert all(chunk["meta_info"]["proxy_alpha"] == 2.0 for chunk in chunks)
+    assert assert_complete(chunks[-1]) == whole
 
 
 def test_what_ends_an_answer_ends_its_trace(guided, reference):

@@ -9,22 +9,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy
 
 from servers import ON_GPU
 from sgl_proxythinker.requests.trace_format import FIELDS, as_lists
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.step.logits import ShardedLogits
-from sgl_proxythinker.step.trace import (
-    TracedRows,
-    attach_evidence,
-    jensen_shannon,
-    publish_trace,
-    rows_that_ask,
-    trace_tokens,
-)
+from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, at_tokens, jensen_shannon, row_statistics
+from sgl_proxythinker.step.trace import TracedRows, attach_evidence, publish_trace, rows_that_ask, trace_tokens
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 V = 50  # ids that the tokenizer knows
+
+
+WEIGHTS = torch.tensor([[0.5, 1.0, 0.0, -2.0, 1.5], [0.5, 0.0, 0.0, 1.0, 1.5]])  # expert's and amateur's of each row
 
 
 @pytest.fixture
@@ -32,6 +30,7 @@ def logits():
     """Base, expert, amateur and fused of 5 rows, with padding that is larger than anything else."""
     generator = torch.Generator().manual_seed(0)
     models = torch.randn(4, 5, V + 14, generator=generator) * 5
+    models[3] = models[0] + WEIGHTS[0][:, None] * models[1] - WEIGHTS[1][:, None] * models[2]
     models[:, :, V:] = 100.0
     return models.to(DEVICE)
 
@@ -48,13 +47,14 @@ def no_waiting():
             torch.cuda.set_sync_debug_mode("default")
 
 
-def attach(output, logits, rows, places, vocab_size):
+def attach(output, logits, rows, places, vocab_size, weights=WEIGHTS):
     """`attach_evidence` of logits [4, B, V]: base, expert, amateur, fused."""
+    weights = weights.to(DEVICE)
     *models, fused = logits
     sharded = {role: ShardedLogits.whole(of_model) for role, of_model in zip(Role, models, strict=True)}
     traced = TracedRows(torch.tensor(rows, device=DEVICE), torch.tensor(places, device=DEVICE))
     with no_waiting():
-        attach_evidence(output, sharded, fused, traced, vocab_size)
+        attach_evidence(output, sharded, fused, weights, traced, vocab_size)
 
 
 def step(logits, rows, tokens, delayed=False):
@@ -63,18 +63,19 @@ def step(logits, rows, tokens, delayed=False):
     result = SimpleNamespace(logits_output=output, next_token_ids=None, delay_sample_func=None)
 
     def sample():
+        logits[3].fill_(torch.nan)  # temperature, penalties and masks, in place
         result.next_token_ids = tokens
         return result
 
     attach(output, logits, rows, rows, V)
     with no_waiting():
-        logits.fill_(torch.nan)  # a graph's next replay, and the sampler
         if delayed:
             result.delay_sample_func = sample
             trace_tokens(result)
             assert result.delay_sample_func() is result
         else:
             trace_tokens(sample())
+        logits.fill_(torch.nan)  # a graph's next replay
     publish_trace(SimpleNamespace(reqs=[None] * len(tokens)), result)
     return output.customized_info["proxy_trace"]
 
@@ -109,7 +110,7 @@ def test_ids_of_a_large_vocabulary_are_exact():
     logits = torch.zeros(4, 1, width, device=DEVICE)
     output = SimpleNamespace(customized_info={"theirs": [1]})
     logits[0, 0, width - 2] = 1.0
-    attach(output, logits, [0], [0], width)
+    attach(output, logits, [0], [0], width, torch.zeros(2, 1))
     tokens = torch.tensor([width - 1], dtype=torch.int32, device=DEVICE)
     result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None)
     trace_tokens(result)
@@ -134,9 +135,11 @@ def test_a_row_of_few_that_the_small_models_ran_for_is_found_there(logits):
         sharded[role] = ShardedLogits(torch.stack(of_model[ran, : V + 2].chunk(2, dim=1)))
     traced = TracedRows(torch.tensor([1, 4], device=DEVICE), torch.tensor([0, 2], device=DEVICE))
     output = SimpleNamespace(customized_info=None)
-    attach_evidence(output, sharded, fused, traced, V)
-    wanted = logits[:, [1, 4], :V].double().log_softmax(-1).float()
-    assert torch.allclose(output.proxy_trace.logprobs, wanted, atol=1e-5)
+    attach_evidence(output, sharded, fused, WEIGHTS.to(DEVICE), traced, V)
+    tokens = torch.tensor([7, 0, 49, 3, 21], device=DEVICE)
+    told = output.proxy_trace.of_tokens(tokens)
+    wanted = logits[:, [1, 4], :V].double().log_softmax(-1)[:, [0, 1], [0, 21]].T
+    assert torch.allclose(told[:, 2:6], wanted, atol=1e-5)
 
 
 def test_a_step_in_which_nobody_asks_is_left_alone():
@@ -149,20 +152,43 @@ def test_the_divergence_is_scipys():
     generator = torch.Generator().manual_seed(1)
     one, other = torch.randn(2, 40, V, generator=generator).mul(4).double().softmax(-1)
     wanted = [jensenshannon(p, q) ** 2 for p, q in zip(one.numpy(), other.numpy(), strict=True)]
-    told = jensen_shannon(one.float().log(), other.float().log())
+    told = jensen_shannon(*(ShardedLogits.whole(p.float().log()) for p in (one, other)), torch.arange(40), V)
     assert told.tolist() == pytest.approx(wanted, abs=1e-6), (
         "the square of scipy's distance, over more rows than a part"
     )
 
 
 def test_equal_models_diverge_by_nothing_and_disjoint_ones_by_log_2():
-    logprobs = torch.randn(3, V).log_softmax(-1)
-    nothing = jensen_shannon(logprobs, logprobs)
+    rows = torch.arange(3)
+    logits = ShardedLogits.whole(torch.randn(3, V) * 3)
+    nothing = jensen_shannon(logits, logits, rows, V)
     assert (nothing >= 0).all() and nothing.max() < 1e-6
-    sure = torch.full((1, V), -200.0)
-    one, other = sure.clone(), sure.clone()
+    one, other = torch.full((2, 1, V), -200.0)
     one[0, 3] = other[0, 4] = 0.0
-    assert jensen_shannon(one.log_softmax(-1), other.log_softmax(-1)).item() == pytest.approx(math.log(2))
+    told = jensen_shannon(ShardedLogits.whole(one), ShardedLogits.whole(other), rows[:1], V)
+    assert told.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_statistics_are_those_of_the_rows_as_distributions(shards, dtype):
+    """Kills: padding that counts, a sum in 16 bits, a shard too many, a part of the rows left out or out of order."""
+    rows, width = 2 * ROWS_AT_ONCE + 3, -(-V // shards) + 2
+    generator = torch.Generator().manual_seed(3)
+    known = (torch.randn(rows, V, generator=generator) * 8).to(dtype)
+    padded = torch.full((rows, shards * width), 100.0, dtype=dtype)
+    padded[:, :V] = known
+    logits = ShardedLogits(padded.view(rows, shards, width).transpose(0, 1).to(DEVICE))
+    index = torch.randperm(rows, generator=generator)[: rows - 2]
+    told = row_statistics(logits, index.to(DEVICE), V)
+    wanted = known[index].double()
+    probabilities = wanted.softmax(-1)
+    assert told.logsumexp.tolist() == pytest.approx(wanted.logsumexp(-1).tolist(), abs=1e-4)
+    assert told.entropy.tolist() == pytest.approx(entropy(probabilities.numpy(), axis=-1).tolist(), abs=1e-4)
+    assert wanted.gather(1, told.top1.cpu()[:, None])[:, 0].tolist() == wanted.max(-1).values.tolist()
+    tokens = torch.randint(V, (len(index),), generator=generator)
+    found = at_tokens(logits, index.to(DEVICE), tokens.to(DEVICE))
+    assert found.tolist() == known[index, tokens].float().tolist()
 
 
 def test_lists_of_no_token_are_empty():

@@ -71,8 +71,16 @@ def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> Non
     setattr(obj, _ATTRIBUTE, Admitted(strength, trace))
 
 
-def annotate(obj: Any, output: dict[str, Any]) -> dict[str, Any]:
+def annotate(obj: Any, output: dict[str, Any], is_incremental: bool) -> dict[str, Any]:
     """Say in an output's `meta_info` how it was guided; outputs of servers that aren't ours stay as they are.
+
+    A trace is sent once: of a stream each chunk has its new tokens' where chunks have new tokens only, else the last
+    chunk has all of it.
+
+    Args:
+        obj: SGLang's `GenerateReqInput` of one request.
+        output: one of its outputs; of a stream, one chunk.
+        is_incremental: the server has `--incremental-streaming-output`.
 
     Raises:
         RuntimeError: the request's trace is not that of its tokens.
@@ -84,7 +92,8 @@ def annotate(obj: Any, output: dict[str, Any]) -> dict[str, Any]:
     meta.update(admitted.strength.as_params())
     # SGLang gives it to every request that shared a step with one that asked.
     entries = meta.pop(TRACE, [])
-    if admitted.trace:
+    is_whole = is_incremental or not obj.stream or meta.get("finish_reason") is not None
+    if admitted.trace and is_whole:
         meta[TRACE] = as_lists(entries)
         # Of an aborted request SGLang may send other tokens than it has computed.
         aborted = (meta.get("finish_reason") or {}).get("type") == "abort"

@@ -1,9 +1,10 @@
 """Evidence of what guidance did to each token, for the requests that ask: `meta_info["proxy_trace"]`.
 
-Its way: rows are read in the forward, while their logits exist (`attach_evidence`); the token is known once it is
-sampled (`trace_tokens`); the values reach the host with the step's other results (`publish_trace`), go with the token
-to the main process in SGLang's `customized_info`, and become one object of lists there (`as_lists`). Nothing in the
-step waits for the device, and a step in which no row asks does none of it.
+Its way: rows are summed up in the forward (`attach_evidence`); the token is known once it is sampled, before the next
+forward overwrites the logits, and is looked up in them (`trace_tokens`); the values reach the host with the step's
+other results (`publish_trace`), go with the token to the main process in SGLang's `customized_info`, and become one
+object of lists there (`trace_format`). Nothing in the step waits for the device, none of it keeps a copy of a row, and
+a step in which no row asks does none of it.
 """
 
 from __future__ import annotations
@@ -15,33 +16,18 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.roles import Role
+from sgl_proxythinker.step.fusion import fuse_in_torch
 from sgl_proxythinker.step.host_copy import HostCopy
 from sgl_proxythinker.step.logits import ShardedLogits
+from sgl_proxythinker.step.statistics import at_tokens, jensen_shannon, row_statistics
 from sgl_proxythinker.strength import TRACE, asks_for_trace
 
 _ATTRIBUTE = "proxy_trace"
-_ROWS_AT_ONCE = 16  # of [rows, vocab] temporaries: 10 MB each with a vocabulary of 152,000
 
 
 def rows_that_ask(custom_params: Sequence[Mapping[str, Any] | None]) -> list[int]:
     """The rows of a batch whose requests want a trace, from the `custom_params` of each row's request."""
     return [row for row, params in enumerate(custom_params) if asks_for_trace(params)]
-
-
-class Evidence(NamedTuple):
-    """What is known of the rows that ask, R of a batch, before their tokens are sampled."""
-
-    rows: torch.Tensor  # [R] int64, which rows of the batch
-    logprobs: torch.Tensor  # [4, R, K] float32: base, expert, amateur, fused, over the K ids that the tokenizer knows
-    base_top1: torch.Tensor  # [R] int64
-    js_nats: torch.Tensor  # [R] float32
-
-    def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
-        """[R, 7] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [B] integers."""
-        tokens = next_token_ids[self.rows].long()
-        chosen = self.logprobs.gather(2, tokens.expand(4, -1)[..., None])[..., 0]
-        columns = (self.rows, tokens, *chosen, self.base_top1, self.js_nats)
-        return torch.stack([column.double() for column in columns], dim=1)
 
 
 class TracedRows(NamedTuple):
@@ -50,47 +36,63 @@ class TracedRows(NamedTuple):
     rows: torch.Tensor  # [R] int64
     places: torch.Tensor  # [R] int64: the same requests among the rows that the small models ran for
 
+    def of(self, role: Role) -> torch.Tensor:
+        """[R] int64: the rows of a model's logits that are these requests'."""
+        return self.rows if role is Role.BASE else self.places
+
+
+class Evidence(NamedTuple):
+    """What is known of the rows that ask, R of a batch, before their tokens are sampled."""
+
+    traced: TracedRows
+    logits: Mapping[Role, ShardedLogits]  # of the step, until its tokens are sampled: the next forward overwrites them
+    weights: torch.Tensor  # [2, R] float32: the expert's and the amateur's
+    logsumexp: torch.Tensor  # [4, R] float32: base, expert, amateur, fused
+    base_top1: torch.Tensor  # [R] int64
+    js_nats: torch.Tensor  # [R] float32
+
+    def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
+        """[R, 8] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [B] integers."""
+        tokens = next_token_ids[self.traced.rows].long()
+        raw = [at_tokens(logits, self.traced.of(role), tokens) for role, logits in self.logits.items()]
+        # The fused row is the sampler's by now; of one column the formula gives the same number again.
+        base, expert, amateur = (ShardedLogits.whole(column[:, None]) for column in raw)
+        fused = fuse_in_torch(base, expert, amateur, *self.weights, None, vocab_size=1, width=1).logits[:, 0]
+        logprobs = torch.stack([*raw, fused]) - self.logsumexp
+        columns = (self.traced.rows, tokens, *logprobs, self.base_top1, self.js_nats)
+        return torch.stack([column.double() for column in columns], dim=1)
+
 
 def attach_evidence(
-    logits_output: Any, logits: Mapping[Role, ShardedLogits], fused: torch.Tensor, traced: TracedRows, vocab_size: int
+    logits_output: Any,
+    logits: Mapping[Role, ShardedLogits],
+    fused: torch.Tensor,
+    weights: torch.Tensor,
+    traced: TracedRows,
+    vocab_size: int,
 ) -> None:
-    """Read the rows that ask, before a graph's next replay and the sampler overwrite them.
+    """Sum up the rows that ask, before the sampler overwrites the fused ones.
 
     Args:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the evidence to `trace_tokens`.
-        logits: the raw logits of the three models. Read only.
+        logits: the raw logits of the three models. Read only; they stay as they are until the tokens are sampled.
         fused: [B, >= vocab_size] float32, before penalties, masks and temperature. Read only.
+        weights: [2, B] float32, the expert's and the amateur's.
         traced: the rows.
         vocab_size: ids that the tokenizer knows; columns past it don't count.
     """
-    logprobs = torch.empty(4, len(traced.rows), vocab_size, dtype=torch.float32, device=fused.device)
-    for of_model, role in zip(logprobs, Role, strict=False):
-        index = traced.rows if role is Role.BASE else traced.places
-        of_model.copy_(logits[role].rows(index, vocab_size).float().log_softmax(-1))
-    logprobs[3].copy_(fused[traced.rows, :vocab_size].log_softmax(-1))
-    base_logprobs, expert_logprobs, amateur_logprobs, _ = logprobs
-    js_nats = jensen_shannon(expert_logprobs, amateur_logprobs)
-    setattr(logits_output, _ATTRIBUTE, Evidence(traced.rows, logprobs, base_logprobs.argmax(-1), js_nats))
-
-
-def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The Jensen-Shannon divergence of distributions given as log probabilities.
-
-    Args:
-        one, other: [R, K] float32. Read only.
-
-    Returns:
-        [R] float32 in nats, from 0 (equal) to log 2 (disjoint).
-    """
-    parts = zip(one.split(_ROWS_AT_ONCE), other.split(_ROWS_AT_ONCE), strict=True)
-    return torch.cat([_jensen_shannon(p, q) for p, q in parts])
-
-
-def _jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    middle = torch.logaddexp(one, other) - math.log(2)
-    divergences = [(logprobs.exp() * (logprobs - middle)).sum(-1) for logprobs in (one, other)]
-    # Of nearly equal distributions rounding makes it a hair negative.
-    return (sum(divergences) / 2).clamp(min=0.0)
+    raw = {role: logits[role] for role in Role}
+    base, *proxies = (row_statistics(raw[role], traced.of(role), vocab_size) for role in Role)
+    sums = [base, *proxies, row_statistics(ShardedLogits.whole(fused), traced.rows, vocab_size)]
+    evidence = Evidence(
+        traced,
+        raw,
+        weights[:, traced.rows],
+        torch.stack([of_model.logsumexp for of_model in sums]),
+        base.top1,
+        jensen_shannon(raw[Role.EXPERT], raw[Role.AMATEUR], traced.places, vocab_size),
+    )
+    setattr(logits_output, _ATTRIBUTE, evidence)
 
 
 def trace_tokens(result: Any) -> None:

@@ -195,7 +195,8 @@ class ProxyWorker(TpModelWorker):
         gathered, fused = self._meet(logits, rows, step)
         attach_verdict(logits_output, fused.sound)
         if step.traced and self.rank == 0:
-            attach_evidence(logits_output, gathered, fused.logits, step.traced, self.vocab_size)
+            weights = torch.stack([step.expert, step.amateur])
+            attach_evidence(logits_output, gathered, fused.logits, weights, step.traced, self.vocab_size)
         logits_output.next_token_logits = fused.logits
         return output
 
