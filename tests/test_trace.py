@@ -124,7 +124,9 @@ def test_the_last_chunk_of_a_stream_carries_the_trace(guided):
     whole = assert_complete(guided.generate(text="Hi", sampling_params=params(2.0)))
     assert len(chunks) > 2 and not any("proxy_trace" in chunk["meta_info"] for chunk in chunks[:-1])
     assert all(chunk["meta_info"]["proxy_alpha"] == 2.0 for chunk in chunks)
-    assert assert_complete(chunks[-1]) == whole
+    last = assert_complete(chunks[-1])
+    assert last["token_id"] == whole["token_id"]
+    assert last["js_nats"] == pytest.approx(whole["js_nats"], abs=1e-5)
 
 
 def test_what_ends_an_answer_ends_its_trace(guided, reference):

@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 16
 class RowStatistics(NamedTuple):
     """Of softmax(logits) over the ids that the tokenizer knows, row by row."""
 
-    logsumexp: torch.Tensor  # [R] float32
+    logsumexp: torch.Tensor  # [R] float64: a logit less it would lose 1e-5 of its log probability in float32
     entropy: torch.Tensor  # [R] float32, nats
     top1: torch.Tensor  # [R] int64, the most likely id
 
@@ -62,9 +62,11 @@ def at_tokens(logits: ShardedLogits, index: torch.Tensor, tokens: torch.Tensor) 
 
 
 def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    logsumexp = rows.logsumexp(-1)
-    logprobs = rows - logsumexp[:, None]
-    return logsumexp, torch.special.entr(logprobs.exp()).sum(-1), rows.argmax(-1)
+    largest, top1 = rows.max(-1)
+    logprobs = rows.log_softmax(-1)
+    # The largest id's log probability is small, and so exact where both logits are not.
+    logsumexp = largest.double() - logprobs.gather(1, top1[:, None])[:, 0].double()
+    return logsumexp, torch.special.entr(logprobs.exp()).sum(-1), top1
 
 
 def _jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

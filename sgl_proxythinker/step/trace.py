@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
     traced: TracedRows
     logits: Mapping[Role, ShardedLogits]  # of the step, until its tokens are sampled: the next forward overwrites them
     weights: torch.Tensor  # [2, R] float32: the expert's and the amateur's
-    logsumexp: torch.Tensor  # [4, R] float32: base, expert, amateur, fused
+    logsumexp: torch.Tensor  # [4, R] float64: base, expert, amateur, fused
     base_top1: torch.Tensor  # [R] int64
     js_nats: torch.Tensor  # [R] float32
 
