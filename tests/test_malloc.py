@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from sgl_proxythinker.malloc import keep_large_buffers
+from sgl_proxythinker.launch.malloc import keep_large_buffers
 if sys.argv[1] == "ours":
     keep_large_buffers()
 def buffers():
