@@ -729,4 +729,58 @@ CALLS: tuple[Upstream, ...] = (
         "59a040916f07",
         "it must end the server when the loop of answers fails all the same",
     ),
+    _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner.war_fastpath_read_done_event",
+        "attribute",
+        "352a4cb2db51",
+        "the event of a model beside the seat's is taken from it, so that the scheduler waits for the seat's",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler:Scheduler.ps",
+        "attribute",
+        "26289652d3d9",
+        "which rank a scheduler is, for what its hooks decide and tell",
+    ),
+    _call(
+        "sglang.srt.distributed.parallel_state:_ATTN_TP",
+        "attribute",
+        "00e81333f1bc",
+        "attention's group is replaced while a model runs that has its own",
+    ),
+    _call(
+        "sglang.srt.distributed.parallel_state:_MOE_TP",
+        "attribute",
+        "39c3488228e2",
+        "the experts' group is replaced while a model runs that has its own",
+    ),
+    _call(
+        "sglang.srt.managers.mm_utils:embedding_cache",
+        "attribute",
+        "347f2d7e1724",
+        "each model's own cache of embeddings is put in its place while it runs",
+    ),
+    _call(
+        "sglang.srt.model_executor.graph_shared_output:GraphSharedOutput._process_shared",
+        "attribute",
+        "1c33f6bcee40",
+        "each model's own is put in its place while its graphs are captured",
+    ),
+    _call(
+        "sglang.srt.model_executor.input_buffers:_forward_input_buffer_pool",
+        "attribute",
+        "5c489ba4e183",
+        "each model's own is put in its place while its graphs are captured",
+    ),
+    _call(
+        "sglang.srt.utils.common:maybe_reindex_device_id",
+        "(gpu_id)",
+        "688f81ddfbdc",
+        "`programs/shared_gpus.py` replaces it where the engine calls it, so that ranks share GPUs",
+    ),
+    _call(
+        "sglang.srt.environ:envs",
+        "attribute",
+        "246df1b7c32e",
+        "the size of a cache of embeddings is read from it",
+    ),
 )

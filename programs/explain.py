@@ -30,7 +30,7 @@ from programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
 from programs.generation import checked, run_batch, turn
 from programs.pictures import data_url
 from sgl_proxythinker import ProxyBackend, proxy_gen
-from sgl_proxythinker.strength import TRACE
+from sgl_proxythinker.guidance import TRACE
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from sglang.lang.interpreter import ProgramState, ProgramStateGroup
 
 from programs.answers import final_answer
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend, UnknownVariable
-from sgl_proxythinker.strength import ALPHA
+from sgl_proxythinker.guidance import ALPHA
 
 
 class ProgramFailed(RuntimeError):

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.guidance import MAX_ALPHA, Guidance
 from sgl_proxythinker.placement import PlacementName
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.settings_file import read_settings
-from sgl_proxythinker.strength import MAX_ALPHA
 
 # A local path, as text or as a `Path`, or a hub id.
 ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
@@ -59,6 +59,11 @@ class ProxyConfig(BaseModel):
         if isinstance(values, dict) and isinstance(values.get("alpha"), bool):
             raise ValueError(f"alpha is {values['alpha']}, not a number")
         return values
+
+    @property
+    def guidance(self) -> Guidance:
+        """Of a request that asks for nothing."""
+        return Guidance.of(self.alpha)
 
     def path(self, role: Role) -> str:
         return {Role.EXPERT: self.expert_path, Role.AMATEUR: self.amateur_path}[role]

@@ -76,7 +76,7 @@ def test_a_special_token_with_another_id_is_found(triple):
     file.write_text(file.read_text().replace("<|vision_pad|>", "<|vision_fill|>"))
     tokenizer = triple.amateur / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("<|vision_pad|>", "<|vision_fill|>"))
-    with pytest.raises(LaunchError, match="differ in 1 ids: .*'<|vision_pad|>' to the base.*to the amateur"):
+    with pytest.raises(LaunchError, match=r"differ in 1 ids: .*'<\|vision_pad\|>' to the base.*to the amateur"):
         check(triple)
 
 

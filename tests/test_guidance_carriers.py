@@ -6,9 +6,9 @@ import pytest
 
 from servers import chat_messages
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.http.guidance_header import guidance_header
 from sgl_proxythinker.requests.model_name import read_model_name
-from sgl_proxythinker.strength import Strength
 
 HI = chat_messages("Hi")
 
@@ -35,7 +35,7 @@ class TestNames:
 
 class TestHeader:
     def test_one_prompt_is_an_object_and_several_a_list(self):
-        a, b = Strength(0.8, 0.8), Strength(0.0, 0.0)
+        a, b = Guidance.of(0.8), Guidance()
         one = {"proxy_alpha": 0.8, "proxy_amateur_alpha": 0.8}
         other = {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}
         assert json.loads(guidance_header([a])) == one
@@ -43,7 +43,7 @@ class TestHeader:
         assert json.loads(guidance_header([a, a, b])) == [{**one, "prompts": 2}, other]
 
     def test_it_stays_short_enough_for_every_client(self):
-        assert len(guidance_header([Strength(n / 1000, 0.0) for n in range(1000)])) <= 4096
+        assert len(guidance_header([Guidance.of(n / 1000, 0.0) for n in range(1000)])) <= 4096
 
 
 def header(response):

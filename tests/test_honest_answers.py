@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.http.error_bodies import error_body, rewritten
 from sgl_proxythinker.http.middleware import HonestAnswers
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.sentences import MAX_SENTENCE, sentence_of, shown, tidy
-from sgl_proxythinker.strength import Strength
 
 
 class TestSentences:
@@ -102,7 +102,7 @@ def stream(*events, fail=None, kind="text/event-stream"):
 
 
 async def guided(request):
-    current().guidance = [Strength(0.8, 0.8)]
+    current().guidance = [Guidance.of(0.8)]
     return PlainTextResponse("ok")
 
 

@@ -6,7 +6,7 @@ import pytest
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
 from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
-from sgl_proxythinker.requests.radix_key import keep_apart
+from sgl_proxythinker.guidance import Guidance
 
 pytestmark = pytest.mark.xdist_group("guided")
 
@@ -128,10 +128,11 @@ def test_a_key_of_the_users_own_still_divides_the_tree(guided, field, kind):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize("own", ["", "mine"])
-def test_a_key_with_the_servers_ending_is_a_400(guided, alpha, own):
+def test_a_key_that_names_a_part_of_the_tree_is_a_400(guided, alpha, own):
     """It would bring a guided request to the base's prefixes."""
-    params = {**GREEDY, "custom_params": {"proxy_alpha": alpha}}
-    response = guided.post("/generate", {"text": "x", "sampling_params": params, "extra_key": keep_apart(own)})
-    assert response.status_code == 400 and "this ending is the server's own" in response.text
-    with pytest.raises(openai.BadRequestError, match="this ending is the server's own"):
-        guided.chat(chat_messages("x"), alpha, extra_body={"cache_salt": own, "extra_key": keep_apart("")})
+    params, part = {**GREEDY, "custom_params": {"proxy_alpha": alpha}}, Guidance().tree_key(own)
+    response = guided.post("/generate", {"text": "x", "sampling_params": params, "extra_key": part})
+    assert response.status_code == 400 and "extra_key is " in response.text and "control characters" in response.text
+    for named in ({"extra_key": part}, {"cache_salt": part}, {"cache_salt": part[:1], "extra_key": part[1:]}):
+        with pytest.raises(openai.BadRequestError, match="control characters"):
+            guided.chat(chat_messages("x"), alpha, extra_body=named)

@@ -9,12 +9,19 @@ from sgl_proxythinker.roles import Role
 LARGE = {Role.BASE: 262_144, Role.EXPERT: 57_344, Role.AMATEUR: 57_344}
 
 
-@pytest.mark.parametrize("free", [10 * GIB, 10 * GIB + 12_345, 400_000])
-@pytest.mark.parametrize("roles", [list(Role), [Role.BASE, Role.EXPERT], [Role.AMATEUR]], ids=len)
-def test_the_pools_of_a_rank_use_what_is_free_and_no_more(free, roles):
-    token_bytes = {role: LARGE[role] for role in roles}
-    used = KVBudget(free, token_bytes).tokens * sum(token_bytes.values())
-    assert used <= free < used + sum(token_bytes.values()), "at most one token's bytes are left over"
+@pytest.mark.parametrize(
+    ("free", "roles", "tokens"),
+    [
+        (10 * GIB, list(Role), 28_493),  # 28,493.9
+        (10 * GIB, [Role.BASE, Role.EXPERT], 33_608),  # 33,608.2
+        (10 * GIB, [Role.AMATEUR], 187_245),  # 187,245.7
+        (2 * 376_832, list(Role), 2),
+        (2 * 376_832 - 1, list(Role), 1),
+        (376_831, list(Role), 0),
+    ],
+)
+def test_a_token_takes_the_bytes_of_every_model_of_its_rank(free, roles, tokens):
+    assert KVBudget(free, {role: LARGE[role] for role in roles}).tokens == tokens
 
 
 def test_the_table_shows_what_each_rank_holds_and_its_sum():

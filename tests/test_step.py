@@ -11,13 +11,12 @@ import torch
 
 from servers import ON_GPU
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.requests.radix_key import is_kept_apart, keep_apart
+from sgl_proxythinker.guidance import CARRIED, Guidance, read_guidance, readers_of
 from sgl_proxythinker.requests.tokenized import admit_tokenized
-from sgl_proxythinker.strength import read_strength
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 DEFAULT = 0.5
-APART = keep_apart(None)
+APART = Guidance().tree_key(None)
 
 
 @pytest.fixture
@@ -28,9 +27,10 @@ def inputs(sglang):
 
 
 def req(alpha=None, key=None, **params):
-    """What of SGLang's `Req` is read; without any of our keys `custom_params` is None."""
+    """What of SGLang's `Req` is read, of a request that was admitted."""
     params |= {} if alpha is None else {"proxy_alpha": alpha}
-    return SimpleNamespace(sampling_params=SimpleNamespace(custom_params=params or None), extra_key=key)
+    carried = {CARRIED: read_guidance(params, Guidance.of(DEFAULT))}
+    return SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=key)
 
 
 def traced(alpha, key=None):
@@ -42,7 +42,7 @@ ROWS = {
     "guided": (req(1.5), (1.5, 1.5), True),
     "the server's alpha": (req(), (DEFAULT, DEFAULT), True),
     "without the expert": (req(0.0, proxy_amateur_alpha=2.0), (0.0, 2.0), True),
-    "alpha 0 with a key of its own": (req(0.0, keep_apart("mine")), (0.0, 0.0), False),
+    "alpha 0 with a key of its own": (req(0.0, Guidance().tree_key("mine")), (0.0, 0.0), False),
     "guided with a key of its own": (req(-1.0, "mine"), (-1.0, -1.0), True),
     "alpha 0": (req(0.0, APART), (0.0, 0.0), False),
     "alpha 0, traced": (traced(0.0), (0.0, 0.0), True),
@@ -53,7 +53,7 @@ ROWS = {
 
 
 def step_of(inputs, reqs, everyone=False):
-    with inputs.of(reqs, DEFAULT, everyone) as step:
+    with inputs.of(reqs, everyone) as step:
         assert inputs.current is step
         return step
 
@@ -88,7 +88,7 @@ def test_where_prompt_logprobs_are_taken_on_every_rank_they_run_for_all_rows(inp
 @pytest.mark.parametrize("everyone", [False, True])
 def test_a_row_that_is_kept_apart_and_guided_is_no_step(inputs, row, everyone):
     """Its prefix may be one that the small models have not read: a wrong answer in place of an error."""
-    with pytest.raises(RuntimeError, match="has the base's own prefix"):
+    with pytest.raises(RuntimeError, match="a prefix that the base alone has read"):
         step_of(inputs, [req(1.0), row], everyone)
     with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
         _ = inputs.current
@@ -98,7 +98,7 @@ def test_outside_of_a_step_there_is_none(inputs):
     step_of(inputs, [req(1.0)])
     with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
         _ = inputs.current
-    with pytest.raises(ZeroDivisionError), inputs.of([req(1.0)], DEFAULT, False):
+    with pytest.raises(ZeroDivisionError), inputs.of([req(1.0)], False):
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
         _ = inputs.current
@@ -107,7 +107,7 @@ def test_outside_of_a_step_there_is_none(inputs):
 def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
     plain, guided = req(0.0, APART), req(1.0)
     first = step_of(inputs, [guided, plain])
-    assert step_of(inputs, [req(1.0), req(0.0, keep_apart("mine"))]) is first, "the same was asked for"
+    assert step_of(inputs, [req(1.0), req(0.0, Guidance().tree_key("mine"))]) is first, "the same was asked for"
     steps = [
         step_of(inputs, reqs, everyone)
         for reqs, everyone in (
@@ -123,8 +123,22 @@ def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
     assert all(one is not other for one, other in zip([first, *steps], steps, strict=False))
     assert [step.guided.index for step in steps] == [[1], [0], [0, 1], [0, 1], [0, 1], [0], [0, 1]]
     assert [step.traced is None for step in steps] == [True, True, True, False, True, True, True]
-    with inputs.of([req()], 2.0, False) as step:
-        assert step.expert.tolist() == [2.0], "the server's alpha counts as a wish"
+
+
+def test_a_request_that_was_not_admitted_is_no_step(inputs):
+    """Guided by a default that nobody asked for, or by none: a wrong answer in place of an error."""
+    for params in (None, {}, {"proxy_alpha": 1.0}):
+        stranger = SimpleNamespace(rid="b", sampling_params=SimpleNamespace(custom_params=params), extra_key=None)
+        with pytest.raises(RuntimeError, match="request b came to a step without its guidance"):
+            step_of(inputs, [req(1.0), stranger])
+
+
+def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
+    """It knows no tuples."""
+    carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], True]}
+    row = SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=None)
+    step = step_of(inputs, [row])
+    assert (step.expert.tolist(), step.amateur.tolist(), step.traced.rows.tolist()) == ([1.5], [0.5], [0])
 
 
 # The front keeps requests apart, the scheduler believes it
@@ -139,25 +153,18 @@ def test_what_the_front_admits_the_step_understands(sglang, key, default):
     for alpha, amateur_alpha, trace in product((None, 0, 0.0, -0.0, 1.5), (None, 0.0, 1.0), (None, False, True)):
         given = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha, "proxy_trace": trace}
         given = {name: value for name, value in given.items() if value is not None} or None
-        sampling_params = SimpleNamespace(custom_params=given)
+        wanted = read_guidance(given, Guidance.of(default))
+        asked = None if given is None else {CARRIED: wanted}  # None: SGLang's own, for its health
+        sampling_params = SimpleNamespace(custom_params=asked)
         tokenized = SimpleNamespace(
             sampling_params=sampling_params, extra_key=key, return_logprob=False, logprob_start_len=-1, input_ids=[1]
         )
-        wanted = read_strength(given, default)
         admit_tokenized(SimpleNamespace(), tokenized, config)
-        strength = read_strength(sampling_params.custom_params, 9.0)
-        assert strength == wanted, "the strength that was resolved is written down"
-        apart = is_kept_apart(tokenized.extra_key)
-        assert apart == (strength.is_base_alone and not trace)
-        assert needs_proxies(strength, bool(trace), apart) is not apart
-        assert tokenized.extra_key == (keep_apart(key) if apart else key)
-
-
-def test_keys_that_differ_stay_different_when_they_are_kept_apart():
-    keys = ["", "mine", "theirs", "mine|", "|mine", "proxythinker:base", "a|proxythinker:base|b"]
-    assert not any(map(is_kept_apart, [None, *keys]))
-    assert len({keep_apart(key) for key in keys}) == len(keys)
-    assert all(map(is_kept_apart, map(keep_apart, [None, *keys])))
+        assert sampling_params.custom_params == {CARRIED: wanted}, "what was read is written down"
+        readers = readers_of(tokenized.extra_key)
+        assert (readers == {"base"}) == (wanted.is_base_alone and not trace)
+        assert needs_proxies(wanted, readers) is (readers is None)
+        assert tokenized.extra_key == wanted.tree_key(key)
 
 
 def test_rows_that_cannot_be_told_apart_make_the_small_models_run_for_all(inputs, caplog):
@@ -170,7 +177,7 @@ def test_rows_that_cannot_be_told_apart_make_the_small_models_run_for_all(inputs
     known = dict.fromkeys(field.name for field in dataclasses.fields(ForwardBatch))
     batches = [ForwardBatch(**known | {"dcp_kv_mask": mask}) for mask in (None, torch.ones(2), torch.zeros(2))]
     reqs = [req(0.0, APART), req(1.5), req(0.0, APART)]
-    with inputs.of(reqs, DEFAULT, False) as asked:
+    with inputs.of(reqs, False) as asked:
         steps = [ProxyWorker._dividable(worker, batch) for batch in batches]
     assert steps[0] is asked and asked.guided.index == [1]
     for step in steps[1:]:

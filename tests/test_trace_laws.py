@@ -16,7 +16,7 @@ from sgl_proxythinker.requests.trace_format import FIELDS, as_lists
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, at_tokens, jensen_shannon, row_statistics
-from sgl_proxythinker.step.trace import TracedRows, attach_evidence, publish_trace, rows_that_ask, trace_tokens
+from sgl_proxythinker.step.trace import TracedRows, attach_evidence, publish_trace, trace_tokens
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 V = 50  # ids that the tokenizer knows
@@ -118,11 +118,6 @@ def test_ids_of_a_large_vocabulary_are_exact():
     [entry] = output.customized_info["proxy_trace"]
     assert (entry[0], entry[FIELDS.index("base_top1_id")]) == (width - 1, width - 2)
     assert output.customized_info["theirs"] == [1], "what others send along stays"
-
-
-def test_only_rows_that_ask_are_computed():
-    asked = [None, {"proxy_trace": True}, {"proxy_alpha": 1.0}, {"proxy_trace": False}, {}, {"proxy_trace": True}]
-    assert rows_that_ask(asked) == [1, 5]
 
 
 def test_a_row_of_few_that_the_small_models_ran_for_is_found_there(logits):

@@ -27,17 +27,31 @@ def test_each_definition_is_the_one_that_was_read(record):
 
 def test_each_name_that_the_package_imports_has_a_record():
     """A record that is missing would let a change through unseen."""
-    recorded = {part for record in RECORDS for part in (record.symbol.partition(":")[2].split(".")[0],)}
-    modules = {record.symbol.partition(":")[0].rpartition(".")[2] for record in RECORDS}
+    symbols = [record.symbol.partition(":") for record in RECORDS]
+    recorded = {f"{module}:{path.split('.')[0]}" for module, _, path in symbols}
+    modules = {module for module, _, _ in symbols}
     importing = [file for file in (PACKAGE / "upstream").rglob("*.py") if "sglang" in file.read_text()]
     assert len(importing) > 4, "the folder has moved, and nothing would be tested"
     for file in importing:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sglang"):
-                names = {alias.name for alias in node.names}
-                aliases = {"envs": "Envs"}
-                missing = {name for name in names if aliases.get(name, name) not in recorded | modules}
+                defined = {defined_at(node.module, alias.name) for alias in node.names}
+                missing = defined - recorded - modules
                 assert not missing, f"{file.name} imports {missing}: add records to patches/calls.py"
+
+
+def defined_at(module: str, name: str) -> str:
+    """`module:name` of where a name comes from that a module may only pass on; a module's own name for a module."""
+    path = SOURCE / module.replace(".", "/")
+    if (path / f"{name}.py").exists() or (path / name / "__init__.py").exists():
+        return f"{module}.{name}"
+    if read_definition(SOURCE, f"{module}:{name}")[0] is not None:
+        return f"{module}:{name}"
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
+            return defined_at(node.module, name)
+    raise AssertionError(f"{module} has no {name}")
 
 
 def test_every_patch_file_is_installed_somewhere():
@@ -46,13 +60,28 @@ def test_every_patch_file_is_installed_somewhere():
     assert files - {"calls", "read_upstream"} == installed
 
 
+MODULE = """
+LIMIT: int = 3
+
+class C:
+    def f(self, a: int, b=1):
+        self.x, y = a, 0
+        self.y = b
+        return a + b
+
+    def g(self):
+        LIMIT = 5
+        self.y = LIMIT
+"""
+
+
 class TestDrift:
     """What a record says of a definition that changed."""
 
     @pytest.fixture
     def source(self, tmp_path):
         (tmp_path / "pkg").mkdir()
-        (tmp_path / "pkg" / "mod.py").write_text("class C:\n    def f(self, a: int, b=1):\n        return a + b\n")
+        (tmp_path / "pkg" / "mod.py").write_text(MODULE)
         return tmp_path
 
     def record(self, source, **changes):
@@ -69,6 +98,30 @@ class TestDrift:
         record = self.record(source)
         with pytest.raises(UpstreamDrift, match="its text is the one of 1: add '2'"):
             record.check(source, "2")
+
+    @pytest.mark.parametrize("symbol", ["pkg.mod:LIMIT", "pkg.mod:C.y"])
+    def test_an_attribute_has_a_record_too(self, source, symbol):
+        """Of the first statement that sets it: what else changes is not its."""
+        signature, digest = read_definition(source, symbol)
+        record = Upstream(symbol, signature, {"1": digest}, "of a reason", "")
+        assert signature == "attribute"
+        file = source / "pkg" / "mod.py"
+        text = file.read_text()
+        for before, after, what in (
+            ("return a + b", "return a - b", None),
+            ("LIMIT = 5", "LIMIT = 6", None),
+            ("LIMIT: int = 3" if "LIMIT" in symbol else "self.y = b", "pass", "new body|is gone"),
+        ):
+            other = source / "pkg" / f"mod{len(list(file.parent.iterdir()))}.py"
+            other.write_text(text.replace(before, after))
+            moved = Upstream(
+                f"pkg.{other.stem}:{symbol.partition(':')[2]}", signature, record.checked, "of a reason", ""
+            )
+            if what is None:
+                moved.check(source, "1")
+            else:
+                with pytest.raises(UpstreamDrift, match=what):
+                    moved.check(source, "1")
 
     @pytest.mark.parametrize(
         ("before", "after", "what"),

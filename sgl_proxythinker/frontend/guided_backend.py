@@ -14,9 +14,9 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
+from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.plugin import provide_hooks
-from sgl_proxythinker.strength import ALPHA, read_strength
 from sgl_proxythinker.upstream.language import (
     BaseBackend,
     ChoicesDecision,
@@ -44,7 +44,7 @@ class GuidedBackend(BaseBackend):
         provide_hooks()
         install(Stage.PROGRAMS)
         self.default_params = None if default_alpha is None else {ALPHA: default_alpha}
-        read_strength(self.default_params, 0.0)
+        read_guidance(self.default_params, Guidance())
         super().__init__(*args)
 
     @abstractmethod

@@ -5,28 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from sgl_proxythinker.strength import Strength
+from sgl_proxythinker.guidance import Guidance
 
 NAME = "proxy-guidance"
 
 _MOST_BYTES = 4096  # clients and proxies drop headers that are much longer
 
 
-def guidance_header(strengths: Sequence[Strength]) -> str:
+def guidance_header(guidances: Sequence[Guidance]) -> str:
     """The header's value: JSON, the same names and numbers as in `meta_info`.
 
     Args:
-        strengths: of each prompt of the request, in its order.
+        guidances: of each prompt of the request, in its order.
 
     Returns:
         An object for one prompt, a list of them for several. Neighbours that are alike are one entry with their number
         as `prompts`; where that is still too long for a header, the list is empty and `meta_info` has it alone.
     """
-    if len(strengths) == 1:
-        return json.dumps(strengths[0].as_params())
+    if len(guidances) == 1:
+        return json.dumps(guidances[0].as_params())
     entries: list[dict[str, float]] = []
-    for strength in strengths:
-        params = strength.as_params()
+    for guidance in guidances:
+        params = guidance.as_params()
         if entries and {key: entries[-1][key] for key in params} == params:
             entries[-1]["prompts"] = entries[-1].get("prompts", 1) + 1
         else:

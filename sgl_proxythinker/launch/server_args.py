@@ -13,8 +13,8 @@ from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, check_upstream, install
-from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.launch.malloc import keep_large_buffers
+from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.policy.environment import check_environment

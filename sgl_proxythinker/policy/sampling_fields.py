@@ -189,7 +189,7 @@ class SamplingFields(BaseModel):
     regex: Grammar | None = None
     ebnf: Grammar | None = None
     structural_tag: Annotated[Grammar, AfterValidator(_structural_tag)] | None = None
-    custom_params: Any = None  # read by `strength`
+    custom_params: Any = None  # read by `guidance`
 
 
 def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str] = str) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guidance import ALPHA, CARRIED, TRACE, Guidance, read_guidance
 from sgl_proxythinker.policy.bounds import Bounds
 from sgl_proxythinker.policy.generate_fields import check_request, prompts_of
 from sgl_proxythinker.policy.sampling_fields import check_minimum
 from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.request_ids import make_unique
-from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, check_keys, read_strength
 
 
 def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: HttpCall | None) -> None:
@@ -40,7 +40,7 @@ def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: Htt
 def admit_request(
     obj: Any, config: ProxyConfig | None, call: HttpCall | None, live: Iterable[str], starting: bool
 ) -> None:
-    """Make the id of a checked request unique, and write the strength of each prompt into its `custom_params`.
+    """Make the id of a checked request unique, and put what each prompt asks of guidance into its `custom_params`.
 
     Args:
         obj: as for `check_fields`; changed in place.
@@ -55,40 +55,46 @@ def admit_request(
     obj.rid = make_unique(obj.rid, live)
     params = obj.sampling_params
     admitted = [
-        _with_strength(one, config, call, starting) for one in (params if isinstance(params, list) else [params])
+        _with_guidance(one, config, call, starting) for one in (params if isinstance(params, list) else [params])
     ]
     obj.sampling_params = [one for one, _ in admitted] if isinstance(params, list) else admitted[0][0]
     if call is not None:
         prompts = prompts_of(obj.text, obj.input_ids)
-        strengths = [strength for _, strength in admitted]
-        call.guidance = strengths if isinstance(params, list) else strengths * (prompts or 1)
+        guidances = [guidance for _, guidance in admitted]
+        call.guidance = guidances if isinstance(params, list) else guidances * (prompts or 1)
 
 
-def _with_strength(
+def _with_guidance(
     params: dict[str, Any] | None, config: ProxyConfig | None, call: HttpCall | None, starting: bool
-) -> tuple[dict[str, Any], Strength]:
-    """The parameters with both weights in their `custom_params`, where this server has proxies; and the strength."""
+) -> tuple[dict[str, Any], Guidance]:
+    """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
     wishes = _wishes(params.get("custom_params"), call)
     named = isinstance(wishes, dict) and wishes.get(ALPHA) is not None
-    check_keys(wishes)
-    strength = read_strength(wishes, 0.0 if config is None else config.alpha)
-    asks_for_trace(wishes)
+    guidance = read_guidance(wishes, Guidance() if config is None else config.guidance)
     if config is None:
-        if not strength.is_base_alone:
-            raise RequestError(
-                f"this server runs the base model alone and can't guide it ({ALPHA} is {strength.expert:g}). Start "
-                "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
-            )
+        _refuse_without_proxies(guidance)
     elif config.require_strength and not named and not starting:
         raise RequestError(
             f"the request names no strength, and this server was started with --proxy-require-strength: send "
             f'custom_params {{"{ALPHA}": {config.alpha:g}}}{_place(call)}, or it in the name of the model, such as '
             f"NAME@{config.alpha:g}."
         )
-    if wishes is not None:
-        params["custom_params"] = wishes
-    return params, strength
+    params["custom_params"] = {CARRIED: guidance}
+    return params, guidance
+
+
+def _refuse_without_proxies(guidance: Guidance) -> None:
+    if not guidance.is_base_alone:
+        raise RequestError(
+            f"this server runs the base model alone and can't guide it ({ALPHA} is {guidance.weights[0]:g}). Start "
+            "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+        )
+    if guidance.trace:
+        raise RequestError(
+            f"this server runs the base model alone, so there is no expert whose influence {TRACE} could show. "
+            "Start it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+        )
 
 
 def _place(call: HttpCall | None) -> str:
@@ -106,7 +112,7 @@ def _wishes(custom_params: Any, call: HttpCall | None) -> Any:
     if custom_params is None:
         return {ALPHA: call.named_alpha}
     if not isinstance(custom_params, dict):
-        return custom_params  # `read_strength` says what is wrong with it
+        return custom_params  # `read_guidance` says what is wrong with it
     given = custom_params.get(ALPHA)
     if given is not None and given != call.named_alpha:
         raise RequestError(

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgl_proxythinker.strength import Strength
+from sgl_proxythinker.guidance import Guidance
 
 
 @dataclass
@@ -19,7 +19,7 @@ class HttpCall:
     custom_params: dict[str, Any] | None = None  # of a body whose route has no place of SGLang's for them
     speaks_openai: bool = False  # an answer in OpenAI's form, or in one that is made of it
     names: Mapping[str, str] = field(default_factory=dict)  # what its body calls fields of SGLang's
-    guidance: list[Strength] = field(default_factory=list)  # of each prompt, in the order of the body
+    guidance: list[Guidance] = field(default_factory=list)  # of each prompt, in the order of the body
     is_read: bool = False  # SGLang has made a request of the body
     refusal: str | None = None  # why its messages can't be rendered, where SGLang's handler makes a 500 of that
     answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry

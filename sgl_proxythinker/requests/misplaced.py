@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.strength import KNOWN_KEYS, PREFIX
+from sgl_proxythinker.guidance import KNOWN_KEYS, PREFIX
 
 # Objects of a body in which people and libraries put what is not OpenAI's. Messages, tools and schemas are a client's
 # own matter: whatever stands there is never looked at.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guidance import MAX_ALPHA
 from sgl_proxythinker.sentences import shown
-from sgl_proxythinker.strength import MAX_ALPHA
 
 
 def read_model_name(model: Any, served_name: str) -> float | None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.requests.radix_key import is_kept_apart, keep_apart
+from sgl_proxythinker.guidance import ALPHA, CARRIED, TRACE, Guidance
 from sgl_proxythinker.requests.trace_format import as_lists
-from sgl_proxythinker.strength import ALPHA, TRACE, Strength, asks_for_trace, read_strength
 
-# On the request object; SGLang copies it, attributes included, for every sample of `n` > 1.
-_ATTRIBUTE = "proxy_admitted"
-
-
-class Admitted(NamedTuple):
-    """What a request asked of guidance, for its answer."""
-
-    strength: Strength
-    trace: bool
+# On the request object, for its answer; SGLang copies it, attributes included, for every sample of `n` > 1.
+_ATTRIBUTE = "proxy_guidance"
 
 
 def admit_images(obj: Any) -> None:
@@ -36,12 +28,12 @@ def admit_images(obj: Any) -> None:
 
 
 def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> None:
-    """The last look at a request before it is sent: its tokens, its part of the radix tree, and its weights.
+    """The last look at a request before it is sent: its tokens, its guidance, and its part of the radix tree.
 
     Args:
-        obj: SGLang's `GenerateReqInput` for one request that was admitted; it remembers what was asked for its
-            responses.
-        tokenized: what will be sent to the scheduler; its sampling parameters are completed.
+        obj: SGLang's `GenerateReqInput` for one request; it remembers its guidance for its responses.
+        tokenized: what will be sent to the scheduler. Its `custom_params` are those that admission made, or None in a
+            request of SGLang's own for its health, which gets the server's default.
         config: the server's proxies, or None for a server that serves the base alone.
 
     Raises:
@@ -50,25 +42,14 @@ def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> Non
     if not tokenized.input_ids:
         raise RequestError("the prompt has no token to go on from: send a text that the tokenizer makes a token of.")
     sampling_params = tokenized.sampling_params
-    strength = read_strength(sampling_params.custom_params, 0.0 if config is None else config.alpha)
-    trace = asks_for_trace(sampling_params.custom_params)
-    if config is None:
-        if trace:
-            raise RequestError(
-                f"this server runs the base model alone, so there is no expert whose influence {TRACE} could show. "
-                "Start it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
-            )
-    else:
-        if is_kept_apart(tokenized.extra_key):
-            raise RequestError(
-                f"extra_key is {tokenized.extra_key!r}: this ending is the server's own. Choose another."
-            )
-        if strength.is_base_alone and not trace:
-            tokenized.extra_key = keep_apart(tokenized.extra_key)
-        if not strength.is_base_alone:
+    default = Guidance() if config is None else config.guidance
+    guidance = default if sampling_params.custom_params is None else sampling_params.custom_params[CARRIED]
+    if config is not None:
+        tokenized.extra_key = guidance.tree_key(tokenized.extra_key)
+        if not guidance.is_base_alone:
             _refuse_input_logprobs(tokenized)
-        sampling_params.custom_params = {**(sampling_params.custom_params or {}), **strength.as_params()}
-    setattr(obj, _ATTRIBUTE, Admitted(strength, trace))
+    sampling_params.custom_params = {CARRIED: guidance}
+    setattr(obj, _ATTRIBUTE, guidance)
 
 
 def annotate(obj: Any, output: dict[str, Any], is_incremental: bool) -> dict[str, Any]:
@@ -85,15 +66,15 @@ def annotate(obj: Any, output: dict[str, Any], is_incremental: bool) -> dict[str
     Raises:
         RuntimeError: the request's trace is not that of its tokens.
     """
-    admitted: Admitted | None = getattr(obj, _ATTRIBUTE, None)
-    if admitted is None or "meta_info" not in output:
+    guidance: Guidance | None = getattr(obj, _ATTRIBUTE, None)
+    if guidance is None or "meta_info" not in output:
         return output
     meta = output["meta_info"]
-    meta.update(admitted.strength.as_params())
+    meta.update(guidance.as_params())
     # SGLang gives it to every request that shared a step with one that asked.
     entries = meta.pop(TRACE, [])
     is_whole = is_incremental or not obj.stream or meta.get("finish_reason") is not None
-    if admitted.trace and is_whole:
+    if guidance.trace and is_whole:
         meta[TRACE] = as_lists(entries)
         # Of an aborted request SGLang may send other tokens than it has computed.
         aborted = (meta.get("finish_reason") or {}).get("type") == "abort"

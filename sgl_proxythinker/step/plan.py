@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sgl_proxythinker.requests.radix_key import is_kept_apart
+from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.step.rows import GuidedRows, needs_proxies, to_device
-from sgl_proxythinker.step.trace import TracedRows, rows_that_ask
-from sgl_proxythinker.strength import Strength, read_strength
+from sgl_proxythinker.step.trace import TracedRows
 
 
 class Step(NamedTuple):
@@ -34,28 +33,29 @@ class StepInputs:
     def __init__(self, device: str):
         self._device = device
         self._asked: tuple | None = None
+        self._guidances: list[Guidance] = []
         self._step: Step | None = None
         self._is_open = False
 
     @contextmanager
-    def of(self, reqs: Sequence[Any], default_alpha: float, for_all_rows: bool) -> Iterator[Step]:
+    def of(self, reqs: Sequence[Any], for_all_rows: bool) -> Iterator[Step]:
         """While it is open, `current` is the step of these requests.
 
         Args:
             reqs: SGLang's `Req` of each row.
-            default_alpha: the server's.
             for_all_rows: the small models run for all rows, whatever these ask for.
+
+        Raises:
+            RuntimeError: a request has not been admitted, or has a prefix that it can't go on from.
         """
-        params = [req.sampling_params.custom_params for req in reqs]
-        strengths = [read_strength(row, default_alpha) for row in params]
-        traced = rows_that_ask(params)
-        needed = [
-            needs_proxies(strength, row in traced, is_kept_apart(req.extra_key)) or for_all_rows
-            for row, (strength, req) in enumerate(zip(strengths, reqs, strict=True))
-        ]
-        if (strengths, traced, needed) != self._asked:
-            self._step = self.on_device(strengths, traced, needed)
-            self._asked = strengths, traced, needed
+        # A decoding step asks for the same as the last one, mostly: these are compared, and not read.
+        asked = [_carried(req) for req in reqs], [readers_of(req.extra_key) for req in reqs], for_all_rows
+        if asked != self._asked:
+            self._asked = None  # where the following raises, the next step is read again
+            self._guidances = [Guidance.of_carried(value) for value in asked[0]]
+            needed = [needs_proxies(*row) for row in zip(self._guidances, asked[1], strict=True)]
+            self._step = self.on_device(self._guidances, [True] * len(needed) if for_all_rows else needed)
+            self._asked = asked
         self._is_open = True
         try:
             yield self._step
@@ -70,15 +70,22 @@ class StepInputs:
 
     def for_all_rows(self) -> Step:
         """The current step with the small models run for all rows: right too, and slower."""
-        strengths, traced, needed = self._asked
-        return self.on_device(strengths, traced, [True] * len(needed))
+        return self.on_device(self._guidances, [True] * len(self._guidances))
 
-    def on_device(self, strengths: list[Strength], traced: list[int], needed: list[bool]) -> Step:
-        """The step whose rows have these strengths, of which some ask for a trace and some need the small models."""
-        expert, amateur = to_device(strengths, torch.float32, self._device).T.contiguous()
+    def on_device(self, guidances: list[Guidance], needed: list[bool]) -> Step:
+        """The step whose rows ask for this, and of which some need the small models."""
+        weights = [guidance.weights for guidance in guidances]
+        expert, amateur = to_device(weights, torch.float32, self._device).T.contiguous()
         guided = GuidedRows.of(needed, self._device)
         rows = None
-        if traced:
+        if traced := [row for row, guidance in enumerate(guidances) if guidance.trace]:
             places = [guided.index.index(row) for row in traced]
             rows = TracedRows(*(to_device(index, torch.int64, self._device) for index in (traced, places)))
-        return Step(len(strengths), expert, amateur, guided, rows)
+        return Step(len(guidances), expert, amateur, guided, rows)
+
+
+def _carried(req: Any) -> Any:
+    params = req.sampling_params.custom_params
+    if params is None or CARRIED not in params:
+        raise RuntimeError(f"request {req.rid} came to a step without its guidance")
+    return params[CARRIED]

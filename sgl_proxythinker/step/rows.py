@@ -1,7 +1,7 @@
 """Which rows of a batch the small models run for, and the batch that holds only those.
 
-A request whose weights are both 0 and that asks for no trace needs the base alone. Its prefix lives in a part of the
-radix tree of its own, so that nothing in the common part was computed by fewer than three models.
+A request that the base answers alone, and that asks for no trace, has its prefix in another part of the radix tree, so
+that nothing in the common part was computed by fewer than three models (`guidance.Guidance.tree_key`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.step.batch_fields import Owner, owned_by
-from sgl_proxythinker.strength import Strength
 
 if TYPE_CHECKING:
     from sgl_proxythinker.upstream.runtime import ForwardBatch
@@ -89,19 +89,18 @@ def _tokens_of(lengths: list[int], rows: GuidedRows) -> torch.Tensor:
     return to_device(places, torch.int64, rows.on_device.device)
 
 
-def needs_proxies(strength: Strength, traced: bool, is_kept_apart: bool) -> bool:
+def needs_proxies(guidance: Guidance, readers: frozenset[str] | None) -> bool:
     """Whether the small models run for a request.
 
     Args:
-        strength: what it asks for.
-        traced: it asks for a trace.
-        is_kept_apart: its prefix is in the base's own part of the radix tree.
+        guidance: what it asks for.
+        readers: of its part of the radix tree; None: all models.
 
     Raises:
-        RuntimeError: it is kept apart and would be guided: its prefix may be one that the small models have not read.
+        RuntimeError: its prefix may be one that a model which it needs has not read.
     """
-    if not is_kept_apart:
+    if readers is None:
         return True
-    if traced or not strength.is_base_alone:
-        raise RuntimeError("a request that is guided or traced has the base's own prefix")
+    if not guidance.reads <= readers:
+        raise RuntimeError("a request that is guided or traced has a prefix that the base alone has read")
     return False

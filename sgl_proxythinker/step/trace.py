@@ -10,24 +10,19 @@ a step in which no row asks does none of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.guidance import TRACE
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.step.fusion import fuse_in_torch
 from sgl_proxythinker.step.host_copy import HostCopy
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.statistics import at_tokens, jensen_shannon, row_statistics
-from sgl_proxythinker.strength import TRACE, asks_for_trace
 
 _ATTRIBUTE = "proxy_trace"
-
-
-def rows_that_ask(custom_params: Sequence[Mapping[str, Any] | None]) -> list[int]:
-    """The rows of a batch whose requests want a trace, from the `custom_params` of each row's request."""
-    return [row for row, params in enumerate(custom_params) if asks_for_trace(params)]
 
 
 class TracedRows(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.models.hosted import (
     HostedModel,
@@ -36,7 +37,6 @@ from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.rows import select_rows
 from sgl_proxythinker.step.trace import attach_evidence, trace_tokens
-from sgl_proxythinker.strength import Strength
 from sgl_proxythinker.upstream.runtime import (
     ForwardBatch,
     LogitsProcessorOutput,
@@ -165,7 +165,7 @@ class ProxyWorker(TpModelWorker):
         # A rank without the base takes prompt logprobs, which its scheduler expects and nobody reads, from its proxy.
         is_shared_out = not self.placement.is_everywhere(Role.BASE)
         for_all_rows = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
-        with self._inputs.of(batch.reqs, self.config.alpha, for_all_rows) as step:
+        with self._inputs.of(batch.reqs, for_all_rows) as step:
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
         # Answers are sent by the first rank alone.
         if step.traced and self.rank == 0:
@@ -244,7 +244,7 @@ class ProxyWorker(TpModelWorker):
             for role, model in self.hosted.items()
         }
         for guided in (True, False):
-            step = self._inputs.on_device([Strength(1.0, 1.0)], [], [guided])
+            step = self._inputs.on_device([Guidance.of(1.0)], [guided])
             roles = Role if guided else [Role.BASE]
             here = {role: rows for role, rows in logits.items() if role in roles}
             self._meet(here, dict.fromkeys(roles, 1), step)

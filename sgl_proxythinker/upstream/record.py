@@ -18,10 +18,10 @@ class UpstreamDrift(Exception):
 
 @dataclass(frozen=True)
 class Upstream:
-    """One definition of SGLang's that this project hooks, subclasses or calls."""
+    """One definition of SGLang's that this project hooks, subclasses or calls, or an attribute that it uses."""
 
-    symbol: str  # "sglang.srt.managers.scheduler:Scheduler.get_init_info"
-    signature: str  # names, order, defaults; annotations left out on purpose
+    symbol: str  # "sglang.srt.managers.scheduler:Scheduler.get_init_info", or Scheduler.ps
+    signature: str  # names, order, defaults, annotations left out on purpose; "attribute" of an attribute
     checked: dict[str, str]  # SGLang version -> digest of the definition somebody read
     why: str  # what breaks without it
     until: str  # when this record can be deleted
@@ -39,12 +39,12 @@ class Upstream:
             version: the SGLang release found there.
         """
         signature, found = read_definition(source_root, self.symbol)
+        if self.checked.get(version) == found:
+            return
         if signature is None:
             what = "the definition is gone"
         elif signature != self.signature:
             what = f"signature changed\n  checked: {self.signature}\n  found:   {signature}"
-        elif self.checked.get(version) == found:
-            return
         elif same := [v for v, digest in self.checked.items() if digest == found]:
             what = f"not checked, but its text is the one of {', '.join(same)}: add {version!r}: {found!r}"
         else:
@@ -53,7 +53,10 @@ class Upstream:
 
 
 def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
-    """The signature and the digest of a definition's source text; (None, "") when it is gone."""
+    """The signature and the digest of a definition's source text; (None, "") when it is gone.
+
+    Of an attribute, of a module, a class or `self`, it is the text of the first statement that sets it.
+    """
     module, _, path = symbol.partition(":")
     file = source_root / (module.replace(".", "/") + ".py")
     if not file.exists():
@@ -62,11 +65,30 @@ def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
         return None, ""
     text, node = _parse(file)
     for name in path.split("."):
-        node = next((child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name), None)
+        named = (child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name)
+        node = next(named, None) or _first_assignment(node, name)
         if node is None:
             return None, ""
     source = ast.get_source_segment(text, node) or ""
     return _signature(node), hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+def _first_assignment(node: ast.AST, name: str) -> ast.AST | None:
+    found = [child for child in ast.walk(node) if name in map(_set_name, _targets(child))]
+    return min(found, key=lambda statement: statement.lineno, default=None)
+
+
+def _targets(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
+def _set_name(target: ast.expr) -> str | None:
+    if isinstance(target, ast.Name):
+        return target.id
+    is_own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
+    return target.attr if is_own else None
 
 
 @cache
@@ -76,6 +98,8 @@ def _parse(file: Path) -> tuple[str, ast.AST]:
 
 
 def _signature(node: ast.AST) -> str:
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return "attribute"
     if isinstance(node, ast.ClassDef):
         return "class(" + ", ".join(ast.unparse(base) for base in node.bases) + ")"
     arguments = node.args

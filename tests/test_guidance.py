@@ -1,0 +1,115 @@
+"""Laws of what a request asks of guidance: read once, canonical, and carried to every process as it is."""
+
+import json
+import math
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guidance import Contrast, Guidance, read_guidance, readers_of
+
+HALF = Guidance.of(0.5)
+WEIGHTS = st.none() | st.floats(-10, 10) | st.integers(-10, 10)
+WISHES = st.fixed_dictionaries(
+    {}, optional={"proxy_alpha": WEIGHTS, "proxy_amateur_alpha": WEIGHTS, "proxy_trace": st.none() | st.booleans()}
+)
+KEYS = st.none() | st.text(st.characters(exclude_categories=["Cc", "Cs"]))
+
+
+def test_absent_means_the_servers_default():
+    for nothing in (None, {}, {"proxy_alpha": None}, {"proxy_trace": None}):
+        assert read_guidance(nothing, HALF) == HALF
+        assert read_guidance(nothing, Guidance()) == Guidance()
+
+
+def test_the_amateur_follows_alpha_unless_it_has_a_number_of_its_own():
+    assert read_guidance({"proxy_alpha": 2}, HALF).weights == (2.0, 2.0)
+    assert read_guidance({"proxy_alpha": 0.8, "proxy_amateur_alpha": 0}, HALF).weights == (0.8, 0.0)
+    assert read_guidance({"proxy_amateur_alpha": 0}, HALF).weights == (0.5, 0.0)
+    assert read_guidance({"proxy_amateur_alpha": 1}, Guidance()).weights == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("alpha", [-10, 10, 0, -0.0, 1e-9])
+def test_the_whole_range_is_allowed(alpha):
+    assert read_guidance({"proxy_alpha": alpha}, HALF).weights == (alpha, alpha)
+
+
+@pytest.mark.parametrize("key", ["proxy_alpha", "proxy_amateur_alpha"])
+@pytest.mark.parametrize(
+    "value",
+    [True, False, "0.5", "", [0.5], {"x": 1}, math.nan, math.inf, -math.inf, 10.001, -11, 10**400, 1 + 2j],
+    ids=lambda value: repr(value)[:12],
+)
+def test_what_is_no_number_in_range_is_refused_by_name(key, value):
+    with pytest.raises(RequestError, match=rf"^{key} is .*-10, 10") as refusal:
+        read_guidance({key: value}, HALF)
+    assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize("custom_params", [[], "x", 3, True])
+def test_custom_params_must_be_an_object(custom_params):
+    with pytest.raises(RequestError, match="not an object"):
+        read_guidance(custom_params, HALF)
+
+
+@pytest.mark.parametrize("key", ["proxy_aplha", "thinking_budget", "__req__", 7, "proxy_guidance", "x" * 10_000])
+def test_a_key_that_nobody_reads_is_an_error_not_a_default(key):
+    with pytest.raises(RequestError, match="has an unknown key .*known are proxy_alpha") as refusal:
+        read_guidance({key: 1.0}, HALF)
+    assert len(str(refusal.value)) < 300
+
+
+def test_a_trace_is_asked_for_by_true_alone():
+    assert read_guidance({"proxy_trace": True}, HALF) == Guidance.of(0.5, trace=True)
+    for nothing in ({"proxy_trace": None}, {"proxy_trace": False}, {"proxy_alpha": 1}):
+        assert not read_guidance(nothing, HALF).trace
+    for wrong in (1, 0, "true", [True], 1.0):
+        with pytest.raises(RequestError, match="proxy_trace is .*send true"):
+            read_guidance({"proxy_trace": wrong}, HALF)
+
+
+def test_only_two_zeros_are_the_base_alone():
+    assert Guidance.of(0.0) == Guidance.of(-0.0, 0) == Guidance() and Guidance().is_base_alone
+    assert not Guidance.of(0.0, 1.0).is_base_alone and not Guidance.of(1.0, 0.0).is_base_alone
+    assert Guidance().reads == {"base"}
+    for reads_all in (Guidance.of(1.0), Guidance.of(0.0, 1.0), Guidance((), trace=True)):
+        assert reads_all.reads == {"base", "expert", "amateur"}
+
+
+@given(WISHES, WEIGHTS)
+def test_what_is_told_reads_as_what_was_asked(wish, default):
+    """Of an answer's `meta_info`, sent again, comes the same guidance."""
+    guidance = read_guidance(wish, Guidance.of(default or 0.0))
+    told = guidance.as_params() | ({"proxy_trace": True} if guidance.trace else {})
+    assert read_guidance(told, HALF) == guidance
+    assert not any(math.copysign(1, weight) < 0 for weight in guidance.weights if weight == 0), "-0 is 0"
+
+
+@given(WISHES)
+def test_it_is_the_same_after_every_way_to_a_scheduler(wish):
+    guidance = read_guidance(wish, HALF)
+    assert Guidance.of_carried(pickle.loads(pickle.dumps(guidance))) == guidance
+    carried = Guidance.of_carried(json.loads(json.dumps(guidance)))
+    assert carried == guidance and all(type(contrast) is Contrast for contrast in carried.contrasts)
+
+
+@given(KEYS, KEYS, WISHES, st.text())
+def test_parts_of_the_tree_are_told_apart_by_their_beginning(one, other, wish, appended):
+    """SGLang appends to a key, so what stands at its end says nothing."""
+    guidance, base = read_guidance(wish, HALF), Guidance()
+    assert readers_of(one) is None, "clients can't name a part"
+    assert readers_of(base.tree_key(one) + appended) == {"base"}
+    assert (base.tree_key(one) == base.tree_key(other)) == ((one or "") == (other or ""))
+    if guidance.reads == base.reads:
+        assert guidance.tree_key(one) == base.tree_key(one)
+    else:
+        assert guidance.tree_key(one) == one and readers_of(guidance.tree_key(one)) is None
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
+def test_what_is_appended_never_makes_two_keys_one(one, other, to_one, to_other):
+    whole = Guidance().tree_key(one) + to_one, Guidance().tree_key(other) + to_other
+    assert (whole[0] == whole[1]) == (one == other and to_one == to_other)
