@@ -50,6 +50,7 @@ class ProxyConfig(BaseModel):
     require_strength: bool = Field(False, description="refuse requests that name no strength, as behind some routers")
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
+    streams: bool = Field(True, description="on a GPU, decode steps of the models of a rank run at the same time")
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
 
@@ -78,6 +79,7 @@ class ProxyConfig(BaseModel):
             "amateur": self.amateur_path,
             "alpha": self.alpha,
             "placement": self.placement,
+            "streams": self.streams,
         }
 
     def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:

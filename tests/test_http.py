@@ -225,7 +225,13 @@ def test_routes_that_do_not_exist_are_still_404(guided):
 
 
 def test_the_server_says_what_it_serves(guided, triple):
-    proxy = {"expert": str(triple.expert), "amateur": str(triple.amateur), "alpha": 0.5, "placement": "shared"}
+    proxy = {
+        "expert": str(triple.expert),
+        "amateur": str(triple.amateur),
+        "alpha": 0.5,
+        "placement": "shared",
+        "streams": True,
+    }
     assert guided.get("/server_info").json()["proxy"] == proxy
     assert guided.get("/model_info").json()["proxy"] == proxy
     assert guided.openai.models.list().data[0].id == str(triple.base)

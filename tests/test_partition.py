@@ -12,15 +12,23 @@ BASE = 32 * GB
 
 @pytest.mark.parametrize("sm_count", [16, 108, 132, 148])
 @pytest.mark.parametrize("weight_bytes", [1, GB, 15 * GB, BASE, 100 * GB])
-def test_it_is_some_granules_and_never_the_whole_gpu(weight_bytes, sm_count):
-    sms = sms_by_weights(weight_bytes, BASE, sm_count)
+@pytest.mark.parametrize("has_collectives", [False, True])
+def test_it_is_some_granules_and_never_the_whole_gpu(weight_bytes, sm_count, has_collectives):
+    sms = sms_by_weights(weight_bytes, BASE, sm_count, has_collectives)
     assert sms % GRANULE == 0 and GRANULE <= sms < sm_count
+
+
+def test_models_that_wait_for_other_ranks_keep_room_for_their_collectives():
+    """72B and 3B over four ranks would be 8 SMs by bytes."""
+    assert sms_by_weights(int(1.6 * GB), 36 * GB, H200, False) == 8
+    assert sms_by_weights(int(1.6 * GB), 36 * GB, H200, True) == 32
+    assert sms_by_weights(BASE, BASE, H200, True) == sms_by_weights(BASE, BASE, H200, False), "more than that already"
 
 
 def test_it_is_the_least_that_reads_the_share_of_bytes_in_time():
     for weight_bytes in range(GB, BASE, GB):
         share = H200 * weight_bytes / (weight_bytes + BASE)
-        sms = sms_by_weights(weight_bytes, BASE, H200)
+        sms = sms_by_weights(weight_bytes, BASE, H200, False)
         assert sms - GRANULE < share <= sms
 
 

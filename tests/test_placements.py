@@ -135,7 +135,13 @@ def generate(server: Server, text: str, alpha: float, tokens: int = 16, trace: b
 
 
 def test_the_server_says_where_its_models_are(server, layout, triple):
-    proxy = {"expert": str(triple.expert), "amateur": str(triple.amateur), "alpha": 0.5, "placement": layout.name}
+    proxy = {
+        "expert": str(triple.expert),
+        "amateur": str(triple.amateur),
+        "alpha": 0.5,
+        "placement": layout.name,
+        "streams": True,
+    }
     assert server.get("/server_info").json()["proxy"] == proxy
     assert server.get("/model_info").json()["proxy"] == proxy
     assert f"proxythinker: placement {layout.name} (" in server.log_text() and layout.plan in server.log_text()

@@ -30,10 +30,16 @@ _FLAGS: dict[str, dict[str, Any]] = {
         help="Ranks of each small model (default: half of --tp-size in 'split'; in 'dedicated' as few as leave the "
         "base a number of ranks that it divides by, mostly 1).",
     ),
+    "streams": dict(
+        choices=("on", "off"),
+        help="Whether, on a GPU, the models of a rank decode at the same time, on streams and a share of the GPU of "
+        "their own (default: on). 'off' is slower and as right: with it a race between them can be told from a fault "
+        "elsewhere.",
+    ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size), under 'expert' "
-        "and 'amateur' each model's revision, dtype, quantization and load_format, and under "
+        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size, streams), under "
+        "'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and under "
         "'limits' the limits below. Flags win over the file.",
     ),
     "require_strength": dict(

@@ -11,12 +11,14 @@ logger = logging.getLogger(__name__)
 
 # Green contexts of compute capability 9 are made of so many; those of earlier ones of fewer, which divide it.
 GRANULE = 8
+# NCCL's kernels wait for those of other ranks, and hold up to 32 SMs meanwhile.
+LEAST_WITH_COLLECTIVES = 32
 # With more rows a step is bound by arithmetic too, for which the whole GPU is faster. Measured with 32B and 7B it is up
 # to 3 % slower with few rows, the same or 1 % slower with 64, 3 and 5 % faster with 128 and 256 (benchmarks/LOG.md).
 MOST_ROWS = 64
 
 
-def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> int:
+def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int, has_collectives: bool) -> int:
     """SMs on which the small models' decode steps take as long as the base's beside them.
 
     A decode step of few rows is bound by the bytes of its weights. On the whole GPU a small model ends in the first
@@ -26,12 +28,15 @@ def sms_by_weights(weight_bytes: int, base_weight_bytes: int, sm_count: int) -> 
         weight_bytes: the small models' on this rank, together.
         base_weight_bytes: the base's on this rank.
         sm_count: of the GPU.
+        has_collectives: they talk to other ranks' in a step.
 
     Returns:
-        Their share by bytes, rounded up to a multiple of `GRANULE`, from `GRANULE` on, and never the whole GPU.
+        Their share by bytes, rounded up to a multiple of `GRANULE`, from `GRANULE` or `LEAST_WITH_COLLECTIVES` on, and
+        never the whole GPU.
     """
     share = sm_count * weight_bytes / (weight_bytes + base_weight_bytes)
-    return min(max(math.ceil(share / GRANULE), 1) * GRANULE, (sm_count - 1) // GRANULE * GRANULE)
+    least = LEAST_WITH_COLLECTIVES if has_collectives else GRANULE
+    return min(max(math.ceil(share / GRANULE) * GRANULE, least), (sm_count - 1) // GRANULE * GRANULE)
 
 
 def stream_on(sms: int, device: int) -> torch.cuda.Stream | None:

@@ -84,6 +84,7 @@ class ProxyWorker(TpModelWorker):
         for model in self._beside:
             model.build(**kwargs)
         self._inputs = StepInputs(self.device)
+        self._has_streams = config.streams and self.device == "cuda"
         self._warned_of: set[str] = set()
         # Over all ranks: schedulers share requests in it too.
         self._world = get_tp_group()
@@ -150,13 +151,14 @@ class ProxyWorker(TpModelWorker):
         order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
         GPU, whether it may use them or not.
         """
-        has_collectives_of_two = len(self._beside) > 1 and any(model.group.ps.tp_size > 1 for model in self._beside)
+        has_collectives = any(model.group.ps.tp_size > 1 for model in self._beside)
+        has_collectives_of_two = len(self._beside) > 1 and has_collectives
         is_quantized = any(model.runner.model_config.quantization for model in self._beside)
-        if self.device != "cuda" or not self._beside or has_collectives_of_two or is_quantized:
+        if not self._has_streams or not self._beside or has_collectives_of_two or is_quantized:
             return None
         sm_count = torch.cuda.get_device_properties(self.gpu_id).multi_processor_count
         theirs = sum(weight_bytes(model.runner) for model in self._beside)
-        return sms_by_weights(theirs, weight_bytes(self.model_runner), sm_count)
+        return sms_by_weights(theirs, weight_bytes(self.model_runner), sm_count, has_collectives)
 
     def forward_batch_generation(self, batch: Any, forward_batch: ForwardBatch | None = None, **kwargs: Any) -> Any:
         """One step of the models on this rank and one sample of the fused row, per request of `batch`."""
@@ -182,7 +184,7 @@ class ProxyWorker(TpModelWorker):
         batch = forward_batch if len(ran) == step.size else select_rows(forward_batch, step.guided)
         rows = {Role.BASE: step.size} | (dict.fromkeys(PROXIES, len(ran)) if ran else {})
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
-        on_own_streams = self.device == "cuda" and forward_batch.forward_mode.is_decode()
+        on_own_streams = self._has_streams and forward_batch.forward_mode.is_decode()
         beside = self._beside if ran else []
         logits = {model.role: model.launch(batch) if on_own_streams else model.logits(batch) for model in beside}
         output = self._run_seat(forward_batch, batch if ran else None, *args, **kwargs)
