@@ -1,24 +1,34 @@
 # Two commands do everything, from nothing but a python3 with venv:
 #   make demo    a base alone and guided, on pictures that it was never trained on; keeps score for a minute
-#   make test    all tests; installs chromium with apt-get if there is none
+#   make test    style, types and all tests; installs chromium with apt-get if there is none
+# And while you work on it: make laws, the tests that need neither a server nor SGLang.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
 
-.PHONY: demo test lint bench-cpu clean
+.PHONY: demo test laws lint gpu-tests bench-cpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m programs.demo
 
-test: $(VENV)/installed
+test: lint
 	.ci/install_browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
+	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
+
+laws: $(VENV)/installed
+	$(BIN)/python -m pytest -m laws
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# On a GPU host, from a bare checkout: PYTHON is one that has SGLang and pytest.
+gpu-tests:
+	$(PYTHON) -m benchmarks.gpu_tests
 
 bench-cpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.cpu_cost

@@ -65,7 +65,8 @@ class Limits(BaseModel):
                 help_text = f"{field.description} (default: off)"
                 options |= {"action": "store_true"}
             else:
-                help_text = field.description + ("" if field.default is None else f" (default: {field.default})")
+                default = "" if field.default is None else f" (default: {field.default})"
+                help_text = f"{field.description}{default}"
                 options |= {"type": _TYPES.get(field.annotation, str), "metavar": "X"}
             group.add_argument("--proxy-" + name.replace("_", "-"), help=_sentence(help_text), **options)
 
@@ -108,4 +109,4 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-_TYPES = {int: int, int | None: int, float: float}
+_TYPES: dict[Any, type] = {int: int, int | None: int, float: float}

@@ -1,10 +1,12 @@
 """Few servers, each shared by many tests: a start costs a minute of imports.
 
 Tests that share a server carry its `xdist_group`, so that two workers never start the same one (pytest-xdist 3.8 sees
-the groups with pytest 8 and not with 9).
+the groups with pytest 8 and not with 9). By what it needs, each test has a lane: `pytest -m laws`, `-m "not ranks"`.
 """
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 
@@ -13,6 +15,44 @@ from programs.reference_hf import Reference
 from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
 from sgl_proxythinker import tiny_family
 from sgl_proxythinker.launch import cpu
+
+LANES = {
+    "laws": "neither a server nor SGLang: all of them in a minute",
+    "parts": "SGLang's classes in the test's process, and no server",
+    "served": "a server, the offline engine, or a program that starts one",
+    "ranks": "servers of several processes, which are killed and stopped",
+    "pages": "a browser",
+    "gpu": "a GPU; skipped without",
+}
+_OF_GROUP = {"ranks": "ranks", "browser": "pages"}
+_IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that import SGLang
+
+
+def pytest_configure(config):
+    for lane, needs in LANES.items():
+        config.addinivalue_line("markers", f"{lane}: needs {needs}")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(_lane(item))
+
+
+def _lane(item) -> str:
+    if any("GPU" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
+        return "gpu"
+    groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
+    if groups:
+        return _OF_GROUP.get(groups[0], "served")
+    return "laws" if _IN_PROCESS.isdisjoint(item.fixturenames) else "parts"
+
+
+def pytest_sessionfinish(session):
+    """A law that imports SGLang is none: it would pass, and the lane would take minutes."""
+    is_laws = session.config.option.markexpr == "laws"
+    if is_laws and any(name.startswith("sglang.srt") for name in sys.modules):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.pluginmanager.get_plugin("terminalreporter").write_line("a test of the lane laws imports SGLang")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def learn_chat_template(render: Render) -> ChatTemplate:
         }
         alone = render([_turn("user", user)]).split(user)[0]
         default = alone.removeprefix(before).removesuffix(roles["system"][1] + user_prefix)
-        picture = [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": user}]
+        picture: list[dict] = [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": user}]
         image_token = render([_turn("user", picture)]).split(user)[0].removeprefix(alone)
     except ValueError as error:
         raise ValueError(_NOT_PLAIN) from error
@@ -54,7 +54,7 @@ def learn_chat_template(render: Render) -> ChatTemplate:
     return template
 
 
-def _turn(role: str, content: str | list[dict]) -> dict:
+def _turn(role: str, content: str | list[dict] | None) -> dict:
     return {"role": role, "content": content}
 
 

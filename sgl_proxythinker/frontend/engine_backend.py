@@ -27,7 +27,7 @@ class _EngineEndpoint(BaseBackend):
         self._thread = threading.Thread(target=engine.loop.run_forever, name="engine-backend", daemon=True)
         self._thread.start()
 
-    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict]:
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str | list[str], Any]:
         answer = self._wait(self.engine.async_generate(**self._data(s, sampling_params)))
         return answer["text"], answer["meta_info"]
 

@@ -65,7 +65,10 @@ class GuidedBackend(BaseBackend):
         each = [dataclasses.replace(self._guided(sampling_params), n=1) for _ in range(sampling_params.n)]
         with ThreadPoolExecutor(len(each)) as pool:
             answers = list(pool.map(partial(super().generate, s), each))
-        return answers[0] if len(answers) == 1 else tuple(map(list, zip(*answers, strict=True)))
+        if len(answers) == 1:
+            return answers[0]
+        texts, infos = zip(*answers, strict=True)
+        return list(texts), list(infos)
 
     def generate_stream(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> Iterator[tuple[str, dict]]:
         _watch_variables(s)

@@ -22,10 +22,10 @@ class PartialToken(str):
 class _NamedBytes(str):
     """`bytes:\\xe2\\x80`, as OpenAI writes such a token; encoded, as chat does, it is the bytes themselves."""
 
-    bytes: bytes
+    encoded: bytes
 
     def encode(self, *_: Any, **__: Any) -> bytes:
-        return self.bytes
+        return self.encoded
 
 
 def remember_bytes(tokenizer: Any, tokens: list[tuple]) -> list[tuple]:
@@ -66,5 +66,5 @@ def _partial(tokenizer: Any, token_id: int, text: str) -> str:
 def _named(text: PartialToken) -> str:
     readable = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in text.bytes)
     named = _NamedBytes("bytes:" + readable)
-    named.bytes = text.bytes
+    named.encoded = text.bytes
     return named

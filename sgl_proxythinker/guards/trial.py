@@ -66,7 +66,8 @@ def try_alone(request: Any, tokenizer: Any, vocab_size: int) -> None:
         vocab_size: the width of the base's head.
     """
     for owner, names in ((request, _FIELDS), (request.sampling_params, _types(SamplingParams))):
-        types = _types(type(owner))
+        kind: type = type(owner)
+        types = _types(kind)
         for name in names:
             if name not in _UNTYPED:
                 _check_type(name, getattr(owner, name), types[name])

@@ -77,7 +77,7 @@ class _Answer:
         self._call = call
         self._path = path
         self._send = send
-        self._start: Message | None = None  # held back
+        self._start: Message  # held back, from when it comes
         self._body = b""  # of an error, or of the first events of a stream
         self._is_over = False  # the client has all of it, whatever is still generated
         self.has_begun = False

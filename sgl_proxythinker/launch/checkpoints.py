@@ -169,7 +169,7 @@ def _context_length(configs: Mapping[Role, Any], asked: int | None) -> int:
     from sgl_proxythinker.upstream.launch import get_context_length
 
     lengths = {role: get_context_length(config.get_text_config()) for role, config in configs.items()}
-    shortest = min(lengths, key=lengths.get)
+    shortest = min(lengths, key=lengths.__getitem__)
     if asked is not None and asked > lengths[shortest]:
         raise LaunchError(
             f"--context-length {asked} is longer than the {shortest} allows ({lengths[shortest]}): every token is read "

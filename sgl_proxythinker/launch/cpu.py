@@ -70,7 +70,7 @@ def install(tp_size: int = 1) -> None:
     sys.modules["sgl_proxythinker_cpu_ops"] = types.ModuleType("sgl_proxythinker_cpu_ops")
     _forget_cached_platform()
     if not torch.cuda.is_available():
-        loader = types.ModuleType("sgl_kernel.load_utils")
+        loader: Any = types.ModuleType("sgl_kernel.load_utils")
         loader._load_architecture_specific_ops = lambda: None
         loader._preload_cuda_library = lambda: None
         sys.modules["sgl_kernel.load_utils"] = loader
@@ -99,7 +99,8 @@ def _register_operators() -> None:
     )
     library.impl("assign_req_to_token_pool_cpu", _assign_req_to_token_pool, "CPU")
     # A library's registrations end with it.
-    sys.modules["sgl_proxythinker_cpu_ops"].library = library
+    own: Any = sys.modules["sgl_proxythinker_cpu_ops"]
+    own.library = library
     for name in _NAMED_AT_IMPORT:
         setattr(torch.ops.sgl_kernel, name, _raising(name))
 

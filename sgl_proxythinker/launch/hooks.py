@@ -13,6 +13,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
@@ -97,7 +98,7 @@ def check_upstream() -> None:
     Raises:
         LaunchError: at least one definition that we hook or call differs from the one that was read.
     """
-    package = find_spec("sglang")
+    package: Any = find_spec("sglang")  # it is there, as imported above
     source_root, release = Path(package.origin).parent.parent, version("sglang")
     problems = []
     for record in _records:

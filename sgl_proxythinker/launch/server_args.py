@@ -96,7 +96,8 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
     Raises:
         LaunchError: a scheduler does not run the worker that was asked for.
     """
-    config, placement = proxy_config(server_args), proxy_placement(server_args)
+    config = proxy_config(server_args)
+    placement: Any = proxy_placement(server_args)  # there is one if there are proxies
     for rank, info in enumerate(scheduler_infos):
         expected = None if config is None else config.describe_rank(placement.roles_on(rank))
         if "proxy" not in info or info["proxy"] != expected:
@@ -124,7 +125,7 @@ def _defaults() -> dict[str, Any]:
     from sglang.srt.server_args import ServerArgs
 
     return {
-        field.name: field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         for field in dataclasses.fields(ServerArgs)
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
     }

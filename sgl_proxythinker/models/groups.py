@@ -60,8 +60,8 @@ class RoleGroup:
     @contextmanager
     def cores(self) -> Iterator[None]:
         """While it is open, a model is built whose ranks on a CPU take the cores of this group's ranks only."""
-        everyones = os.environ.get(_CPU_CORES)
-        cores = (everyones or "").split("|")
+        everyones = os.environ.get(_CPU_CORES, "")
+        cores = everyones.split("|")
         if self._coordinator is None or len(cores) == 1:
             yield
             return

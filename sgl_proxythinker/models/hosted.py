@@ -50,11 +50,11 @@ class HostedModel:
         self.role = role
         self.group = group
         self.server_args = server_args
-        self.worker: TpModelWorker | None = None
+        self.worker: TpModelWorker  # once it is adopted
         # SGLang keeps image embeddings in one process-wide cache by the image's hash, whichever model made them.
         self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
         self._graph_buffers = GraphBuffers()
-        self._stream: torch.cuda.Stream | None = None
+        self._stream: torch.cuda.Stream  # once it is built, on a GPU
 
     def build(self, **kwargs: Any) -> None:
         """Load it beside the model in the scheduler's seat, as a draft worker: SGLang's way to a second model.
@@ -167,9 +167,9 @@ class GraphBuffers:
     Upstream shares it between all models of a process, which is right as long as no two of them run at the same time.
     """
 
-    def __init__(self):
-        self._memory_pool = None
-        self._logits = None
+    def __init__(self) -> None:
+        self._memory_pool: Any = None
+        self._logits: Any = None
         self._inputs: dict = {}
         self._workspaces: dict = {}
 

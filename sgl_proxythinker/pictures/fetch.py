@@ -73,9 +73,10 @@ class Downloads:
     async def _follow(self, address: str, name: str, count: Callable[[int], None]) -> bytes:
         url = _parse(address, name)
         for _ in range(self._redirects + 1):
-            body, url = await self._get(url, name, count)
-            if url is None:
+            body, redirected_to = await self._get(url, name, count)
+            if redirected_to is None:
                 return body
+            url = redirected_to
         raise RequestError(
             f"{name} is redirected more than {self._redirects} times (--proxy-image-url-redirects): send its last URL."
         )
@@ -148,7 +149,7 @@ class _Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         def look_up() -> list[ResolveResult]:
-            found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+            found: list[Any] = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
             return [
                 ResolveResult(
                     hostname=host, host=address[0], port=address[1], family=kind, proto=protocol,

@@ -68,11 +68,12 @@ def check_picture_part(part: dict[str, Any], where: str) -> None:
 
 def _check_source(source: dict[str, Any], where: str) -> None:
     """Of Anthropic's sources SGLang reads the two that hold an image, and drops an image under any other type."""
-    field = {"base64": "data", "url": "url"}.get(source.get("type"))
+    kind: Any = source.get("type")
+    field = {"base64": "data", "url": "url"}.get(kind)
     if field is None:
-        raise RequestError(f"{where}.type is {_short(source.get('type'))}: send base64 with data, or url with url.")
+        raise RequestError(f"{where}.type is {_short(kind)}: send base64 with data, or url with url.")
     if not isinstance(source.get(field), str) or not source[field]:
-        raise RequestError(f"{where} has no image: its type is {source['type']}, so {field} is wanted.")
+        raise RequestError(f"{where} has no image: its type is {kind}, so {field} is wanted.")
     other = "url" if field == "data" else "data"
     if source.get(other) is not None:
         raise RequestError(f"{where} has data and url: send one of them, as its type says.")

@@ -35,7 +35,7 @@ def read_places(manager: Any, obj: Any) -> None:
         RequestError: HTTP 400 with the reason.
     """
     processor = manager.mm_processor
-    tokens = getattr(processor, "mm_tokens", None)
+    tokens: Any = getattr(processor, "mm_tokens", None)
     if getattr(tokens, "image_token", None) != PLACE or getattr(obj, "video_data", None):
         return
     # SGLang's own first request has a picture, whatever the chat template makes of it; clients' get the sentence below.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -102,19 +102,11 @@ SET_BY_SGLANG = frozenset(
 )
 
 
-def _one_or_many(one: Any) -> Any:
-    """A value for all prompts, or a list with one for each; one error, not one for each branch."""
-    return Annotated[
-        Annotated[one, Tag("one")] | Annotated[list[one], Tag("many")],
-        Discriminator(lambda value: "many" if isinstance(value, list) else "one"),
-    ]
-
-
 def _ids_or_batch(value: Any) -> str:
     return "many" if isinstance(value, list) and value and isinstance(value[0], list) else "one"
 
 
-def _prompt(text: str, info: ValidationInfo) -> str:
+def _prompt(text: str, info: ValidationInfo[Bounds]) -> str:
     if not text:
         raise ValueError("an empty prompt has no token to go on from")
     if len(text) > (most := info.context.prompt_chars):
@@ -124,7 +116,7 @@ def _prompt(text: str, info: ValidationInfo) -> str:
     return text
 
 
-def _ids(ids: Any, info: ValidationInfo) -> Any:
+def _ids(ids: Any, info: ValidationInfo[Bounds]) -> Any:
     """A prompt of ids, checked without making an object of each of a hundred thousand."""
     if not isinstance(ids, list):
         raise ValueError("it should be a list of token ids")
@@ -140,7 +132,7 @@ def _ids(ids: Any, info: ValidationInfo) -> Any:
     return ids
 
 
-def _no_more_than_ids(number: int, info: ValidationInfo) -> int:
+def _no_more_than_ids(number: int, info: ValidationInfo[Bounds]) -> int:
     if number > (known := info.context.known_ids):
         raise ValueError(f"the tokenizer knows {known} ids")
     return number
@@ -151,28 +143,35 @@ Prompt = Annotated[str, AfterValidator(_prompt)]
 Ids = Annotated[Any, BeforeValidator(_ids)]
 NamedIds = Annotated[list[TokenId], _at_most("max_logprobs", "ids")]
 
+# A value for all prompts, or a list with one for each; one error, not one for each branch.
+One = TypeVar("One")
+OneOrMany = Annotated[
+    Annotated[One, Tag("one")] | Annotated[list[One], Tag("many")],
+    Discriminator(lambda value: "many" if isinstance(value, list) else "one"),
+]
+
 
 class GenerateFields(BaseModel):
     """The fields of a request that work; `Bounds` is the context of its validation."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    rid: _one_or_many(Annotated[Label, Field(min_length=1)]) | None = None
-    text: _one_or_many(Prompt) | None = None
+    rid: OneOrMany[Annotated[Label, Field(min_length=1)]] | None = None
+    text: OneOrMany[Prompt] | None = None
     input_ids: (
         Annotated[Annotated[Ids, Tag("one")] | Annotated[list[Ids], Tag("many")], Discriminator(_ids_or_batch)] | None
     ) = None
     image_data: Any = None  # read by `pictures`
     sampling_params: Any = None  # read by `sampling_fields`
-    return_logprob: _one_or_many(bool | None) | None = None
-    logprob_start_len: _one_or_many(Annotated[int, Field(ge=-1, le=INT32_MAX)] | None) | None = None
+    return_logprob: OneOrMany[bool | None] | None = None
+    logprob_start_len: OneOrMany[Annotated[int, Field(ge=-1, le=INT32_MAX)] | None] | None = None
     top_logprobs_num: (
-        _one_or_many(
+        OneOrMany[
             Annotated[
                 int, Field(ge=0), AfterValidator(_no_more_than_ids), _at_most("max_logprobs", "logprobs of a token")
             ]
             | None
-        )
+        ]
         | None
     ) = None
     token_ids_logprob: (
@@ -186,7 +185,7 @@ class GenerateFields(BaseModel):
     ) = None
     stream: bool | None = None
     priority: Annotated[int, Field(ge=-INT32_MAX, le=INT32_MAX)] | None = None
-    extra_key: _one_or_many(Label | None) | None = None
+    extra_key: OneOrMany[Label | None] | None = None
     custom_labels: dict[Label, Label] | None = None
     no_logs: bool | None = None
     modalities: list[Literal["image", "multi-images"] | None] | None = None
@@ -237,7 +236,8 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     Raises:
         RequestError: names the field, what came and what is wanted.
     """
-    defaults = _defaults_of(type(obj))
+    kind: type = type(obj)
+    defaults = _defaults_of(kind)
     values = {field: getattr(obj, field) for field in defaults}
     for field, default in defaults.items():
         if values[field] is default or field in SET_BY_SGLANG:

@@ -29,7 +29,8 @@ def scalars_of(annotation: Any) -> Scalars | None:
     if get_origin(annotation) not in (Union, types.UnionType, list):
         return None
     parts = [scalars_of(part) for part in get_args(annotation)]
-    return None if None in parts else frozenset().union(*parts)
+    known = [part for part in parts if part is not None]
+    return frozenset().union(*known) if len(known) == len(parts) else None
 
 
 def check_types(body: Mapping[str, Any], fields: Mapping[str, Scalars]) -> None:

@@ -215,8 +215,9 @@ class Routes:
         if key in self._found:
             return self._found[key]
         route = _matching(self._routes, scope)
-        if route == scope["path"].removeprefix(scope.get("root_path", "")):  # others are a client's to choose, and many
-            self._found[key] = route
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if route == path:  # others are a client's to choose, and many
+            self._found[key] = path
         return route
 
 

@@ -30,7 +30,7 @@ MAX_STOP_CHARS = 1024
 def _at_most(limit: str, what: str) -> AfterValidator:
     """The value, or the length of a container, is within a limit that is a flag."""
 
-    def check(value: Any, info: ValidationInfo) -> Any:
+    def check(value: Any, info: ValidationInfo[Bounds]) -> Any:
         number = len(value) if hasattr(value, "__len__") else value
         most = getattr(info.context.limits, limit)
         if number > most:
@@ -41,7 +41,7 @@ def _at_most(limit: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _known(token: int, info: ValidationInfo) -> int:
+def _known(token: int, info: ValidationInfo[Bounds]) -> int:
     known = info.context.known_ids
     if not 0 <= token < known:
         raise ValueError(f"the tokenizer knows the ids 0 to {known - 1}")
@@ -69,7 +69,7 @@ def _bias_keys(value: Any) -> Any:
     return {int(key): weight for key, weight in value.items()}
 
 
-def _schema(text: str, info: ValidationInfo) -> str:
+def _schema(text: str, info: ValidationInfo[Bounds]) -> str:
     if not isinstance(_parsed(text, info.context.limits), (dict, bool)):
         raise ValueError("a JSON schema is an object")
     return text
@@ -92,7 +92,7 @@ class _Structures(BaseModel):
     triggers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-def _structural_tag(text: str, info: ValidationInfo) -> str:
+def _structural_tag(text: str, info: ValidationInfo[Bounds]) -> str:
     tag = _parsed(text, info.context.limits)
     if isinstance(tag, dict) and isinstance(tag.get("format"), dict):
         return text
@@ -210,7 +210,9 @@ def check_sampling_params(params: Any, bounds: Bounds, name: Callable[[str], str
     try:
         fields = SamplingFields.model_validate(params, context=bounds)
     except ValidationError as error:
-        errors = [{**item, "loc": (name(str(item["loc"][0])), *item["loc"][1:])} for item in error.errors()]
+        errors: list[dict[str, Any]] = [
+            {**item, "loc": (name(str(item["loc"][0])), *item["loc"][1:])} for item in error.errors()
+        ]
         if unknown := [item for item in errors if item["type"] == "extra_forbidden"]:
             raise RequestError(_unknown(str(unknown[0]["loc"][0]))) from None
         raise RequestError(sentence_of(errors)) from None

@@ -53,7 +53,7 @@ def _llguidance() -> Callable[[str, str], None]:
 
     tokenizer = LLTokenizer("byte")
 
-    def compile_(kind: str, source: str) -> None:
+    def compile_(kind: Any, source: str) -> None:
         if kind == "structural_tag":
             for schema in schemas_of(source):
                 compile_("json_schema", json.dumps(schema))
@@ -73,7 +73,7 @@ def _xgrammar() -> Callable[[str, str], None]:
     # One token for each byte.
     tokens = TokenizerInfo([f"<0x{byte:02X}>" for byte in range(256)])
     compiler = GrammarCompiler(tokens, max_threads=1, cache_enabled=False)
-    compilers = {
+    compilers: dict[str, Callable[[str], object]] = {
         "json_schema": compiler.compile_json_schema,
         "regex": compiler.compile_regex,
         "ebnf": compiler.compile_grammar,

@@ -119,7 +119,7 @@ class GrammarTrial:
 
     def _ask(self, kind: str, source: str) -> float | int:
         """Seconds of processor time where the compilation ended, whatever it found; else the process' exit code."""
-        process = getattr(self._own, "process", None)
+        process: Any = getattr(self._own, "process", None)
         if process is None:
             process = self._own.process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

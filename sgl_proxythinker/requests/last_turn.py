@@ -27,8 +27,8 @@ def check_last_turn(body: Mapping[str, Any]) -> None:
         )
     if body.get("input_ids") is not None:
         raise RequestError("continue_final_message can't be used with input_ids: they are continued as they are.")
-    messages = body.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
+    messages: Any = body.get("messages")
+    last: Any = messages[-1] if isinstance(messages, list) and messages else None
     role = last.get("role") if isinstance(last, Mapping) else None
     if not isinstance(role, str) or role.lower() != "assistant":
         raise RequestError(

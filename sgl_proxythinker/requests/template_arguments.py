@@ -22,7 +22,7 @@ _OF_SGLANG = frozenset(["spaces_between_special_tokens"])
 # Names under which models are asked to think. SGLang sets these two when `reasoning_effort` is sent.
 _THINKING = frozenset(["thinking", "enable_thinking"])
 
-_TOOL = {
+_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "sierra_uniform",
@@ -31,7 +31,7 @@ _TOOL = {
     },
 }
 
-_USER = {"role": "user", "content": "Alpha"}
+_USER: dict[str, Any] = {"role": "user", "content": "Alpha"}
 
 Render = Callable[[list[dict], list[dict] | None], str]
 
@@ -58,8 +58,8 @@ def renders_calls(render: Render) -> bool:
     call = {"id": "charlie09", "type": "function", "function": {"name": name, "arguments": {}}}  # some want 9 letters
     rendered = []
     for content in (None, "", "Bravo"):
-        turn = {"role": "assistant", "content": content, "tool_calls": [call]}
-        result = {"role": "tool", "tool_call_id": call["id"], "content": "Delta"}
+        turn: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": [call]}
+        result: dict[str, Any] = {"role": "tool", "tool_call_id": call["id"], "content": "Delta"}
         for messages in ([_USER, turn], [_USER, turn, result]):
             try:
                 rendered.append(name in render(messages, None))

@@ -113,7 +113,7 @@ def messages_body_as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
     choice = body.get("tool_choice") or {}
     if isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use"):
         raise RequestError("tool_choice.disable_parallel_tool_use can't be used: SGLang drops it; leave it out.")
-    kind = choice.get("type") if isinstance(choice, Mapping) else None
+    kind: Any = choice.get("type") if isinstance(choice, Mapping) else None
     named = {"type": "function", "function": {"name": choice.get("name")}} if kind == "tool" else None
     return {"tools": tools, "tool_choice": named or {"any": "required"}.get(kind, kind)}
 

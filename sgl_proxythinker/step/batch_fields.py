@@ -65,7 +65,8 @@ def undividable(batch: Any) -> list[str]:
 
     A field that a later SGLang adds counts, whatever it holds, once it differs from its default.
     """
-    return [name for name, default in _unserved(type(batch)) if _is_set(getattr(batch, name), default)]
+    kind: type = type(batch)
+    return [name for name, default in _unserved(kind) if _is_set(getattr(batch, name), default)]
 
 
 @cache

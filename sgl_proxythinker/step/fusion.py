@@ -74,7 +74,9 @@ def fuse_in_torch(
         proxy_rows = every_row if proxy_rows is None else proxy_rows
         is_guided = (proxy_rows >= 0) & ((expert_weight != 0) | (amateur_weight != 0))
         # A row that the proxies did not run for takes another's here, and is not guided.
-        expert_row, amateur_row = (p.rows(proxy_rows.clamp(min=0), vocab_size).float() for p in (expert, amateur))
+        expert_row, amateur_row = (
+            proxy.rows(proxy_rows.clamp(min=0), vocab_size).float() for proxy in (expert, amateur) if proxy is not None
+        )
         expert_weight, amateur_weight = expert_weight[:, None], amateur_weight[:, None]
         # The difference first: equal proxies cancel to exactly 0 at any alpha, and rounding stays relative to it.
         guided = known + (expert_row - amateur_row) * expert_weight

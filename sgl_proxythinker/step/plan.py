@@ -34,7 +34,7 @@ class StepInputs:
         self._device = device
         self._asked: tuple | None = None
         self._guidances: list[Guidance] = []
-        self._step: Step | None = None
+        self._step: Step  # of `_guidances`, once there was one
         self._is_open = False
 
     @contextmanager

@@ -7,7 +7,8 @@ that nothing in the common part was computed by fewer than three models (`guidan
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from sgl_proxythinker.upstream.runtime import ForwardBatch
 
 
-class GuidedRows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GuidedRows:
     """The rows of a batch that the small models run for, K of B."""
 
     index: list[int]

@@ -52,7 +52,8 @@ class Evidence(NamedTuple):
         raw = [at_tokens(logits, self.traced.of(role), tokens) for role, logits in self.logits.items()]
         # The fused row is the sampler's by now; of one column the formula gives the same number again.
         base, expert, amateur = (ShardedLogits.whole(column[:, None]) for column in raw)
-        fused = fuse_in_torch(base, expert, amateur, *self.weights, None, vocab_size=1, width=1).logits[:, 0]
+        of_expert, of_amateur = self.weights
+        fused = fuse_in_torch(base, expert, amateur, of_expert, of_amateur, None, vocab_size=1, width=1).logits[:, 0]
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
         columns = (self.traced.rows, tokens, *logprobs, self.base_top1, self.js_nats)
         return torch.stack([column.double() for column in columns], dim=1)
@@ -126,7 +127,7 @@ def publish_trace(batch: Any, result: Any) -> None:
         result: the step's result; its `customized_info` gets a list with a tuple in the order of `FIELDS` for each row
             that asked, and None for the others.
     """
-    logits_output = getattr(result, "logits_output", None)
+    logits_output: Any = getattr(result, "logits_output", None)
     values: HostCopy | None = getattr(logits_output, _ATTRIBUTE, None)
     if values is None:
         return

@@ -109,7 +109,7 @@ def _matches(cell: Cell, subject: tuple[str | None, str | None]) -> bool:
 
 def _scene_with(rng: random.Random, size: int, wanted: dict[tuple, int]) -> Scene:
     """A scene in which each subject matches as many cells as wanted, and no cell matches two."""
-    subjects = [subject for subject, count in wanted.items() for _ in range(count)]
+    subjects: list[tuple | None] = [subject for subject, count in wanted.items() for _ in range(count)]
     subjects += [None] * (size * size - len(subjects))
     rng.shuffle(subjects)
     cells = []

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_DEFINITION = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+_ASSIGNMENT = ast.Assign | ast.AnnAssign
+
 
 class UpstreamDrift(Exception):
     """This SGLang is not one that was read. The message says how much work it is to support it."""
@@ -65,30 +68,31 @@ def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
         return None, ""
     text, node = _parse(file)
     for name in path.split("."):
-        named = (child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == name)
-        node = next(named, None) or _first_assignment(node, name)
-        if node is None:
+        named = (each for each in ast.iter_child_nodes(node) if isinstance(each, _DEFINITION) and each.name == name)
+        found = next(named, None) or _first_assignment(node, name)
+        if found is None:
             return None, ""
+        node = found
     source = ast.get_source_segment(text, node) or ""
     return _signature(node), hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
-def _first_assignment(node: ast.AST, name: str) -> ast.AST | None:
-    found = [child for child in ast.walk(node) if name in map(_set_name, _targets(child))]
+def _first_assignment(node: ast.AST, name: str) -> _ASSIGNMENT | None:
+    assignments = (each for each in ast.walk(node) if isinstance(each, _ASSIGNMENT))
+    found = [each for each in assignments if name in map(_set_name, _targets(each))]
     return min(found, key=lambda statement: statement.lineno, default=None)
 
 
-def _targets(node: ast.AST) -> list[ast.expr]:
-    if isinstance(node, ast.Assign):
-        return node.targets
-    return [node.target] if isinstance(node, ast.AnnAssign) else []
+def _targets(node: _ASSIGNMENT) -> list[ast.expr]:
+    return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
 def _set_name(target: ast.expr) -> str | None:
     if isinstance(target, ast.Name):
         return target.id
-    is_own = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self"
-    return target.attr if is_own else None
+    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
+        return target.attr
+    return None
 
 
 @cache
@@ -98,12 +102,11 @@ def _parse(file: Path) -> tuple[str, ast.AST]:
 
 
 def _signature(node: ast.AST) -> str:
-    if isinstance(node, (ast.Assign, ast.AnnAssign)):
-        return "attribute"
     if isinstance(node, ast.ClassDef):
         return "class(" + ", ".join(ast.unparse(base) for base in node.bases) + ")"
-    arguments = node.args
-    for argument in ast.walk(arguments):
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return "attribute"
+    for argument in ast.walk(node.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    return f"({ast.unparse(arguments)})"
+    return f"({ast.unparse(node.args)})"

@@ -1,0 +1,94 @@
+"""Run the tests that say something on a GPU, and write down which code they ran on.
+
+    make gpu-tests PYTHON=python3                      # on a GPU host, from a bare checkout
+    python -m benchmarks.gpu_tests -k oracle           # what follows goes to pytest
+    python -m benchmarks.gpu_tests --tell-if-stale     # prints a line if the package has changed since
+
+The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
+Beside the lane `gpu` these are the tests that compare a server's tokens with the oracle's: on a GPU their servers run
+there, with its kernels, graphs and streams. The exit code is pytest's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.conditions import ask_conditions
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
+SOURCES = ("sgl_proxythinker", "patches")
+FILES = ("test_oracle", "test_laws", "test_sampling", "test_seeds", "test_trace", "test_picture_requests")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_tests", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--tell-if-stale", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, default=RESULT, help="(%(default)s)")
+    parser.add_argument("--commit", help="default: git's, else $COMMIT")
+    args, for_pytest = parser.parse_known_args()
+    if args.tell_if_stale:
+        print(staleness(args.out), end="")
+        return
+    sys.exit(run(args.out, args.commit, for_pytest))
+
+
+def run(out: Path, commit: str | None, for_pytest: list[str]) -> int:
+    """pytest's exit code."""
+    where = ask_conditions(commit)
+    selected = for_pytest or ["-m", "gpu or served", *(f"tests/{name}.py" for name in FILES), *gpu_files()]
+    with TemporaryDirectory(prefix="gpu-tests-") as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selected]
+        code = subprocess.run(command, cwd=ROOT).returncode
+        suite = ElementTree.parse(report).getroot().find("testsuite").attrib
+    counts = {name: int(suite[name]) for name in ("tests", "failures", "errors", "skipped")}
+    passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
+    result = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "conditions": where,
+        "arguments": for_pytest,
+        "passed": passed,
+        "failed": counts["failures"] + counts["errors"],
+        "skipped": counts["skipped"],
+        "seconds": round(float(suite["time"])),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+    return code
+
+
+def gpu_files() -> list[str]:
+    """Tests that are skipped without a GPU."""
+    return sorted(str(file) for file in (ROOT / "tests").glob("test_*.py") if "not ON_GPU" in file.read_text())
+
+
+def staleness(file: Path) -> str:
+    """A line that says since when the tests on a GPU are out of date; "" where they are not."""
+    if not file.exists():
+        return "note: the tests that need a GPU have no result file: make gpu-tests on a GPU host.\n"
+    commit = json.loads(file.read_text())["conditions"]["commit"].removesuffix("-dirty")
+    log = ["git", "log", "--oneline", f"{commit}..", "--", *SOURCES]
+    done = subprocess.run(log, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        return f"note: the tests that need a GPU ran on {commit}, which git doesn't know here.\n"
+    changes = done.stdout.splitlines()
+    if not changes:
+        return ""
+    return (
+        f"note: the tests that need a GPU ran on {commit}, {len(changes)} changes of the package ago: make gpu-tests.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Nobody believes a run of the GPU's tests that is older than the package."""
+
+import json
+import subprocess
+
+import pytest
+
+from benchmarks import gpu_tests
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_tests, "ROOT", tmp_path)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "sgl_proxythinker").mkdir()
+    return tmp_path
+
+
+def git(where, *arguments):
+    who = ("-c", "user.name=a", "-c", "user.email=a@localhost")
+    return subprocess.run(
+        ["git", *who, *arguments], cwd=where, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def commit(where, name):
+    (where / name).write_text("x")
+    git(where, "add", ".")
+    git(where, "commit", "-qm", name)
+    return git(where, "rev-parse", "--short=10", "HEAD")
+
+
+def test_a_change_of_the_package_makes_a_run_stale(repository):
+    file = repository / "result.json"
+    assert "no result file" in gpu_tests.staleness(file)
+    ran_on = commit(repository, "sgl_proxythinker/a.py")
+    file.write_text(json.dumps({"conditions": {"commit": ran_on}}))
+    assert gpu_tests.staleness(file) == ""
+    commit(repository, "README.md")
+    assert gpu_tests.staleness(file) == "", "not the package"
+    commit(repository, "sgl_proxythinker/b.py")
+    assert f"ran on {ran_on}, 1 changes of the package ago" in gpu_tests.staleness(file)
+    file.write_text(json.dumps({"conditions": {"commit": "0123456789"}}))
+    assert "which git doesn't know" in gpu_tests.staleness(file)
