@@ -5,6 +5,8 @@ import requests
 
 from servers import ADMIN_KEY
 
+pytestmark = pytest.mark.xdist_group("guided")
+
 KEY = {"authorization": f"Bearer {ADMIN_KEY}"}
 TEXT = {"messages": [{"role": "user", "content": "Hi"}]}
 PICTURE = "data:image/png;base64,AAAA"

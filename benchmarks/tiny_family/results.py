@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tiny_family.measures import Row
-from benchmarks.tiny_family.settings import Setting
+from sgl_proxythinker.tiny_family.settings import Setting
 
 SAMPLE_FIELDS = ("problem", "epoch", "right", "tokens")  # enough for paired comparisons
 
