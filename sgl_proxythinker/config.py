@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ class ProxyConfig(BaseModel):
             raise ValueError(f"alpha is {values['alpha']}, not a number")
         return values
 
-    @property
+    @cached_property
     def guidance(self) -> Guidance:
         """Of a request that asks for nothing."""
         return Guidance.of(self.alpha)
