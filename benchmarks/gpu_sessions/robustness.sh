@@ -18,18 +18,9 @@ OUT=${OUT:-results}
 mkdir -p "$OUT"
 step() { echo "== $* ($SECONDS s)"; }
 
-# A package is a folder on the path, its patches in it, and the entry point that SGLang looks for.
 prepare() {
-    ln -sfn ../patches sgl_proxythinker/patches
-    mkdir -p ~/meta/sgl_proxythinker-0.1.0.dist-info
-    printf 'Metadata-Version: 2.1\nName: sgl-proxythinker\nVersion: 0.1.0\n' > ~/meta/sgl_proxythinker-0.1.0.dist-info/METADATA
-    python3 - > ~/meta/sgl_proxythinker-0.1.0.dist-info/entry_points.txt <<'PYTHON'
-import tomllib
-groups = tomllib.load(open("pyproject.toml", "rb"))["project"]["entry-points"]
-for group, points in groups.items():
-    print(f"[{group}]", *(f"{name} = {value}" for name, value in points.items()), sep="\n")
-PYTHON
-    export PYTHONPATH=$PWD:$HOME/meta:$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 TOKENIZERS_PARALLELISM=false
+    export PYTHONPATH=$(python3 -m benchmarks.bare_checkout ~/meta):$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
+    export TOKENIZERS_PARALLELISM=false
 }
 
 prepare_old() {
