@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -25,9 +26,10 @@ from benchmarks.bare_checkout import write_metadata
 from benchmarks.conditions import ask_conditions
 
 ROOT = Path(__file__).parent.parent
+INTERRUPTED = 2  # pytest's exit code
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
-FILES = ("test_oracle", "test_laws", "test_sampling", "test_trace")  # with the lane in ten minutes, a lease of ours
+FILES = ("test_oracle", "test_laws", "test_sampling", "test_trace")
 
 
 def main() -> None:
@@ -36,25 +38,26 @@ def main() -> None:
     )
     parser.add_argument("--tell-if-stale", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=RESULT, help="(%(default)s)")
+    parser.add_argument("--within", type=float, metavar="SECONDS", help="stop then, and write down what ran")
     parser.add_argument("--commit", help="default: git's, else $COMMIT")
     args, for_pytest = parser.parse_known_args()
     if args.tell_if_stale:
         print(staleness(args.out), end="")
         return
-    sys.exit(run(args.out, args.commit, for_pytest))
+    sys.exit(run(args.out, args.commit, args.within, for_pytest))
 
 
-def run(out: Path, commit: str | None, for_pytest: list[str]) -> int:
+def run(out: Path, commit: str | None, within_s: float | None, for_pytest: list[str]) -> int:
     """pytest's exit code."""
     where = ask_conditions(commit)
     selected = for_pytest or ["-m", "gpu or served", *(f"tests/{name}.py" for name in FILES), *gpu_files()]
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         report = Path(folder) / "report.xml"
         # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
-        options = ["-q", "-o", "addopts=", "-o", "timeout=", f"--junitxml={report}"]
+        options = ["-q", "-o", "addopts=", "-p", "no:timeout", "-p", "no:xdist", f"--junitxml={report}"]
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-        code = subprocess.run([sys.executable, "-m", "pytest", *options, *selected], cwd=ROOT, env=env).returncode
+        code = run_within(within_s, [sys.executable, "-m", "pytest", *options, *selected], env)
         suite = ElementTree.parse(report).getroot().find("testsuite").attrib
     counts = {name: int(suite[name]) for name in ("tests", "failures", "errors", "skipped")}
     passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
@@ -66,11 +69,22 @@ def run(out: Path, commit: str | None, for_pytest: list[str]) -> int:
         "failed": counts["failures"] + counts["errors"],
         "skipped": counts["skipped"],
         "seconds": round(float(suite["time"])),
+        "was_cut_off": code == INTERRUPTED,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
     return code
+
+
+def run_within(within_s: float | None, command: list[str], env: dict[str, str]) -> int:
+    """The exit code of pytest, which ends what it began and counts it when its time is over."""
+    with subprocess.Popen(command, cwd=ROOT, env=env) as tests:
+        try:
+            return tests.wait(within_s)
+        except subprocess.TimeoutExpired:
+            tests.send_signal(signal.SIGINT)
+            return tests.wait()
 
 
 def gpu_files() -> list[str]:
