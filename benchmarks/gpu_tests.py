@@ -5,8 +5,8 @@
     python -m benchmarks.gpu_tests --tell-if-stale     # prints a line if the package has changed since
 
 The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
-Beside the lane `gpu` these are the tests that compare a server's tokens with the oracle's: on a GPU their servers run
-there, with its kernels, graphs and streams. The exit code is pytest's.
+Beside the lane `gpu` these are the tests that put tensors on the GPU, and those that compare a server's tokens with the
+oracle's: their servers run there, with its kernels, graphs and streams. The exit code is pytest's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ ROOT = Path(__file__).parent.parent
 INTERRUPTED = 2  # pytest's exit code
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
-FILES = ("test_oracle", "test_laws", "test_sampling", "test_trace")
 
 
 def main() -> None:
@@ -50,7 +49,7 @@ def main() -> None:
 def run(out: Path, commit: str | None, within_s: float | None, for_pytest: list[str]) -> int:
     """pytest's exit code."""
     where = ask_conditions(commit)
-    selected = for_pytest or ["-m", "gpu or served", *(f"tests/{name}.py" for name in FILES), *gpu_files()]
+    selected = for_pytest or ["-m", "gpu or on_gpu", "tests"]
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         report = Path(folder) / "report.xml"
         # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
@@ -85,11 +84,6 @@ def run_within(within_s: float | None, command: list[str], env: dict[str, str]) 
         except subprocess.TimeoutExpired:
             tests.send_signal(signal.SIGINT)
             return tests.wait()
-
-
-def gpu_files() -> list[str]:
-    """Tests that are skipped without a GPU."""
-    return sorted(str(file) for file in (ROOT / "tests").glob("test_*.py") if "not ON_GPU" in file.read_text())
 
 
 def staleness(file: Path) -> str:

@@ -31,11 +31,14 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 def pytest_configure(config):
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
+    config.addinivalue_line("markers", "on_gpu: beside its lane; on a GPU it tests what runs there (make gpu-tests)")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(_lane(item))
+        if _says_something_on_a_gpu(item):
+            item.add_marker("on_gpu")
 
 
 def _lane(item) -> str:
@@ -45,6 +48,11 @@ def _lane(item) -> str:
     if groups:
         return _OF_GROUP.get(groups[0], "served")
     return "laws" if _IN_PROCESS.isdisjoint(item.fixturenames) else "parts"
+
+
+def _says_something_on_a_gpu(item) -> bool:
+    """Tensors are put on the GPU, or a server's tokens are compared with the oracle's."""
+    return {"DEVICE", "ON_GPU"} & vars(item.module).keys() or "reference" in item.fixturenames
 
 
 def pytest_sessionfinish(session):
