@@ -1,9 +1,9 @@
-"""Look at each request once more before a scheduler sees it, and write down the strength that it resolved to.
+"""Look at each request once more before a scheduler sees it, and write down what it asks of guidance.
 
 Stock: turns one request, image already processed, into what is sent to the scheduler. The scheduler will make the keys
        of its images: hashes of their patches, without shape and cut to 30 bits.
-Ours:  the same, after which `custom_params` always carries both numbers, and the images have keys of ours; a prompt
-       without a token is a 400.
+Ours:  the same, after which `custom_params` always carries its guidance in canonical form, and the images have keys of
+       ours; a prompt without a token is a 400.
 Why a hook: every route, batch and `n` > 1 passes here once per request, and nothing upstream reads `custom_params`.
 """
 
