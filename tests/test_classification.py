@@ -17,6 +17,8 @@ REFUSED_ROUTES = {route: refused for refused in routes.REFUSED for route in refu
 # Registered only when asked for: the mount by --enable-metrics, the other by DUMPER_SERVER_PORT=reuse.
 CONDITIONAL_ROUTES = {"/metrics", "/dumper/{method}"}
 
+pytestmark = pytest.mark.usefixtures("sglang")
+
 
 def names(table):
     return [name for group in table.values() for name in group.split()]
