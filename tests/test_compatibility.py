@@ -13,6 +13,8 @@ from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import PROXIES, Role
 from sgl_proxythinker.vocabulary import known_ids
 
+pytestmark = pytest.mark.usefixtures("sglang")  # compared with, or needed by what is tested
+
 
 @pytest.fixture
 def triple(tmp_path):

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 
 from sgl_proxythinker.http.ollama import OllamaStream
 
+pytestmark = pytest.mark.usefixtures("sglang")  # compared with, or needed by what is tested
+
 
 def part(text, reason=None):
     return {"text": text, "meta_info": {"finish_reason": reason}}
