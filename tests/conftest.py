@@ -17,7 +17,7 @@ from sgl_proxythinker import tiny_family
 from sgl_proxythinker.launch import cpu
 
 LANES = {
-    "laws": "neither a server nor SGLang: all of them in a minute",
+    "laws": "neither a server nor SGLang: all of them in one or two minutes",
     "parts": "SGLang's classes in the test's process, and no server",
     "served": "a server, the offline engine, or a program that starts one",
     "ranks": "servers of several processes, which are killed and stopped",

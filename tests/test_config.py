@@ -107,6 +107,15 @@ def test_it_is_frozen_and_travels():
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
 
 
+@pytest.mark.parametrize(("said", "streams"), [("on", True), ("off", False), (None, True)])
+def test_streams_are_on_unless_they_are_switched_off(tmp_path, said, streams):
+    """By the flag and in the file, where YAML makes a bool of `off`."""
+    assert build_config({**NO_FLAGS, **PATHS, "streams": said}, None).streams is streams
+    file = tmp_path / "proxies.yaml"
+    file.write_text("expert_path: E\namateur_path: A\n" + ("" if said is None else f"streams: {said}\n"))
+    assert build_config(NO_FLAGS, str(file)).streams is streams
+
+
 class TestLimits:
     def test_flags_win_over_the_file_which_wins_over_defaults(self, tmp_path):
         file = tmp_path / "proxies.yaml"
