@@ -30,6 +30,7 @@ from sgl_proxythinker.patches import (
     server_args_add_cli_args,
     server_args_from_cli_args,
     signal_handler_running_phase_sigquit_handler,
+    stream_executor_end,
     stream_executor_execute_image,
     subprocess_watchdog_check_processes,
     to_openai_style_logprobs,
@@ -90,7 +91,7 @@ STAGES = {
         xgrammar_grammar_fill_vocab_mask,
     ),
     Stage.DETOKENIZER: (detokenizer_manager_decode_batch_token_id_output,),
-    Stage.PROGRAMS: (stream_executor_execute_image,),
+    Stage.PROGRAMS: (stream_executor_end, stream_executor_execute_image),
 }
 
 RECORDS = (
