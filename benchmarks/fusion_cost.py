@@ -21,7 +21,7 @@ import torch
 from benchmarks.conditions import conditions, time_call
 from benchmarks.weightless import DIMENSIONS, KNOWN_IDS
 from sgl_proxythinker.step.fusion import fuse_in_torch, fuse_logits
-from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -35,12 +35,9 @@ Fuse = Callable[..., FusedLogits]
 class Step(NamedTuple):
     """The arguments of one step's `fuse_logits`, as the worker has them when every request is guided."""
 
-    base: ShardedLogits  # B rows
-    expert: ShardedLogits  # B rows
-    amateur: ShardedLogits  # B rows
-    expert_weight: torch.Tensor  # [B] float32
-    amateur_weight: torch.Tensor  # [B] float32
-    proxy_rows: torch.Tensor  # [B] int64
+    base: ShardedLogits  # N rows
+    pairs: list[WeightedPair]  # expert and amateur, of N rows
+    batch: int  # N
     vocab_size: int
     width: int
 
@@ -91,15 +88,20 @@ def make_step(batch: int, shards: int, columns: int, proxy_columns: int, dtype: 
             raise ValueError(f"{width} columns can't be cut in {shards} equal shards")
         logits = 5 * torch.randn(shards, batch, width // shards, device=DEVICE, generator=generator)
         models.append(ShardedLogits(logits.to(dtype)))
-    alpha = torch.rand(batch, device=DEVICE, generator=generator)
-    return Step(*models, alpha, alpha.clone(), torch.arange(batch, device=DEVICE), KNOWN_IDS, columns)
+    weights = torch.rand(batch, device=DEVICE, generator=generator).repeat(2, 1)
+    base, expert, amateur = models
+    every_row = torch.arange(batch, device=DEVICE)
+    pair = WeightedPair(expert, amateur, weights, every_row, every_row)
+    return Step(base, [pair], batch, KNOWN_IDS, columns)
 
 
 def check(fuse: Fuse, step: Step) -> None:
     """Raise unless the answer is the formula's in float64: a wrong answer is not worth timing."""
     fused, sound = fuse(*step)
-    base, expert, amateur = (model.rows(step.proxy_rows, KNOWN_IDS).double() for model in step[:3])
-    alpha = step.expert_weight.double()[:, None]
+    [pair] = step.pairs
+    models = step.base, pair.plus, pair.minus
+    base, expert, amateur = (model.rows(pair.plus_rows, KNOWN_IDS).double() for model in models)
+    alpha = pair.weights[0].double()[:, None]
     torch.testing.assert_close(fused[:, :KNOWN_IDS].double(), base + alpha * (expert - amateur), rtol=1e-6, atol=1e-5)
     if not (sound.all() and (fused[:, KNOWN_IDS:] == -torch.inf).all()):
         raise AssertionError("sound rows count as broken, or padding columns could be sampled")

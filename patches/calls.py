@@ -22,6 +22,12 @@ CALLS: tuple[Upstream, ...] = (
         "the worker of each model is built with it",
     ),
     _call(
+        "sglang.srt.managers.tp_worker:TpModelWorker._init_model_config",
+        "(self)",
+        "813317e79009",
+        "a small model's config is made in its place, as that of a whole model",
+    ),
+    _call(
         "sglang.srt.managers.tp_worker:TpModelWorker.alloc_memory_pool",
         "(self, memory_pool_config=None, req_to_token_pool=None, token_to_kv_pool_allocator=None)",
         "795767ffca82",

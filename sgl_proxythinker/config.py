@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.guidance import MAX_ALPHA, Guidance
 from sgl_proxythinker.placement import PlacementName
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import AMATEUR, EXPERT, Role
 from sgl_proxythinker.settings_file import read_settings
 
 # A local path, as text or as a `Path`, or a hub id.
@@ -28,6 +28,13 @@ class ProxyOptions(BaseModel):
     dtype: str | None = Field(None, description="SGLang's --dtype for this model; the base's when absent")
     quantization: str | None = Field(None, description="SGLang's --quantization for this model")
     load_format: str | None = Field(None, description="SGLang's --load-format for this model; the base's when absent")
+
+
+class ModelSpec(NamedTuple):
+    """A small model: where its checkpoint is, and how it is loaded."""
+
+    path: str
+    options: ProxyOptions
 
 
 class ProxyConfig(BaseModel):
@@ -67,17 +74,18 @@ class ProxyConfig(BaseModel):
         """Of a request that asks for nothing."""
         return Guidance.of(self.alpha)
 
-    def path(self, role: Role) -> str:
-        return {Role.EXPERT: self.expert_path, Role.AMATEUR: self.amateur_path}[role]
-
-    def options(self, role: Role) -> ProxyOptions:
-        return {Role.EXPERT: self.expert, Role.AMATEUR: self.amateur}[role]
+    @cached_property
+    def small_models(self) -> Mapping[Role, ModelSpec]:
+        """The roster without the base, in the order in which the models run."""
+        return {
+            EXPERT: ModelSpec(self.expert_path, self.expert),
+            AMATEUR: ModelSpec(self.amateur_path, self.amateur),
+        }
 
     def describe(self) -> dict[str, Any]:
         """The `proxy` field of /model_info and /server_info."""
         return {
-            "expert": self.expert_path,
-            "amateur": self.amateur_path,
+            **{str(role): model.path for role, model in self.small_models.items()},
             "alpha": self.alpha,
             "placement": self.placement,
             "streams": self.streams,
@@ -85,7 +93,7 @@ class ProxyConfig(BaseModel):
 
     def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:
         """`describe`, as it is known on a rank with these models: without the proxies that are elsewhere."""
-        return self.describe() | {str(role): None for role in PROXIES if role not in roles}
+        return self.describe() | {str(role): None for role in self.small_models if role not in roles}
 
 
 def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 from sgl_proxythinker.sentences import shown
 
 MAX_ALPHA = 10.0
@@ -27,6 +27,9 @@ CARRIED = "proxy_guidance"
 
 # What an `extra_key` of ours begins with. Clients' keys have no control characters (`generate_fields.Label`).
 _MARK = "\x1fproxythinker:"
+
+# The models that have read the common part of the radix tree; those of a trace.
+COMMON = frozenset({str(BASE), str(EXPERT), str(AMATEUR)})
 
 _Weight = Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False)]
 
@@ -66,7 +69,7 @@ class Guidance(NamedTuple):
         if not alpha and not minus:
             return cls((), trace)
         # -0 is 0
-        return cls((Contrast(Role.EXPERT.value, Role.AMATEUR.value, alpha + 0.0, minus + 0.0),), trace)
+        return cls((Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0),), trace)
 
     @classmethod
     def of_carried(cls, value: Any) -> Guidance:
@@ -83,22 +86,26 @@ class Guidance(NamedTuple):
         """The expert's and the amateur's."""
         return self.contrasts[0][2:] if self.contrasts else (0.0, 0.0)
 
+    def weights_of(self, pair: tuple[str, str]) -> tuple[float, float]:
+        """The weights of a pair of models; 0 and 0 where it is none of its contrasts."""
+        return next((contrast[2:] for contrast in self.contrasts if contrast[:2] == pair), (0.0, 0.0))
+
     @property
     def reads(self) -> frozenset[str]:
         """The models that read its tokens, and whose keys and values its prefix must therefore have."""
-        everyone = frozenset({Role.BASE.value, *(role.value for role in PROXIES)})
-        return frozenset({Role.BASE.value}) if self.is_base_alone and not self.trace else everyone
+        contrasted = {name for contrast in self.contrasts for name in contrast[:2]}
+        return frozenset({BASE, *contrasted}) | (COMMON if self.trace else frozenset())
 
     def tree_key(self, extra_key: str | None) -> str | None:
         """The part of the radix tree that it belongs to, as SGLang's `extra_key`.
 
-        What every model has read is in the common part, which has the request's own key. Any other part begins with
-        who has read it and with the length of the request's own key, since SGLang may append to the whole.
+        What base, expert and amateur have read is in the common part, which has the request's own key. Any other part
+        begins with who has read it and with the length of the request's own key, since SGLang may append to the whole.
 
         Args:
             extra_key: the request's own (with its `cache_salt`), which goes on dividing the tree.
         """
-        if len(self.reads) == 1 + len(PROXIES):
+        if self.reads == COMMON:
             return extra_key
         own = extra_key or ""
         return f"{_MARK}{'+'.join(sorted(self.reads))}:{len(own)}:{own}"
@@ -108,10 +115,10 @@ class Guidance(NamedTuple):
         return dict(zip((ALPHA, AMATEUR_ALPHA), self.weights, strict=True))
 
 
-def readers_of(extra_key: str | None) -> frozenset[str] | None:
-    """Who has read the part of the radix tree that a key names; None for the common part, which all have read."""
+def readers_of(extra_key: str | None) -> frozenset[str]:
+    """The models that have read the part of the radix tree that a key names."""
     if extra_key is None or not extra_key.startswith(_MARK):
-        return None
+        return COMMON
     names, _, _ = extra_key.removeprefix(_MARK).partition(":")
     return frozenset(names.split("+"))
 

@@ -6,11 +6,12 @@ import logging
 import pytest
 
 from programs.random_triple import WIDE, make_triple
+from roster import SMALL
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.placement import Shape
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import BASE
 from sgl_proxythinker.vocabulary import known_ids
 
 pytestmark = pytest.mark.usefixtures("sglang")  # compared with, or needed by what is tested
@@ -40,8 +41,8 @@ def test_the_context_is_the_shortest_of_the_three(triple):
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
     assert {role: shape._replace(weight_bytes=0) for role, shape in check(made).shapes.items()} == {
-        Role.BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
-        **dict.fromkeys(PROXIES, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
+        BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
+        **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
     }
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from roster import TRIPLE
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.limits import Limits, build_limits
-from sgl_proxythinker.roles import Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
 NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement", "tp_size"))
 PATHS = {"expert_path": "E", "amateur_path": "A"}
@@ -29,7 +30,8 @@ def test_flags_win_over_the_file(tmp_path):
     file.write_text("{expert_path: E, amateur_path: A, alpha: 0.25, expert: {revision: v2, dtype: float16}}")
     config = build_config({**NO_FLAGS, "alpha": 0.75}, str(file))
     assert (config.expert_path, config.amateur_path, config.alpha) == ("E", "A", 0.75)
-    assert config.options(Role.EXPERT).revision == "v2" and config.options(Role.AMATEUR).revision is None
+    assert config.small_models[EXPERT].options.revision == "v2"
+    assert config.small_models[AMATEUR].options.revision is None
 
 
 @pytest.mark.parametrize(("given", "missing"), [("expert_path", "amateur_path"), ("amateur_path", "expert_path")])
@@ -95,9 +97,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
 def test_a_rank_describes_the_proxies_that_it_runs_and_no_other():
     config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1)
     whole = {"expert": "E", "amateur": "A", "alpha": 0.5, "placement": "dedicated", "streams": True}
-    assert config.describe() == config.describe_rank(tuple(Role)) == whole
-    assert config.describe_rank((Role.BASE,)) == whole | {"expert": None, "amateur": None}
-    assert config.describe_rank((Role.AMATEUR,)) == whole | {"expert": None}
+    assert config.describe() == config.describe_rank(TRIPLE) == whole
+    assert config.describe_rank((BASE,)) == whole | {"expert": None, "amateur": None}
+    assert config.describe_rank((AMATEUR,)) == whole | {"expert": None}
 
 
 def test_it_is_frozen_and_travels():

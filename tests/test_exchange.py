@@ -15,14 +15,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from roster import SMALL, TRIPLE
 from servers import clean_environment
 from sgl_proxythinker.placement import Placement, Shape, place
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 from sgl_proxythinker.step.exchange import LogitsExchange
 
 WORLD = 5  # ranks that are forked; a scenario takes the first of them
 WITHIN_S = 300
-DIVISIBLE = dict.fromkeys(Role, Shape(*[720720] * 5))
+DIVISIBLE = dict.fromkeys(TRIPLE, Shape(*[720720] * 5))
 
 # Name of the placement, ranks, ranks of each proxy.
 LAYOUTS = {
@@ -48,8 +49,8 @@ def placement_of(layout: str) -> Placement:
 
 def logits_of(role: Role, rows: int, step: int, vocab_size: int, dtype: str) -> torch.Tensor:
     """What every rank of a role has computed: [rows, vocab_size and padding], padding that must not travel."""
-    generator = torch.Generator().manual_seed(1000 * step + list(Role).index(role))
-    padding = {Role.BASE: 5, Role.EXPERT: 0, Role.AMATEUR: 3}[role]
+    generator = torch.Generator().manual_seed(1000 * step + TRIPLE.index(role))
+    padding = {BASE: 5, EXPERT: 0, AMATEUR: 3}[role]
     logits = torch.randn(rows, vocab_size + padding, generator=generator).to(getattr(torch, dtype)).float()
     logits[:, vocab_size:] = torch.nan
     return logits
@@ -60,7 +61,7 @@ def run_steps(group, layout: str, vocab_size: int, dtype: str) -> list[str]:
     placement, wrong = placement_of(layout), []
     exchange = LogitsExchange(placement, group, vocab_size, getattr(torch, dtype), "cpu")
     for step, (base_rows, proxy_rows) in enumerate(STEPS):
-        rows = {Role.BASE: base_rows} | ({} if proxy_rows is None else dict.fromkeys(PROXIES, proxy_rows))
+        rows = {BASE: base_rows} | ({} if proxy_rows is None else dict.fromkeys(SMALL, proxy_rows))
         computed = {role: logits_of(role, count, step, vocab_size, dtype) for role, count in rows.items()}
         here = {role: computed[role].clone() for role in placement.roles_on(group.rank_in_group) if role in rows}
         gathered = exchange.gather(here, rows)
@@ -190,8 +191,8 @@ def alone(layout: str, rank: int) -> LogitsExchange:
 
 
 def test_models_on_all_ranks_meet_without_a_collective():
-    here = {role: logits_of(role, 3, 0, 7, "float32") for role in Role}
-    gathered = alone("shared over 2", 1).gather(here, dict.fromkeys(Role, 3))
+    here = {role: logits_of(role, 3, 0, 7, "float32") for role in TRIPLE}
+    gathered = alone("shared over 2", 1).gather(here, dict.fromkeys(TRIPLE, 3))
     for role, logits in here.items():
         assert gathered[role].shards.data_ptr() == logits.data_ptr(), "a view, in the dtype that was computed"
         assert gathered[role].shards.shape == (1, *logits.shape)
@@ -199,9 +200,9 @@ def test_models_on_all_ranks_meet_without_a_collective():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_base_on_all_ranks_that_answers_alone_needs_no_collective(rank):
-    logits = logits_of(Role.BASE, 3, 0, 7, "float32")
-    gathered = alone("split over 2", rank).gather({Role.BASE: logits}, {Role.BASE: 3})
-    assert list(gathered) == [Role.BASE] and gathered[Role.BASE].shards.data_ptr() == logits.data_ptr()
+    logits = logits_of(BASE, 3, 0, 7, "float32")
+    gathered = alone("split over 2", rank).gather({BASE: logits}, {BASE: 3})
+    assert list(gathered) == [BASE] and gathered[BASE].shards.data_ptr() == logits.data_ptr()
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -209,7 +210,7 @@ def test_where_a_model_travels_there_is_a_collective(rank):
     """Else the two above would prove nothing."""
     here = {role: logits_of(role, 3, 0, 7, "float32") for role in placement_of("dedicated 1+1+1").roles_on(rank)}
     with pytest.raises(AttributeError, match="device_group"):
-        alone("dedicated 1+1+1", rank).gather(here, dict.fromkeys(Role, 3))
+        alone("dedicated 1+1+1", rank).gather(here, dict.fromkeys(TRIPLE, 3))
 
 
 if __name__ == "__main__":

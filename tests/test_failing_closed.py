@@ -112,7 +112,7 @@ def test_a_refused_environment_variable_is_named(triple):
     [
         (("--tp-size", "2", "--proxy-placement", "dedicated"), "two small models need 2 ranks and the base at",
          "The nearest that works: --tp-size 2 --proxy-placement split."),
-        (("--tp-size", "3", "--proxy-placement", "split"), "3 ranks can't be halved",
+        (("--tp-size", "3", "--proxy-placement", "split"), "3 ranks can't be divided into two equal parts",
          "The nearest that works: --tp-size 3 --proxy-placement dedicated."),
         (("--proxy-placement", "everywhere"), "invalid choice: 'everywhere'", "shared"),
     ],

@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from sgl_proxythinker.step.fusion import fuse_in_torch, fuse_logits
-from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 
 V = 50  # ids that the tokenizer knows
 WIDTH = 64
@@ -30,8 +31,22 @@ Fuse = Callable[..., FusedLogits]
 
 
 @pytest.fixture(params=["specification", "kernel"] if CUDA or INTERPRETED else ["specification"])
-def fuse(request) -> Fuse:
+def fuse_pairs(request) -> Fuse:
+    """`fuse_logits`, of any number of pairs."""
     return fuse_in_torch if request.param == "specification" else kernel()
+
+
+@pytest.fixture
+def fuse(fuse_pairs) -> Fuse:
+    """`fuse_logits` of one pair, as `of_triple` takes it."""
+    return partial(of_triple, fuse_pairs)
+
+
+def of_triple(fuse: Fuse, base, expert, amateur, expert_weight, amateur_weight, proxy_rows, vocab_size, width):
+    """Base and one pair, whose models ran for the same rows; None in place of both: no pair."""
+    table = torch.stack([expert_weight, amateur_weight])
+    pairs = [] if expert is None else [WeightedPair(expert, amateur, table, proxy_rows, proxy_rows)]
+    return fuse(base, pairs, len(expert_weight), vocab_size, width)
 
 
 def kernel() -> Fuse:
@@ -181,11 +196,11 @@ def test_the_batch_is_as_long_as_its_weights(fuse, logits):
     assert torch.equal(fused, every[:2]) and sound.shape == (2,)
 
 
-def test_weights_may_be_columns_of_a_table(fuse, logits):
+def test_weights_may_be_columns_of_a_table(fuse_pairs, logits):
     """Kills a pointer that walks past a stride."""
     table = torch.stack([weights(1, 2, 3), weights(0, 2, 1)], dim=1)
-    fused, _ = fuse(*logits, table[:, 0], table[:, 1], None, V, WIDTH)
-    wanted, _ = fuse(*logits, weights(1, 2, 3), weights(0, 2, 1), None, V, WIDTH)
+    fused, _ = fuse_pairs(logits[0], [WeightedPair(*logits[1:], table.T)], 3, V, WIDTH)
+    wanted, _ = fuse_pairs(logits[0], [WeightedPair(*logits[1:], table.T.contiguous())], 3, V, WIDTH)
     assert torch.equal(fused, wanted)
 
 
@@ -282,7 +297,7 @@ def test_the_kernel_equals_the_specification(vocab_size, layouts, dtypes):
     models[1].shards[0, 2, 0] = torch.nan
     ask = weights(0.5, 1, 0, -2, 1.5), weights(0.5, 0.25, 0, 3, 1.5), rows(1, -1, 2, 0, 2), vocab_size, vocab_size + 399
     models[0] = ShardedLogits(torch.cat([models[0].shards, models[0].shards[:, :1]], dim=1))
-    fast, specified = kernel()(*models, *ask), fuse_in_torch(*models, *ask)
+    fast, specified = of_triple(kernel(), *models, *ask), of_triple(fuse_in_torch, *models, *ask)
     # The kernel may multiply and add with one rounding.
     torch.testing.assert_close(fast.logits, specified.logits, rtol=1e-6, atol=1e-5)
     assert fast.sound.tolist() == specified.sound.tolist() == [True, True, True, True, False]
@@ -309,8 +324,10 @@ def test_a_cpu_needs_no_triton():
         "import sys; sys.modules['triton'] = None\n"
         "import torch; from sgl_proxythinker.step.fusion import fuse_logits\n"
         "from sgl_proxythinker.step.logits import ShardedLogits\n"
-        "base, alpha = ShardedLogits.whole(torch.ones(1, 2)), torch.ones(1)\n"
-        "assert fuse_logits(base, base, base, alpha, alpha, None, 2, 3).logits.tolist() == [[1, 1, -torch.inf]]\n"
+        "from sgl_proxythinker.step.logits import WeightedPair\n"
+        "base = ShardedLogits.whole(torch.ones(1, 2))\n"
+        "pair = WeightedPair(base, base, torch.ones(2, 1))\n"
+        "assert fuse_logits(base, [pair], 1, 2, 3).logits.tolist() == [[1, 1, -torch.inf]]\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -321,8 +338,8 @@ def test_the_device_chooses_who_fuses(logits, device):
     """Kills a GPU that is given the slow version, and a CPU that is given the kernel."""
     models = [ShardedLogits(model.shards.to(device)) for model in logits]
     ask = *(weights(0.3, 1, 0).to(device) for _ in range(2)), rows(2, 0, -1).to(device), V, WIDTH
-    wanted = (kernel() if device == "cuda" else fuse_in_torch)(*models, *ask)
-    fused = fuse_logits(*models, *ask)
+    wanted = of_triple(kernel() if device == "cuda" else fuse_in_torch, *models, *ask)
+    fused = of_triple(fuse_logits, *models, *ask)
     assert torch.equal(fused.logits, wanted.logits) and torch.equal(fused.sound, wanted.sound)
 
 
@@ -331,8 +348,7 @@ def test_rows_past_31_bits_are_written_where_they_belong():
     """Kills offsets of 32 bits, which wrap in the last rows of a result of more than 8.6 GB."""
     vocab_size, batch = 151_665, 14_300
     base = random_rows(0, 1, vocab_size).expand(batch, -1)
-    alpha = torch.zeros(batch, device=DEVICE)
-    fused, sound = fuse_logits(ShardedLogits.whole(base), None, None, alpha, alpha, None, vocab_size, vocab_size)
+    fused, sound = fuse_logits(ShardedLogits.whole(base), [], batch, vocab_size, vocab_size)
     assert sound.all() and all(torch.equal(fused[row], base[row]) for row in (0, 14_158, 14_160, batch - 1))
 
 
@@ -340,10 +356,10 @@ def test_rows_past_31_bits_are_written_where_they_belong():
 def test_nothing_waits_for_the_device(logits):
     """Kills a look at the device from the host, which would stall every step."""
     ask = weights(1, 1, 0), weights(1, 0, 0), rows(1, 0, -1), V, WIDTH
-    fuse_logits(*logits, *ask)
+    of_triple(fuse_logits, *logits, *ask)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        fuse_logits(*logits, *ask)
+        of_triple(fuse_logits, *logits, *ask)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -362,17 +378,80 @@ def test_rows_gathers_whole_rows():
     "change, complaint",
     [
         ({"width": V - 1}, "can't hold"),
-        ({"amateur": None}, "together"),
-        ({"vocab_size": 57}, "expert's logits are 3 rows of 1 x 56"),
-        ({"vocab_size": 53}, "amateur's logits are 3 rows of 1 x 52"),
-        ({"base": ShardedLogits(torch.zeros(2, 2, 32))}, "base's logits are 2 rows"),
-        ({"expert": ShardedLogits(torch.zeros(1, 2, 56))}, "expert's logits are 2 rows"),
+        ({"weights": torch.ones(2, 2)}, r"weights of a pair are \(2, 2\), not 2 for each of 3 rows"),
+        ({"vocab_size": 57}, "first model of a pair are 3 rows of 1 x 56"),
+        ({"vocab_size": 53}, "second model of a pair are 3 rows of 1 x 52"),
+        ({"base": ShardedLogits(torch.zeros(2, 2, 32))}, "base are 2 rows"),
+        ({"plus": ShardedLogits(torch.zeros(1, 2, 56))}, "first model of a pair are 2 rows"),
+        ({"minus": ShardedLogits(torch.zeros(1, 2, 56))}, "second model of a pair are 2 rows"),
         ({"base": ShardedLogits(torch.zeros(1, 64, 3).transpose(1, 2))}, "3 elements apart"),
     ],
 )
 def test_what_would_be_read_out_of_bounds_is_refused(logits, change, complaint):
     """Kills a kernel that reads another tensor's memory."""
-    asked = dict(zip(("base", "expert", "amateur"), logits, strict=True)) | {"vocab_size": V, "width": WIDTH} | change
-    strengths = {"expert_weight": weights(1, 1, 1), "amateur_weight": weights(1, 1, 1), "proxy_rows": None}
+    asked = dict(zip(("base", "plus", "minus"), logits, strict=True))
+    asked |= {"weights": torch.ones(2, 3), "vocab_size": V, "width": WIDTH} | change
+    pair = WeightedPair(asked["plus"], asked["minus"], asked["weights"])
     with pytest.raises(ValueError, match=complaint):
-        fuse_logits(**asked, **strengths)
+        fuse_logits(asked["base"], [pair], 3, asked["vocab_size"], asked["width"])
+
+
+def pair_of(seeds: tuple[int, int], table: torch.Tensor, *places: torch.Tensor | None) -> WeightedPair:
+    """A pair of random models, one of them in shards; `places`: the rows that each ran for."""
+    plus, minus = (random_rows(seed, 3) for seed in seeds)
+    return WeightedPair(sharded(plus, 2, 30), sharded(minus, 1, 52), table.to(DEVICE), *places)
+
+
+def test_several_pairs_add_up(fuse_pairs, logits):
+    """Kills: a pair that replaces the one before it, weights of another pair, the padding of a pass as a logit."""
+    tables = torch.tensor([[[0.5, 0, 1], [0.5, 2, 0]], [[-1, 0.25, 0], [3, 0.25, 0]], [[0, 0, 2], [0, 0, 2]]])
+    pairs = [pair_of((10 + 2 * n, 11 + 2 * n), table) for n, table in enumerate(tables)]
+    wanted = known(logits[0]).double()
+    for pair in pairs:
+        plus_weight, minus_weight = pair.weights.double()
+        wanted = wanted + plus_weight[:, None] * known(pair.plus) - minus_weight[:, None] * known(pair.minus)
+    fused, sound = fuse_pairs(logits[0], pairs, 3, V, WIDTH)
+    torch.testing.assert_close(fused[:, :V].double(), wanted, rtol=1e-5, atol=1e-4)
+    assert torch.isneginf(fused[:, V:]).all() and sound.all()
+
+
+def test_a_pair_without_weight_changes_nothing_bit_for_bit(fuse_pairs, logits):
+    """Kills a pass that adds 0 * what a pair says, which is NaN for a broken model."""
+    broken = ShardedLogits(torch.full_like(logits[1].shards, torch.nan))
+    nothing = WeightedPair(broken, logits[2], torch.zeros(2, 3, device=DEVICE))
+    alone = [pair_of((5, 6), torch.tensor([[1.0, 0, 2], [1, 0, -1]]))]
+    wanted = fuse_pairs(logits[0], alone, 3, V, WIDTH)
+    for pairs in ([nothing, *alone], [*alone, nothing]):
+        fused = fuse_pairs(logits[0], pairs, 3, V, WIDTH)
+        assert torch.equal(fused.logits, wanted.logits) and fused.sound.all()
+
+
+def test_equal_models_of_a_second_pair_cancel_exactly(fuse_pairs, logits):
+    """Kills a sum of all first models less a sum of all second ones."""
+    alone = [pair_of((5, 6), torch.tensor([[1 / 3, 0, 2], [1 / 3, 0, -1]]))]
+    same = WeightedPair(logits[1], logits[1], torch.full((2, 3), 1 / 7, device=DEVICE))
+    wanted = fuse_pairs(logits[0], alone, 3, V, WIDTH).logits
+    assert torch.equal(fuse_pairs(logits[0], [*alone, same], 3, V, WIDTH).logits, wanted)
+
+
+def test_the_models_of_a_pair_may_have_run_for_other_rows(fuse_pairs, logits):
+    """Kills one model's rows taken for the other's, and a row steered by half a pair."""
+    plus, minus = random_rows(7, 3), random_rows(8, 3)
+    table = torch.tensor([[1.0, 2, 3], [1, 0, 3]], device=DEVICE)
+    some = WeightedPair(
+        ShardedLogits.whole(plus[[2, 1]]), ShardedLogits.whole(minus[[2, 0]]), table, rows(-1, 1, 0), rows(1, -1, 0)
+    )
+    whole = WeightedPair(ShardedLogits.whole(plus), ShardedLogits.whole(minus), table)
+    fused, wanted = (fuse_pairs(logits[0], [pair], 3, V, WIDTH).logits for pair in (some, whole))
+    assert torch.equal(fused[2], wanted[2]) and torch.equal(fused[:2, :V], known(logits[0])[:2])
+
+
+def test_what_one_pair_breaks_another_does_not_mend(fuse_pairs, logits):
+    """Kills a verdict of the last pass alone."""
+    endless = ShardedLogits(logits[1].shards.clone())
+    endless.shards[0, 1, 3] = torch.inf
+    ones = torch.ones(2, 3, device=DEVICE)
+    breaks, undoes = WeightedPair(endless, logits[2], ones), WeightedPair(logits[2], endless, ones)
+    for pairs in ([breaks, undoes], [undoes, breaks], [breaks, pair_of((5, 6), ones.cpu())]):
+        fused, sound = fuse_pairs(logits[0], pairs, 3, V, WIDTH)
+        assert sound.tolist() == [True, False, True] and (fused[1, :V] == 0).all()

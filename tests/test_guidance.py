@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import Contrast, Guidance, read_guidance, readers_of
+from sgl_proxythinker.guidance import COMMON, Contrast, Guidance, read_guidance, readers_of
 
 HALF = Guidance.of(0.5)
 WEIGHTS = st.none() | st.floats(-10, 10) | st.integers(-10, 10)
@@ -100,13 +100,13 @@ def test_it_is_the_same_after_every_way_to_a_scheduler(wish):
 def test_parts_of_the_tree_are_told_apart_by_their_beginning(one, other, wish, appended):
     """SGLang appends to a key, so what stands at its end says nothing."""
     guidance, base = read_guidance(wish, HALF), Guidance()
-    assert readers_of(one) is None, "clients can't name a part"
+    assert readers_of(one) == COMMON, "clients can't name a part"
     assert readers_of(base.tree_key(one) + appended) == {"base"}
     assert (base.tree_key(one) == base.tree_key(other)) == ((one or "") == (other or ""))
     if guidance.reads == base.reads:
         assert guidance.tree_key(one) == base.tree_key(one)
     else:
-        assert guidance.tree_key(one) == one and readers_of(guidance.tree_key(one)) is None
+        assert guidance.tree_key(one) == one and readers_of(guidance.tree_key(one)) == COMMON
 
 
 @given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))

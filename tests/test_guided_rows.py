@@ -95,9 +95,9 @@ def assert_equal(one, other) -> None:
 
 
 def guided(rows: list[int], size: int = 4):
-    from sgl_proxythinker.step.rows import GuidedRows
+    from sgl_proxythinker.step.rows import SelectedRequests
 
-    return GuidedRows.of([row in rows for row in range(size)], DEVICE)
+    return SelectedRequests.of([row in rows for row in range(size)], DEVICE)
 
 
 def select(batch, rows: list[int], size: int = 4):
@@ -185,11 +185,17 @@ class TestFields:
         assert undividable(later(**values, fresh=[torch.ones(1)])) == ["fresh"]
 
 
-@pytest.mark.parametrize("rows", [[], *SUBSETS], ids=str)
-def test_a_place_leads_back_to_its_row(rows):
-    found = guided(rows)
-    assert found.index == found.on_device.tolist() == rows
-    places = found.places.tolist()
-    assert [places[row] for row in rows] == list(range(len(rows)))
-    assert {places[row] for row in range(4) if row not in rows} <= {-1}
-    assert found.on_device.dtype == found.places.dtype == torch.int64
+@pytest.mark.parametrize("each", [1, 3])
+@pytest.mark.parametrize("requests", [[], *SUBSETS], ids=str)
+def test_each_row_leads_to_the_models_row_of_the_same_request(requests, each):
+    """Kills: the row of another request, and another row of the same one."""
+    from sgl_proxythinker.step.rows import SelectedRequests
+
+    found = SelectedRequests.of([request in requests for request in range(4)], DEVICE, each)
+    assert found.index == found.on_device.tolist() == requests and len(found) == len(requests)
+    assert found.rows == found.rows_on_device.tolist()
+    of_models = [(request, offset) for request in requests for offset in range(each)]
+    for row, place in enumerate(found.rows):
+        request, offset = divmod(row, each)
+        assert place == -1 if request not in requests else of_models[place] == (request, offset)
+    assert found.on_device.dtype == found.rows_on_device.dtype == torch.int64

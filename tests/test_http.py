@@ -245,6 +245,12 @@ def test_the_start_up_plan_is_printed(guided):
     titles, *rows = (line.split() for line in memory.splitlines()[:5])
     assert titles == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
     assert [row[:2] for row in rows] == [["0", name] for name in ("base", "expert", "amateur", "sum")]
+    _, rest = log.split("beside weights and KV, for 64 rows:\n")
+    titles, *rows = (line.split() for line in rest.splitlines()[:5])
+    assert titles == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
+    assert [row[:2] for row in rows] == [["0", name] for name in ("base", "expert", "amateur", "fused")]
+    assert [row[-1] for row in rows[:3]] == ["0.10"] * 3, "SGLang's default for its cache of image embeddings, each"
+    assert float(rows[3][-1]) > 0.5, "what is left of this machine"
 
 
 def test_aborting_a_stream_frees_its_request(guided):

@@ -57,12 +57,12 @@ from sgl_proxythinker import ProxyConfig
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.server import is_ours, mark_as_ours, proxy_config, proxy_placement, request_limits
-from sgl_proxythinker.roles import Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 arguments = ServerArgs(model_path="dummy")
 assert not is_ours(arguments)
 arguments._declarations_materialized = True
 config = ProxyConfig(expert_path="E", amateur_path="A", alpha=2.0)
-placement = place(2, dict.fromkeys(Role, Shape(4, 2, 8, 4, 8)))
+placement = place(2, dict.fromkeys((BASE, EXPERT, AMATEUR), Shape(4, 2, 8, 4, 8)))
 mark_as_ours(arguments, config, placement, Limits(max_n=7))
 for travelled in (pickle.loads(pickle.dumps(arguments)), copy.deepcopy(arguments)):
     assert is_ours(travelled) and proxy_config(travelled) == config and proxy_placement(travelled) == placement

@@ -2,22 +2,31 @@
 
 import pytest
 
-from sgl_proxythinker.models.memory import GIB, KVBudget, ModelMemory, plan_table
-from sgl_proxythinker.roles import Role
+from roster import TRIPLE
+from sgl_proxythinker.models.memory import (
+    GIB,
+    GraphMemory,
+    KVBudget,
+    ModelMemory,
+    RankMemory,
+    graph_table,
+    plan_table,
+)
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
 # bf16 KV bytes per token of Qwen2.5-VL 32B and two 7B.
-LARGE = {Role.BASE: 262_144, Role.EXPERT: 57_344, Role.AMATEUR: 57_344}
+LARGE = {BASE: 262_144, EXPERT: 57_344, AMATEUR: 57_344}
 
 
 @pytest.mark.parametrize(
     ("free", "roles", "tokens"),
     [
-        (10 * GIB, list(Role), 28_493),  # 28,493.9
-        (10 * GIB, [Role.BASE, Role.EXPERT], 33_608),  # 33,608.2
-        (10 * GIB, [Role.AMATEUR], 187_245),  # 187,245.7
-        (2 * 376_832, list(Role), 2),
-        (2 * 376_832 - 1, list(Role), 1),
-        (376_831, list(Role), 0),
+        (10 * GIB, list(TRIPLE), 28_493),  # 28,493.9
+        (10 * GIB, [BASE, EXPERT], 33_608),  # 33,608.2
+        (10 * GIB, [AMATEUR], 187_245),  # 187,245.7
+        (2 * 376_832, list(TRIPLE), 2),
+        (2 * 376_832 - 1, list(TRIPLE), 1),
+        (376_831, list(TRIPLE), 0),
     ],
 )
 def test_a_token_takes_the_bytes_of_every_model_of_its_rank(free, roles, tokens):
@@ -25,8 +34,8 @@ def test_a_token_takes_the_bytes_of_every_model_of_its_rank(free, roles, tokens)
 
 
 def test_the_table_shows_what_each_rank_holds_and_its_sum():
-    base, proxy = ModelMemory(GIB, LARGE[Role.BASE]), ModelMemory(GIB // 2, LARGE[Role.EXPERT])
-    ranks = [{Role.BASE: base, Role.EXPERT: proxy}, {Role.AMATEUR: proxy}]
+    base, proxy = ModelMemory(GIB, LARGE[BASE]), ModelMemory(GIB // 2, LARGE[EXPERT])
+    ranks = [{BASE: base, EXPERT: proxy}, {AMATEUR: proxy}]
     head, *rows = (line.split() for line in plan_table(ranks, 1000).splitlines())
     assert head == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
     assert rows == [
@@ -35,4 +44,19 @@ def test_the_table_shows_what_each_rank_holds_and_its_sum():
         ["0", "sum", "1.50", "319,488", "0.30", "1,000"],
         ["1", "amateur", "0.50", "57,344", "0.05", "1,000"],
         ["1", "sum", "0.50", "57,344", "0.05", "1,000"],
+    ]
+
+
+def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
+    """Kills: caches or fused rows that are not counted, and a rank that is told another's."""
+    base, proxy = GraphMemory(2 * GIB, GIB // 2, GIB // 10), GraphMemory(GIB, GIB // 4, GIB // 10)
+    ranks = [RankMemory({BASE: base, EXPERT: proxy}, GIB // 5, 4 * GIB), RankMemory({AMATEUR: proxy}, GIB // 5, GIB)]
+    head, *rows = (line.split() for line in graph_table(ranks).splitlines())
+    assert head == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
+    assert rows == [
+        ["0", "base", "2.00", "0.50", "0.10"],
+        ["0", "expert", "1.00", "0.25", "0.10"],
+        ["0", "fused", "0.20", "3.60"],
+        ["1", "amateur", "1.00", "0.25", "0.10"],
+        ["1", "fused", "0.20", "0.70"],
     ]

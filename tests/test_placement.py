@@ -5,27 +5,29 @@ import re
 
 import pytest
 
+from roster import SMALL as SMALL_ROLES
+from roster import TRIPLE
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.placement import NAMES, Placement, Shape, place
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 
 LARGE = Shape(heads=40, kv_heads=8, mlp=27648, vision_heads=16, vision_mlp=3456)  # Qwen2.5-VL 32B
 SMALL = Shape(heads=28, kv_heads=4, mlp=18944, vision_heads=16, vision_mlp=3420)  # Qwen2.5-VL 7B
-PUBLISHED = {Role.BASE: LARGE, **dict.fromkeys(PROXIES, SMALL)}
-TINY = dict.fromkeys(Role, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256))
-SIXES = dict.fromkeys(Role, Shape(heads=12, kv_heads=2, mlp=768, vision_heads=12, vision_mlp=768))
-NARROW = {Role.BASE: LARGE, Role.EXPERT: SMALL, Role.AMATEUR: SMALL._replace(mlp=18943)}  # one rank or none
+PUBLISHED = {BASE: LARGE, **dict.fromkeys(SMALL_ROLES, SMALL)}
+TINY = dict.fromkeys(TRIPLE, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256))
+SIXES = dict.fromkeys(TRIPLE, Shape(heads=12, kv_heads=2, mlp=768, vision_heads=12, vision_mlp=768))
+NARROW = {BASE: LARGE, EXPERT: SMALL, AMATEUR: SMALL._replace(mlp=18943)}  # one rank or none
 FAMILIES = {"published": PUBLISHED, "tiny": TINY, "sixes": SIXES, "narrow": NARROW}
 
 EVERY_WISH = list(itertools.product(range(1, 18), [None, *NAMES], [None, 1, 2, 3, 4, 6, 9]))
 
 
 def sizes(placement: Placement) -> list[int]:
-    return [len(placement.ranks[role]) for role in Role]
+    return [len(placement.ranks[role]) for role in TRIPLE]
 
 
 def ranks(placement: Placement) -> list[list[int]]:
-    return [list(placement.ranks[role]) for role in Role]
+    return [list(placement.ranks[role]) for role in TRIPLE]
 
 
 @pytest.mark.parametrize(
@@ -56,11 +58,11 @@ def test_the_published_models_go_where_they_are_asked_to(world_size, name, proxy
     ("world_size", "name", "wanted", "reason"),
     [
         (1, "shared", [1, 1, 1], "all ranks run all models"),
-        (2, "split", [2, 1, 1], "at the same time, on half of the ranks each"),
-        (3, "dedicated", [1, 1, 1], "not split, where 3 ranks can't be halved"),
-        (4, "split", [4, 2, 2], "at the same time, on half of the ranks each"),
+        (2, "split", [2, 1, 1], "at the same time, on an equal part of the ranks each"),
+        (3, "dedicated", [1, 1, 1], "not split, where 3 ranks can't be divided into two equal parts"),
+        (4, "split", [4, 2, 2], "at the same time, on an equal part of the ranks each"),
         (6, "dedicated", [4, 1, 1], "not split, where the base's 40 heads don't divide by 6"),
-        (8, "split", [8, 4, 4], "at the same time, on half of the ranks each"),
+        (8, "split", [8, 4, 4], "at the same time, on an equal part of the ranks each"),
     ],
 )
 def test_what_is_not_asked_for_is_chosen_with_a_reason(world_size, name, wanted, reason):
@@ -70,9 +72,9 @@ def test_what_is_not_asked_for_is_chosen_with_a_reason(world_size, name, wanted,
 
 
 def test_shared_is_chosen_where_nothing_else_works():
-    placement = place(5, dict.fromkeys(Role, Shape(*[5] * 5)))
+    placement = place(5, dict.fromkeys(TRIPLE, Shape(*[5] * 5)))
     assert placement.name == "shared"
-    assert "not split, where 5 ranks can't be halved" in placement.reason
+    assert "not split, where 5 ranks can't be divided into two equal parts" in placement.reason
     assert "not dedicated, where the base's 5 heads don't divide by 3" in placement.reason
 
 
@@ -85,7 +87,7 @@ def test_a_base_is_not_given_fewer_ranks_than_a_small_model_unasked():
 def test_a_size_without_a_name_is_kept():
     placement = place(8, PUBLISHED, proxy_tp_size=2)
     assert (placement.name, sizes(placement)) == ("dedicated", [4, 2, 2])
-    assert "not split, where each small model has half of the ranks, and 2 is not half of 8" in placement.reason
+    assert "not split, where each small model has 4 of the 8 ranks, not 2" in placement.reason
     assert place(6, PUBLISHED, proxy_tp_size=1).name == "dedicated"
 
 
@@ -100,7 +102,7 @@ def test_what_is_placed_can_run(family):
             continue
         names.add(placement.name)
         everyone = range(world_size)
-        base, expert, amateur = (set(placement.ranks[role]) for role in Role)
+        base, expert, amateur = (set(placement.ranks[role]) for role in TRIPLE)
         assert name in (None, placement.name) and placement.world_size == world_size
         assert proxy_tp_size in (None, placement.proxy_tp_size)
         assert len(expert) == len(amateur) == placement.proxy_tp_size
@@ -121,7 +123,7 @@ def test_what_is_placed_can_run(family):
             case "dedicated":
                 assert not base & expert and not base & amateur and not expert & amateur
         for rank in everyone:
-            assert placement.roles_on(rank) == tuple(role for role in Role if rank in placement.ranks[role])
+            assert placement.roles_on(rank) == tuple(role for role in TRIPLE if rank in placement.ranks[role])
     assert names == set(NAMES)
 
 
@@ -160,17 +162,18 @@ def test_a_refusal_names_the_nearest_that_works_and_it_does(family):
 @pytest.mark.parametrize(
     ("wish", "why", "nearest"),
     [
-        ((3, "split", None), "3 ranks can't be halved", "--tp-size 3 --proxy-placement dedicated"),
+        ((3, "split", None), "3 ranks can't be divided into two equal parts",
+         "--tp-size 3 --proxy-placement dedicated"),
         ((2, "dedicated", None), "two small models need 2 ranks and the base at least one",
          "--tp-size 2 --proxy-placement split"),
         ((8, "dedicated", 1), "the base's 40 heads don't divide by 6",
          "--tp-size 8 --proxy-placement dedicated --proxy-tp-size 2"),
-        ((4, "split", 1), "each small model has half of the ranks, and 1 is not half of 4",
+        ((4, "split", 1), "each small model has 2 of the 4 ranks, not 1",
          "--tp-size 4 --proxy-placement split"),
         ((4, "shared", 2), "all models are on all 4 ranks, so --proxy-tp-size is 4 or left out",
          "--tp-size 4 --proxy-placement shared"),
         ((8, "shared", None), "the expert's 28 heads don't divide by 8", "--tp-size 8 --proxy-placement split"),
-        ((1, "split", None), "1 rank can't be halved", "--tp-size 1 --proxy-placement shared"),
+        ((1, "split", None), "1 rank can't be divided into two equal parts", "--tp-size 1 --proxy-placement shared"),
         ((7, None, None), "not shared, where the base's 40 heads don't divide by 7",
          "--tp-size 6 --proxy-placement dedicated"),
     ],
@@ -190,7 +193,7 @@ def test_copies_of_kv_heads_are_no_obstacle():
 
 
 def in_gib(base: int, small: int) -> dict[Role, Shape]:
-    sizes_of = {Role.BASE: base, Role.EXPERT: small, Role.AMATEUR: small}
+    sizes_of = {BASE: base, EXPERT: small, AMATEUR: small}
     return {role: shape._replace(weight_bytes=sizes_of[role] << 30) for role, shape in PUBLISHED.items()}
 
 
@@ -216,3 +219,34 @@ def test_a_rank_is_described_by_what_it_runs():
     assert str(place(4, TINY, "dedicated")) == (
         "dedicated (base on ranks 0 to 1, expert on rank 2, amateur on rank 3; as asked for)"
     )
+
+
+ROSTER = (BASE, Role("math"), Role("charts"), AMATEUR)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "name", "each", "wanted"),
+    [
+        (1, "shared", 1, [(0,)] * 4),
+        (6, "split", 2, [tuple(range(6)), (0, 1), (2, 3), (4, 5)]),
+        (5, "dedicated", 1, [(0, 1), (2,), (3,), (4,)]),
+        (8, "dedicated", 2, [(0, 1), (2, 3), (4, 5), (6, 7)]),
+    ],
+)
+def test_any_number_of_small_models_is_placed(world_size, name, each, wanted):
+    """Kills two small models where a number is meant: ranks that two have, or none."""
+    shape = Shape(*[720720] * 5)
+    placement = place(world_size, dict.fromkeys(ROSTER, shape), name, each)
+    assert list(placement.ranks) == list(ROSTER) and list(placement.ranks.values()) == wanted
+    assert placement.small_models == ROSTER[1:] and placement.proxy_tp_size == each
+
+
+def test_what_is_refused_counts_the_small_models():
+    shape = Shape(*[720720] * 5)
+    for asked, complaint in (
+        ((4, "split"), "4 ranks can't be divided into three equal parts"),
+        ((3, "dedicated"), "three small models need 3 ranks and the base at least one"),
+    ):
+        with pytest.raises(LaunchError, match=complaint) as error:
+            place(asked[0], dict.fromkeys(ROSTER, shape), asked[1])
+        assert str(error.value).startswith("the 4 models can't be placed")

@@ -59,7 +59,7 @@ LAYOUTS = {
     # Nothing is asked for.
     "split over two": Layout(
         "split", ("--tp-size", "2"), ("base expert", "base amateur"),
-        plan="chosen: expert and amateur run at the same time, on half of the ranks each",
+        plan="chosen: small models run at the same time, on an equal part of the ranks each",
     ),
     # By file, with options of its own for a proxy.
     "dedicated over three": Layout(

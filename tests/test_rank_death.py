@@ -13,17 +13,17 @@ import pytest
 import requests
 
 from programs.random_triple import make_triple
+from roster import TRIPLE
 from servers import COMMON, Server, command, serving
 from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks
 from sgl_proxythinker.placement import Shape, place
-from sgl_proxythinker.roles import Role
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
 ENDS_WITHIN_S = 120
 # SGLang waits a minute for the dumps of a GPU's memory before it ends.
 NO_DUMPS = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0", "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0"}
-PLACEMENT = place(2, dict.fromkeys(Role, Shape(2, 2, 2, 2, 2)), "split")
+PLACEMENT = place(2, dict.fromkeys(TRIPLE, Shape(2, 2, 2, 2, 2)), "split")
 
 
 @pytest.fixture(scope="module")

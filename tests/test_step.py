@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from roster import SMALL
 from servers import ON_GPU
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.guidance import CARRIED, Guidance, read_guidance, readers_of
+from sgl_proxythinker.guidance import CARRIED, Contrast, Guidance, read_guidance, readers_of
 from sgl_proxythinker.requests.tokenized import admit_tokenized
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 DEFAULT = 0.5
@@ -23,7 +25,7 @@ APART = Guidance().tree_key(None)
 def inputs(sglang):
     from sgl_proxythinker.step.plan import StepInputs
 
-    return StepInputs(DEVICE)
+    return StepInputs(SMALL, DEVICE)
 
 
 def req(alpha=None, key=None, **params):
@@ -52,10 +54,22 @@ ROWS = {
 }
 
 
-def step_of(inputs, reqs, everyone=False):
-    with inputs.of(reqs, everyone) as step:
+def step_of(inputs, reqs, everyone=False, each=1):
+    with inputs.of(reqs, everyone, each) as step:
         assert inputs.current is step
         return step
+
+
+def ran(step):
+    """The requests that the small models run for."""
+    assert set(step.runs) in (set(), set(SMALL)) and len({id(requests) for requests in step.runs.values()}) <= 1
+    return step.runs[SMALL[0]].index if step.runs else []
+
+
+def weights_of(step):
+    """[(expert's, amateur's)] of each row."""
+    assert step.pairs in ((), (("expert", "amateur"),))
+    return list(zip(*step.weights[0].tolist(), strict=True)) if step.pairs else [(0.0, 0.0)] * len(step.owner)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -63,32 +77,69 @@ def test_the_small_models_run_for_rows_that_ask_for_them_or_share_their_prefix(i
     reqs, weights, needed = zip(*list(ROWS.values())[::order], strict=True)
     step = step_of(inputs, reqs)
     assert step.size == len(reqs)
-    assert list(zip(step.expert.tolist(), step.amateur.tolist(), strict=True)) == list(weights)
-    assert step.expert.is_contiguous() and step.amateur.is_contiguous()
-    assert step.guided.index == [row for row, needs in enumerate(needed) if needs]
+    assert weights_of(step) == list(weights) and step.weights.is_contiguous()
+    assert ran(step) == [row for row, needs in enumerate(needed) if needs]
     wanted = [row for row, name in enumerate(list(ROWS)[::order]) if name.endswith("traced")]
-    assert step.traced.rows.tolist() == wanted
-    assert [step.guided.index[place] for place in step.traced.places] == wanted
+    assert step.traced.rows[BASE].tolist() == wanted
+    for role in SMALL:
+        assert [ran(step)[place] for place in step.traced.rows[role]] == wanted
+    assert step.logits_rows() == {BASE: len(reqs), **dict.fromkeys(SMALL, sum(needed))}
+
+
+def test_a_request_may_have_several_rows(inputs):
+    """Kills: rows of one request that are apart, weights by request, and a small model's row of another offset."""
+    step = step_of(inputs, [req(0.0, APART), req(1.5), traced(-1.0)], each=3)
+    assert step.owner == [0, 0, 0, 1, 1, 1, 2, 2, 2] and step.size == 3
+    assert weights_of(step) == [(0.0, 0.0)] * 3 + [(1.5, 1.5)] * 3 + [(-1.0, -1.0)] * 3
+    assert step.runs[EXPERT].rows == [-1, -1, -1, 0, 1, 2, 3, 4, 5] and ran(step) == [1, 2]
+    assert {role: rows.tolist() for role, rows in step.traced.rows.items()} == {
+        BASE: [6, 7, 8], EXPERT: [3, 4, 5], AMATEUR: [3, 4, 5]
+    }  # fmt: skip
+    assert step.logits_rows() == {BASE: 9, EXPERT: 6, AMATEUR: 6}
+
+
+def test_models_run_for_the_requests_that_each_of_them_read(sglang):
+    """A roster of more than two small models: an expert that no row reads does not run."""
+    from sgl_proxythinker.step.plan import StepInputs
+
+    math, charts = Role("math"), Role("charts")
+    inputs = StepInputs((math, charts, AMATEUR), DEVICE)
+    asked = [
+        Guidance((Contrast("math", "amateur", 1.0, 1.0),)),
+        Guidance(),
+        Guidance((Contrast("math", "amateur", 0.5, 0.5), Contrast("charts", "amateur", 2.0, 0.0))),
+    ]
+    step = inputs.on_device(asked, [guidance.reads for guidance in asked])
+    assert {role: requests.index for role, requests in step.runs.items()} == {
+        math: [0, 2],
+        charts: [2],
+        AMATEUR: [0, 2],
+    }
+    assert step.runs[math] is step.runs[AMATEUR], "the same requests are selected once"
+    assert step.pairs == (("math", "amateur"), ("charts", "amateur"))
+    assert step.weights.tolist() == [[[1, 0, 0.5], [1, 0, 0.5]], [[0, 0, 2], [0, 0, 0]]]
+    without = inputs.on_device(asked[:2], [guidance.reads for guidance in asked[:2]])
+    assert list(without.runs) == [math, AMATEUR] and without.logits_rows() == {BASE: 2, math: 1, AMATEUR: 1}
 
 
 def test_no_row_needs_them(inputs):
     step = step_of(inputs, [req(0.0, APART)] * 3)
-    assert step.guided.index == [] and step.guided.places.tolist() == [-1] * 3 and step.traced is None
+    assert step.runs == {} and step.pairs == () and step.traced is None and step.logits_rows() == {BASE: 3}
 
 
 def test_where_prompt_logprobs_are_taken_on_every_rank_they_run_for_all_rows(inputs):
     reqs = [req(0.0, APART), req(1.0), req(0.0, APART)]
     step = step_of(inputs, reqs, everyone=True)
-    assert step.guided.index == [0, 1, 2] and step.guided.places.tolist() == [0, 1, 2]
-    assert step.expert.tolist() == [0.0, 1.0, 0.0], "which changes no answer"
-    assert step_of(inputs, reqs).guided.index == [1]
+    assert ran(step) == [0, 1, 2] and step.runs[EXPERT].rows == [0, 1, 2]
+    assert weights_of(step) == [(0.0, 0.0), (1.0, 1.0), (0.0, 0.0)], "which changes no answer"
+    assert ran(step_of(inputs, reqs)) == [1]
 
 
 @pytest.mark.parametrize("row", [req(1.0, APART), traced(0.0, APART), req(None, APART)])
 @pytest.mark.parametrize("everyone", [False, True])
 def test_a_row_that_is_kept_apart_and_guided_is_no_step(inputs, row, everyone):
     """Its prefix may be one that the small models have not read: a wrong answer in place of an error."""
-    with pytest.raises(RuntimeError, match="a prefix that the base alone has read"):
+    with pytest.raises(RuntimeError, match="has a prefix that only base read"):
         step_of(inputs, [req(1.0), row], everyone)
     with pytest.raises(RuntimeError, match="outside of forward_batch_generation"):
         _ = inputs.current
@@ -109,8 +160,8 @@ def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
     first = step_of(inputs, [guided, plain])
     assert step_of(inputs, [req(1.0), req(0.0, Guidance().tree_key("mine"))]) is first, "the same was asked for"
     steps = [
-        step_of(inputs, reqs, everyone)
-        for reqs, everyone in (
+        step_of(inputs, *asked)
+        for asked in (
             ([plain, guided], False),
             ([guided, plain], False),
             ([guided, req(0.0)], False),  # the same strengths, another need
@@ -118,11 +169,12 @@ def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
             ([guided, plain], True),
             ([guided, plain, plain], False),
             ([guided, req(0.0, proxy_amateur_alpha=1.0)], False),
+            ([guided, req(0.0, proxy_amateur_alpha=1.0)], False, 2),
         )
     ]
     assert all(one is not other for one, other in zip([first, *steps], steps, strict=False))
-    assert [step.guided.index for step in steps] == [[1], [0], [0, 1], [0, 1], [0, 1], [0], [0, 1]]
-    assert [step.traced is None for step in steps] == [True, True, True, False, True, True, True]
+    assert [ran(step) for step in steps] == [[1], [0], [0, 1], [0, 1], [0, 1], [0], [0, 1], [0, 1]]
+    assert [step.traced is None for step in steps] == [True, True, True, False, True, True, True, True]
 
 
 def test_a_request_that_was_not_admitted_is_no_step(inputs):
@@ -138,7 +190,7 @@ def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
     carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], True]}
     row = SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=None)
     step = step_of(inputs, [row])
-    assert (step.expert.tolist(), step.amateur.tolist(), step.traced.rows.tolist()) == ([1.5], [0.5], [0])
+    assert (weights_of(step), step.traced.rows[BASE].tolist()) == ([(1.5, 0.5)], [0])
 
 
 # The front keeps requests apart, the scheduler believes it
@@ -147,8 +199,6 @@ def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
 @pytest.mark.parametrize("key", [None, "", "mine", "a|b"])
 @pytest.mark.parametrize("default", [0.0, 0.5])
 def test_what_the_front_admits_the_step_understands(sglang, key, default):
-    from sgl_proxythinker.step.rows import needs_proxies
-
     config = ProxyConfig(expert_path="E", amateur_path="A", alpha=default)
     for alpha, amateur_alpha, trace in product((None, 0, 0.0, -0.0, 1.5), (None, 0.0, 1.0), (None, False, True)):
         given = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha, "proxy_trace": trace}
@@ -163,7 +213,7 @@ def test_what_the_front_admits_the_step_understands(sglang, key, default):
         assert sampling_params.custom_params == {CARRIED: wanted}, "what was read is written down"
         readers = readers_of(tokenized.extra_key)
         assert (readers == {"base"}) == (wanted.is_base_alone and not trace)
-        assert needs_proxies(wanted, readers) is (readers is None)
+        assert wanted.reads <= readers
         assert tokenized.extra_key == wanted.tree_key(key)
 
 
@@ -179,8 +229,8 @@ def test_rows_that_cannot_be_told_apart_make_the_small_models_run_for_all(inputs
     reqs = [req(0.0, APART), req(1.5), req(0.0, APART)]
     with inputs.of(reqs, False) as asked:
         steps = [ProxyWorker._dividable(worker, batch) for batch in batches]
-    assert steps[0] is asked and asked.guided.index == [1]
+    assert steps[0] is asked and ran(asked) == [1]
     for step in steps[1:]:
-        assert step.guided.index == [0, 1, 2] and step.guided.places.tolist() == [0, 1, 2]
-        assert step.expert.tolist() == asked.expert.tolist() == [0.0, 1.5, 0.0]
+        assert ran(step) == [0, 1, 2] and step.runs[EXPERT].rows == [0, 1, 2]
+        assert weights_of(step) == weights_of(asked) == [(0.0, 0.0), (1.5, 1.5), (0.0, 0.0)]
     assert [record.getMessage().count("dcp_kv_mask") for record in caplog.records] == [1]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
 
+from roster import SMALL, TRIPLE
 from servers import ON_GPU
+from sgl_proxythinker.guidance import TRACE
 from sgl_proxythinker.requests.trace_format import FIELDS, as_lists
-from sgl_proxythinker.roles import Role
-from sgl_proxythinker.step.logits import ShardedLogits
-from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, at_tokens, jensen_shannon, row_statistics
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
+from sgl_proxythinker.step.logits import ShardedLogits, WeightedPair
+from sgl_proxythinker.step.rows import SelectedRequests
 from sgl_proxythinker.step.trace import TracedRows, attach_evidence, publish_trace, trace_tokens
 
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -47,17 +46,22 @@ def no_waiting():
             torch.cuda.set_sync_debug_mode("default")
 
 
-def attach(output, logits, rows, places, vocab_size, weights=WEIGHTS):
-    """`attach_evidence` of logits [4, B, V]: base, expert, amateur, fused."""
-    weights = weights.to(DEVICE)
+def selected(requests, size, each=1):
+    return SelectedRequests.of([request in requests for request in range(size)], DEVICE, each)
+
+
+def attach(output, logits, rows, vocab_size, weights=WEIGHTS, owner=None):
+    """`attach_evidence` of logits [4, N, V]: base, expert, amateur, fused."""
     *models, fused = logits
-    sharded = {role: ShardedLogits.whole(of_model) for role, of_model in zip(Role, models, strict=True)}
-    traced = TracedRows(torch.tensor(rows, device=DEVICE), torch.tensor(places, device=DEVICE))
+    sharded = {role: ShardedLogits.whole(of_model) for role, of_model in zip(TRIPLE, models, strict=True)}
+    every = selected(range(len(fused)), len(fused))
+    traced = TracedRows.of(rows, dict.fromkeys(SMALL, every), DEVICE)
+    pair = WeightedPair(sharded[EXPERT], sharded[AMATEUR], weights.to(DEVICE))
     with no_waiting():
-        attach_evidence(output, sharded, fused, weights, traced, vocab_size)
+        attach_evidence(output, sharded, [pair], fused, traced, owner or list(range(len(fused))), vocab_size)
 
 
-def step(logits, rows, tokens, delayed=False):
+def step(logits, rows, tokens, delayed=False, owner=None, reqs=None):
     """What the worker does of a step in which `rows` ask; what SGLang would take to the requests."""
     output = SimpleNamespace(customized_info=None)
     result = SimpleNamespace(logits_output=output, next_token_ids=None, delay_sample_func=None)
@@ -67,7 +71,7 @@ def step(logits, rows, tokens, delayed=False):
         result.next_token_ids = tokens
         return result
 
-    attach(output, logits, rows, rows, V)
+    attach(output, logits, rows, V, owner=owner)
     with no_waiting():
         if delayed:
             result.delay_sample_func = sample
@@ -76,7 +80,7 @@ def step(logits, rows, tokens, delayed=False):
         else:
             trace_tokens(sample())
         logits.fill_(torch.nan)  # a graph's next replay
-    publish_trace(SimpleNamespace(reqs=[None] * len(tokens)), result)
+    publish_trace(SimpleNamespace(reqs=reqs or [None] * len(tokens)), result)
     return output.customized_info["proxy_trace"]
 
 
@@ -110,7 +114,7 @@ def test_ids_of_a_large_vocabulary_are_exact():
     logits = torch.zeros(4, 1, width, device=DEVICE)
     output = SimpleNamespace(customized_info={"theirs": [1]})
     logits[0, 0, width - 2] = 1.0
-    attach(output, logits, [0], [0], width, torch.zeros(2, 1))
+    attach(output, logits, [0], width, torch.zeros(2, 1))
     tokens = torch.tensor([width - 1], dtype=torch.int32, device=DEVICE)
     result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None)
     trace_tokens(result)
@@ -123,67 +127,46 @@ def test_ids_of_a_large_vocabulary_are_exact():
 def test_a_row_of_few_that_the_small_models_ran_for_is_found_there(logits):
     """Kills: the base's place of a row taken for the small models' place, and the other way round."""
     ran = [1, 3, 4]
+    requests = selected(ran, 5)
     base, *proxies, fused = logits
-    sharded = {Role.BASE: ShardedLogits.whole(base)}
-    for role, of_model in zip((Role.EXPERT, Role.AMATEUR), proxies, strict=True):
+    sharded = {BASE: ShardedLogits.whole(base)}
+    for role, of_model in zip((EXPERT, AMATEUR), proxies, strict=True):
         # Their columns in two shards, as two ranks send them.
         sharded[role] = ShardedLogits(torch.stack(of_model[ran, : V + 2].chunk(2, dim=1)))
-    traced = TracedRows(torch.tensor([1, 4], device=DEVICE), torch.tensor([0, 2], device=DEVICE))
+    traced = TracedRows.of([1, 4], dict.fromkeys(SMALL, requests), DEVICE)
     output = SimpleNamespace(customized_info=None)
-    attach_evidence(output, sharded, fused, WEIGHTS.to(DEVICE), traced, V)
+    places = [requests.rows_on_device] * 2
+    pair = WeightedPair(sharded[EXPERT], sharded[AMATEUR], WEIGHTS.to(DEVICE), *places)
+    attach_evidence(output, sharded, [pair], fused, traced, list(range(5)), V)
     tokens = torch.tensor([7, 0, 49, 3, 21], device=DEVICE)
     told = output.proxy_trace.of_tokens(tokens)
     wanted = logits[:, [1, 4], :V].double().log_softmax(-1)[:, [0, 1], [0, 21]].T
     assert torch.allclose(told[:, 2:6], wanted, atol=1e-5)
 
 
+def test_a_row_that_nothing_steers_is_told_as_the_bases(logits):
+    """Kills a fused number of a pair that does not steer the row: of requests at alpha 0, alone and beside others."""
+    logits[3] = logits[0]
+    output = SimpleNamespace(customized_info=None)
+    attach(output, logits, [0, 1, 2, 3, 4], V, weights=torch.zeros(2, 5))
+    told = output.proxy_trace.of_tokens(torch.tensor([7, 0, 49, 3, 21], device=DEVICE))
+    assert torch.equal(told[:, 2], told[:, 5])
+
+
+def test_each_row_of_a_request_is_told_in_order(logits):
+    """Kills: one entry a request, entries of another request's rows, and the last before the earlier ones."""
+    tokens = [7, 0, 49, 3, 21]
+    alone = step(logits.clone(), list(range(5)), torch.tensor(tokens, device=DEVICE))
+    reqs = [SimpleNamespace(customized_info=info) for info in (None, None, {TRACE: ["before"]})]
+    entries = step(logits, [0, 1, 3, 4], torch.tensor(tokens, device=DEVICE), owner=[0, 0, 1, 2, 2], reqs=reqs)
+    assert entries == [alone[1], None, alone[4]]
+    assert [req.customized_info for req in reqs] == [{TRACE: [alone[0]]}, None, {TRACE: ["before", alone[3]]}]
+
+
 def test_a_step_in_which_nobody_asks_is_left_alone():
     for output in (SimpleNamespace(customized_info=None), None):
         publish_trace(SimpleNamespace(reqs=[None]), SimpleNamespace(logits_output=output))
         assert output is None or output.customized_info is None
-
-
-def test_the_divergence_is_scipys():
-    generator = torch.Generator().manual_seed(1)
-    one, other = torch.randn(2, 40, V, generator=generator).mul(4).double().softmax(-1)
-    wanted = [jensenshannon(p, q) ** 2 for p, q in zip(one.numpy(), other.numpy(), strict=True)]
-    told = jensen_shannon(*(ShardedLogits.whole(p.float().log()) for p in (one, other)), torch.arange(40), V)
-    assert told.tolist() == pytest.approx(wanted, abs=1e-6), (
-        "the square of scipy's distance, over more rows than a part"
-    )
-
-
-def test_equal_models_diverge_by_nothing_and_disjoint_ones_by_log_2():
-    rows = torch.arange(3)
-    logits = ShardedLogits.whole(torch.randn(3, V) * 3)
-    nothing = jensen_shannon(logits, logits, rows, V)
-    assert (nothing >= 0).all() and nothing.max() < 1e-6
-    one, other = torch.full((2, 1, V), -200.0)
-    one[0, 3] = other[0, 4] = 0.0
-    told = jensen_shannon(ShardedLogits.whole(one), ShardedLogits.whole(other), rows[:1], V)
-    assert told.item() == pytest.approx(math.log(2))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shards", [1, 3])
-def test_statistics_are_those_of_the_rows_as_distributions(shards, dtype):
-    """Kills: padding that counts, a sum in 16 bits, a shard too many, a part of the rows left out or out of order."""
-    rows, width = 2 * ROWS_AT_ONCE + 3, -(-V // shards) + 2
-    generator = torch.Generator().manual_seed(3)
-    known = (torch.randn(rows, V, generator=generator) * 8).to(dtype)
-    padded = torch.full((rows, shards * width), 100.0, dtype=dtype)
-    padded[:, :V] = known
-    logits = ShardedLogits(padded.view(rows, shards, width).transpose(0, 1).to(DEVICE))
-    index = torch.randperm(rows, generator=generator)[: rows - 2]
-    told = row_statistics(logits, index.to(DEVICE), V)
-    wanted = known[index].double()
-    probabilities = wanted.softmax(-1)
-    assert told.logsumexp.tolist() == pytest.approx(wanted.logsumexp(-1).tolist(), abs=1e-4)
-    assert told.entropy.tolist() == pytest.approx(entropy(probabilities.numpy(), axis=-1).tolist(), abs=1e-4)
-    assert wanted.gather(1, told.top1.cpu()[:, None])[:, 0].tolist() == wanted.max(-1).values.tolist()
-    tokens = torch.randint(V, (len(index),), generator=generator)
-    found = at_tokens(logits, index.to(DEVICE), tokens.to(DEVICE))
-    assert found.tolist() == known[index, tokens].float().tolist()
 
 
 def test_lists_of_no_token_are_empty():

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.placement import Shape
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import BASE, Role
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
             "base alone would, at three models' cost", config.expert_path,
         )  # fmt: skip
     trust = bool(given.get("trust_remote_code"))
-    sources = {Role.BASE: (given["model_path"], given.get("revision"))}
-    sources |= {role: (config.path(role), config.options(role).revision) for role in PROXIES}
+    sources = {BASE: (given["model_path"], given.get("revision"))}
+    sources |= {role: (model.path, model.options.revision) for role, model in config.small_models.items()}
     # SGLang reads the tokenizer and the image processor of all requests from --tokenizer-path.
-    readers = sources | {Role.BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))}
+    readers = sources | {BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))}
 
     configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
     _check_architectures(configs, sources)
     tokenizers = {role: _read(AutoTokenizer, "tokenizer", role, *source, trust) for role, source in readers.items()}
-    vocab = tokenizers[Role.BASE].get_vocab()
-    for role in PROXIES:
+    vocab = tokenizers[BASE].get_vocab()
+    for role in config.small_models:
         _check_tokenizer(vocab, tokenizers[role].get_vocab(), role)
     _check_heads(configs, vocab)
     processors = {
@@ -129,10 +129,10 @@ def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callab
                 f"the {what} of all three models has no {name}: this transformers release names it differently, so "
                 "it can't be compared. Install the release that SGLang requires."
             )
-        for role in PROXIES:
-            if values[role] != values[Role.BASE]:
+        for role in values:
+            if values[role] != values[BASE]:
                 raise LaunchError(
-                    f"the {what} of the base and the {role} differ: {name} is {values[Role.BASE]!r} and "
+                    f"the {what} of the base and the {role} differ: {name} is {values[BASE]!r} and "
                     f"{values[role]!r}. One processor feeds all three models, so the {role} would see other images "
                     "than it was trained on. Use models of one family."
                 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sgl_proxythinker.placement import Placement
-from sgl_proxythinker.roles import PROXIES, Role
+from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.upstream.runtime import (
     bootstrap,
     get_tp_group,
@@ -115,7 +115,7 @@ def make_groups(placement: Placement, ps: Any) -> dict[Role, RoleGroup]:
     here = placement.roles_on(ps.tp_rank)
     if placement.world_size == 1:
         return {role: RoleGroup(None, ps) for role in here}
-    groups = {Role.BASE: RoleGroup(None, ps)} if placement.is_everywhere(Role.BASE) else {}
+    groups = {BASE: RoleGroup(None, ps)} if placement.is_everywhere(BASE) else {}
     for roles in _made_together(placement):
         ranks = [list(placement.ranks[role]) for role in roles]
         rest = set(range(placement.world_size)).difference(*ranks)
@@ -132,8 +132,9 @@ def make_groups(placement: Placement, ps: Any) -> dict[Role, RoleGroup]:
 
 def _made_together(placement: Placement) -> list[tuple[Role, ...]]:
     """The roles that need a group, in sets without a common rank."""
-    if not placement.is_everywhere(Role.BASE):
-        return [tuple(Role)]
-    if placement.is_everywhere(Role.EXPERT):
-        return [(role,) for role in PROXIES]
-    return [PROXIES]
+    small = placement.small_models
+    if not placement.is_everywhere(BASE):
+        return [tuple(placement.ranks)]
+    if placement.is_everywhere(small[0]):
+        return [(role,) for role in small]
+    return [small]

@@ -30,6 +30,40 @@ class ModelMemory(NamedTuple):
     token_bytes: int  # KV of one token
 
 
+class GraphMemory(NamedTuple):
+    """What a model takes on one rank beside weights and KV, once its graphs are captured."""
+
+    graph_bytes: int  # its pool of CUDA graphs
+    logits_bytes: int  # the float32 logits that its graphs write
+    image_bytes: int  # its cache of image embeddings, when it is full
+
+
+class RankMemory(NamedTuple):
+    """What a rank's models take beside weights and KV, and what is left of its device."""
+
+    models: Mapping[Role, GraphMemory]
+    fused_bytes: int  # the rows of its largest batch that are sampled from
+    free_bytes: int  # of the device, with empty image caches
+
+
+def graph_table(ranks: Sequence[RankMemory]) -> str:
+    """What is taken beside weights and KV on each rank, and what is left.
+
+    Args:
+        ranks: in the order of ranks.
+    """
+    lines = [f"{'rank':<5} {'model':<8} {'graphs GiB':>11} {'logits GiB':>11} {'images GiB':>11} {'left GiB':>9}"]
+    for rank, memory in enumerate(ranks):
+        lines += [
+            f"{rank:<5} {role:<8} " + " ".join(f"{each / GIB:>11.2f}" for each in of_model)
+            for role, of_model in memory.models.items()
+        ]
+        images = sum(of_model.image_bytes for of_model in memory.models.values())
+        left = memory.free_bytes - memory.fused_bytes - images
+        lines.append(f"{rank:<5} {'fused':<8} {'':>11} {memory.fused_bytes / GIB:>11.2f} {'':>11} {left / GIB:>9.2f}")
+    return "\n".join(lines)
+
+
 def plan_table(ranks: Sequence[Mapping[Role, ModelMemory]], tokens: int) -> str:
     """The start-up table: what each model takes on each rank.
 

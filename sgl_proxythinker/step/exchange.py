@@ -70,11 +70,19 @@ class LogitsExchange:
         sent[: len(logits), : last - first].copy_(logits[:, first:last])
 
 
+def logits_dtype(model_dtypes: set[torch.dtype], server_args: Any) -> torch.dtype:
+    """The dtype in which logits of these models lose nothing."""
+    if len(model_dtypes) > 1 or server_args.enable_fp32_lm_head:
+        return torch.float32
+    return next(iter(model_dtypes))
+
+
 def one_token_for_all(token_ids: torch.Tensor, group: Any) -> torch.Tensor:
     """Let every rank go on with the tokens of the first. Collective.
 
     Args:
-        token_ids: [B] integers, sampled on this rank; overwritten on all others than the first.
+        token_ids: integers of any shape, a token for each row, sampled on this rank; overwritten on all ranks but the
+            first.
         group: SGLang's `GroupCoordinator` over all ranks.
     """
     return group.broadcast(token_ids, src=0)

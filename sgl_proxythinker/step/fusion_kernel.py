@@ -1,16 +1,19 @@
 """The formula as one pass on a GPU. `fusion.fuse_in_torch` is its specification; nothing else imports this module.
 
-Each program reads a block of columns of one row of the three models once and writes the fused block once. Memory
-bounds it: 16 bytes and a handful of additions per id in float32.
+Each program reads a block of columns of one row of the base and of a pair once and writes the fused block once. Memory
+bounds it: 16 bytes and a handful of additions per id in float32. A second pair is a second pass over the fused rows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 
-from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits
+from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
+from sgl_proxythinker.step.sharded_load import as_arguments, load_columns
 
 # One row of 152,064 columns is 149 blocks for the 132 multiprocessors of an H100 or H200. Eight columns a thread: two
 # loads of 16 bytes from float32 rows, one from rows of 16 bits.
@@ -19,82 +22,64 @@ _WARPS = 4
 
 
 def fuse_by_kernel(
-    base: ShardedLogits,
-    expert: ShardedLogits | None,
-    amateur: ShardedLogits | None,
-    expert_weight: torch.Tensor,
-    amateur_weight: torch.Tensor,
-    proxy_rows: torch.Tensor | None,
-    vocab_size: int,
-    width: int,
+    base: ShardedLogits, pairs: Sequence[WeightedPair], batch: int, vocab_size: int, width: int
 ) -> FusedLogits:
     """`fusion.fuse_logits` for tensors of one CUDA device, on its current stream; arguments are checked there."""
-    batch = len(expert_weight)
     fused = torch.empty(batch, width, dtype=torch.float32, device=base.shards.device)
     sound = torch.ones(batch, dtype=torch.bool, device=base.shards.device)
     # Triton launches on the current device, which need not be that of the tensors.
     with torch.cuda.device_of(fused):
-        _fuse[triton.cdiv(width, _BLOCK), batch](
-            fused,
-            sound,
-            expert_weight.contiguous(),
-            amateur_weight.contiguous(),
-            None if proxy_rows is None else proxy_rows.contiguous(),
-            *_as_arguments(base),
-            *_as_arguments(expert),
-            *_as_arguments(amateur),
-            VOCAB_SIZE=vocab_size,
-            WIDTH=width,
-            BLOCK=_BLOCK,
-            num_warps=_WARPS,
-        )
+        # A pass over what an earlier one wrote reads and writes each element in the same program. What is not finite
+        # stays so whatever is added, so that every pass may report it.
+        known = base
+        passes: list[WeightedPair | None] = [*pairs] or [None]
+        for pair in passes:
+            _fuse[triton.cdiv(width, _BLOCK), batch](
+                fused,
+                sound,
+                None if pair is None else pair.weights.contiguous(),
+                *((None, None) if pair is None else map(_contiguous, (pair.plus_rows, pair.minus_rows))),
+                *as_arguments(known),
+                *as_arguments(None if pair is None else pair.plus),
+                *as_arguments(None if pair is None else pair.minus),
+                VOCAB_SIZE=vocab_size,
+                WIDTH=width,
+                BLOCK=_BLOCK,
+                num_warps=_WARPS,
+            )
+            known = ShardedLogits.whole(fused)
         _neutralize[(batch,)](fused, sound, VOCAB_SIZE=vocab_size, WIDTH=width, BLOCK=_BLOCK, num_warps=_WARPS)
     return FusedLogits(fused, sound)
 
 
-def _as_arguments(logits: ShardedLogits | None) -> tuple[torch.Tensor | None, int, int, int, int]:
-    """Pointer, stride from shard to shard and from row to row, number of shards, their width."""
-    if logits is None:
-        return None, 0, 0, 0, 0
-    shards, _, width = logits.shards.shape
-    shard_stride, row_stride, _ = logits.shards.stride()
-    # Where nothing lies a stride away it says nothing, yet another value could mean another compilation.
-    return logits.shards, shard_stride if shards > 1 else 0, row_stride, shards, width
-
-
-@triton.jit
-def _load(logits, shard_stride, row_stride, SHARDS: tl.constexpr, WIDTH: tl.constexpr, row, columns):
-    """[BLOCK] float32: what a model says in `row` (int64) about the ids `columns`; undefined past its last column."""
-    places = row * row_stride + (columns // WIDTH).to(tl.int64) * shard_stride + columns % WIDTH
-    # The padding is read too, for the caller to discard: a mask that ends at an odd vocabulary size would make every
-    # load of the row one element wide.
-    return tl.load(logits + places, mask=columns < SHARDS * WIDTH).to(tl.float32)
+def _contiguous(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 # The widths are a deployment's own and compiled in, for divisions by them to be multiplications. Rows of a batch's
 # weights start anywhere, and are read one element at a time.
-@triton.jit(do_not_specialize_on_alignment=["sound", "expert_weights", "amateur_weights", "proxy_rows"])
+@triton.jit(do_not_specialize_on_alignment=["sound", "weights", "plus_rows", "minus_rows"])
 def _fuse(
     fused,
     sound,
-    expert_weights,
-    amateur_weights,
-    proxy_rows,
+    weights,
+    plus_rows,
+    minus_rows,
     base,
     base_shard_stride,
     base_row_stride,
     BASE_SHARDS: tl.constexpr,
     BASE_WIDTH: tl.constexpr,
-    expert,
-    expert_shard_stride,
-    expert_row_stride,
-    EXPERT_SHARDS: tl.constexpr,
-    EXPERT_WIDTH: tl.constexpr,
-    amateur,
-    amateur_shard_stride,
-    amateur_row_stride,
-    AMATEUR_SHARDS: tl.constexpr,
-    AMATEUR_WIDTH: tl.constexpr,
+    plus,
+    plus_shard_stride,
+    plus_row_stride,
+    PLUS_SHARDS: tl.constexpr,
+    PLUS_WIDTH: tl.constexpr,
+    minus,
+    minus_shard_stride,
+    minus_row_stride,
+    MINUS_SHARDS: tl.constexpr,
+    MINUS_WIDTH: tl.constexpr,
     VOCAB_SIZE: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -103,25 +88,29 @@ def _fuse(
     # B * WIDTH and the strides may exceed 31 bits.
     row = tl.program_id(1).to(tl.int64)
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    values = _load(base, base_shard_stride, base_row_stride, BASE_SHARDS, BASE_WIDTH, row, columns)
-    if expert is not None:
-        expert_weight = tl.load(expert_weights + row)
-        amateur_weight = tl.load(amateur_weights + row)
-        if proxy_rows is None:
-            proxy_row = row
+    values = load_columns(base, base_shard_stride, base_row_stride, BASE_SHARDS, BASE_WIDTH, row, columns)
+    if plus is not None:
+        plus_weight = tl.load(weights + row)
+        minus_weight = tl.load(weights + tl.num_programs(1) + row)
+        if plus_rows is None:
+            plus_row = row
         else:
-            proxy_row = tl.load(proxy_rows + row)
-        # A branch, not a weight of 0: a row that is the base's alone neither waits for the proxies nor takes their NaN.
-        if (proxy_row >= 0) & ((expert_weight != 0) | (amateur_weight != 0)):
-            says_expert = _load(
-                expert, expert_shard_stride, expert_row_stride, EXPERT_SHARDS, EXPERT_WIDTH, proxy_row, columns
+            plus_row = tl.load(plus_rows + row)
+        if minus_rows is None:
+            minus_row = row
+        else:
+            minus_row = tl.load(minus_rows + row)
+        # A branch, not a weight of 0: a row that is the base's alone neither waits for the pair nor takes its NaN.
+        if (plus_row >= 0) & (minus_row >= 0) & ((plus_weight != 0) | (minus_weight != 0)):
+            says_plus = load_columns(
+                plus, plus_shard_stride, plus_row_stride, PLUS_SHARDS, PLUS_WIDTH, plus_row, columns
             )
-            says_amateur = _load(
-                amateur, amateur_shard_stride, amateur_row_stride, AMATEUR_SHARDS, AMATEUR_WIDTH, proxy_row, columns
+            says_minus = load_columns(
+                minus, minus_shard_stride, minus_row_stride, MINUS_SHARDS, MINUS_WIDTH, minus_row, columns
             )
-            values += (says_expert - says_amateur) * expert_weight
-            if expert_weight != amateur_weight:
-                values += says_amateur * (expert_weight - amateur_weight)
+            values += (says_plus - says_minus) * plus_weight
+            if plus_weight != minus_weight:
+                values += says_minus * (plus_weight - minus_weight)
     is_known = columns < VOCAB_SIZE
     tl.store(fused + row * WIDTH + columns, tl.where(is_known, values, -float("inf")), mask=columns < WIDTH)
     # Any number of programs may store the same False: no atomic is needed, and a sound row stores nothing.

@@ -37,3 +37,16 @@ class FusedLogits(NamedTuple):
 
     logits: torch.Tensor  # [B, width] float32; columns past the vocabulary are -inf
     sound: torch.Tensor  # [B] bool, False where the fused row was NaN or infinite and is 0.0 now
+
+
+class WeightedPair(NamedTuple):
+    """Two models whose difference steers rows, and by how much each of N rows."""
+
+    plus: ShardedLogits
+    minus: ShardedLogits
+    # [2, N] float32, of plus and of minus. A row with both 0 is not steered by this pair, whatever its models say.
+    weights: torch.Tensor
+    # [N] int64, the row of a model that belongs to each of the N; -1 where it did not run for it, which the pair does
+    # not steer then. None: row n is row n.
+    plus_rows: torch.Tensor | None = None
+    minus_rows: torch.Tensor | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,32 +21,41 @@ MESSAGE = (
 )
 
 
-def attach_verdict(logits_output: Any, sound: torch.Tensor) -> None:
+class _Verdict(NamedTuple):
+    """Which rows of a step can be sampled from, on its way to the host."""
+
+    owner: Sequence[int]  # [N]: the request of each row
+    sound: HostCopy  # [N] bool
+
+
+def attach_verdict(logits_output: Any, sound: torch.Tensor, owner: Sequence[int]) -> None:
     """Start the verdict's way to the host, without waiting for it.
 
     Args:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the verdict to `abort_broken_rows`.
-        sound: [B] bool on the model's device, True where the fused row was finite.
+        sound: [N] bool on the model's device, True where the fused row was finite.
+        owner: [N] the request of each row.
     """
-    setattr(logits_output, _ATTRIBUTE, HostCopy.start(sound))
+    setattr(logits_output, _ATTRIBUTE, _Verdict(owner, HostCopy.start(sound)))
 
 
 def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
     """Tell the requests of broken rows to finish with an error, before SGLang takes their token.
 
     Args:
-        batch: the `ScheduleBatch` of the step, its requests in row order.
+        batch: the `ScheduleBatch` of the step. A request is broken if one of its rows is.
         result: the step's result; its copies to the host may still be under way.
         report: log and count them; every rank aborts the same requests, one of them reports.
     """
-    verdict: HostCopy | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
-    if verdict is None or all(rows := verdict.read()):
+    verdict: _Verdict | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
+    if verdict is None or all(rows := verdict.sound.read()):
         return
+    broken = {request for request, is_sound in zip(verdict.owner, rows, strict=True) if not is_sound}
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-    for req, is_sound in zip(batch.reqs, rows, strict=True):
+    for req in (batch.reqs[request] for request in sorted(broken)):
         # The last row of a prompt's earlier chunk is not sampled from; its last chunk will tell.
-        if is_sound or req.finished() or req.to_finish or req.is_retracted or req.inflight_middle_chunks > 0:
+        if req.finished() or req.to_finish or req.is_retracted or req.inflight_middle_chunks > 0:
             continue
         req.to_finish = FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
         # Its keys and values may be NaN: what of it is not in the tree yet stays out.

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
-from sgl_proxythinker.step.rows import GuidedRows, needs_proxies, to_device
+from sgl_proxythinker.roles import BASE, Role
+from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
 
 class Step(NamedTuple):
-    """A batch of B requests, in its order."""
+    """A batch of B requests, in its order, and their N rows of logits; N is B where each samples one token."""
 
-    size: int  # B
-    expert: torch.Tensor  # [B] float32: the expert's weight
-    amateur: torch.Tensor  # [B] float32
-    guided: GuidedRows  # the rows that the small models run for
+    owner: list[int]  # [N]: the request of each row; those of one request lie side by side
+    pairs: tuple[tuple[Role, Role], ...]  # the C pairs of models whose difference steers a row
+    weights: torch.Tensor  # [C, 2, N] float32: of the first and of the second model of each pair
+    runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
+
+    @property
+    def size(self) -> int:
+        """B"""
+        return self.owner[-1] + 1
+
+    def logits_rows(self) -> dict[Role, int]:
+        """How many rows of logits each model that runs has, whatever rank it is on."""
+        each = len(self.owner) // self.size
+        return {BASE: len(self.owner)} | {role: len(requests) * each for role, requests in self.runs.items()}
 
 
 class StepInputs:
     """Keeps the step that is under way.
 
     Args:
+        small_models: the roster without the base, in the order in which they run.
         device: of the models.
     """
 
-    def __init__(self, device: str):
+    def __init__(self, small_models: Sequence[Role], device: str):
+        self._small_models = tuple(small_models)
         self._device = device
         self._asked: tuple | None = None
         self._guidances: list[Guidance] = []
@@ -38,23 +51,29 @@ class StepInputs:
         self._is_open = False
 
     @contextmanager
-    def of(self, reqs: Sequence[Any], for_all_rows: bool) -> Iterator[Step]:
+    def of(self, reqs: Sequence[Any], for_all_requests: bool, each: int = 1) -> Iterator[Step]:
         """While it is open, `current` is the step of these requests.
 
         Args:
-            reqs: SGLang's `Req` of each row.
-            for_all_rows: the small models run for all rows, whatever these ask for.
+            reqs: SGLang's `Req` of each request.
+            for_all_requests: the small models run for all of them, whatever these ask for.
+            each: rows of logits of a request.
 
         Raises:
             RuntimeError: a request has not been admitted, or has a prefix that it can't go on from.
         """
         # A decoding step asks for the same as the last one, mostly: these are compared, and not read.
-        asked = [_carried(req) for req in reqs], [readers_of(req.extra_key) for req in reqs], for_all_rows
+        asked = [_carried(req) for req in reqs], [readers_of(req.extra_key) for req in reqs], for_all_requests, each
         if asked != self._asked:
             self._asked = None  # where the following raises, the next step is read again
             self._guidances = [Guidance.of_carried(value) for value in asked[0]]
-            needed = [needs_proxies(*row) for row in zip(self._guidances, asked[1], strict=True)]
-            self._step = self.on_device(self._guidances, [True] * len(needed) if for_all_rows else needed)
+            for guidance, readers in zip(self._guidances, asked[1], strict=True):
+                if not guidance.reads <= readers:
+                    raise RuntimeError(
+                        f"a request that is read by {_listed(guidance.reads)} has a prefix that only "
+                        f"{_listed(readers)} read"
+                    )
+            self._step = self.on_device(self._guidances, None if for_all_requests else asked[1], each)
             self._asked = asked
         self._is_open = True
         try:
@@ -68,20 +87,40 @@ class StepInputs:
             raise RuntimeError("a forward outside of forward_batch_generation has no strength")
         return self._step
 
-    def for_all_rows(self) -> Step:
-        """The current step with the small models run for all rows: right too, and slower."""
-        return self.on_device(self._guidances, [True] * len(self._guidances))
+    def for_all_requests(self) -> Step:
+        """The current step with the small models run for all requests: right too, and slower."""
+        return self.on_device(self._guidances, None, len(self._step.owner) // self._step.size)
 
-    def on_device(self, guidances: list[Guidance], needed: list[bool]) -> Step:
-        """The step whose rows ask for this, and of which some need the small models."""
-        weights = [guidance.weights for guidance in guidances]
-        expert, amateur = to_device(weights, torch.float32, self._device).T.contiguous()
-        guided = GuidedRows.of(needed, self._device)
-        rows = None
-        if traced := [row for row, guidance in enumerate(guidances) if guidance.trace]:
-            places = [guided.index.index(row) for row in traced]
-            rows = TracedRows(*(to_device(index, torch.int64, self._device) for index in (traced, places)))
-        return Step(len(guidances), expert, amateur, guided, rows)
+    def on_device(self, guidances: Sequence[Guidance], readers: Sequence[frozenset[str]] | None, each: int = 1) -> Step:
+        """The step of requests that ask for this.
+
+        Args:
+            guidances: what each asks for, of B requests.
+            readers: the models that read each one's tokens; None: all of the roster.
+            each: rows of logits of a request.
+        """
+        owner = [request for request in range(len(guidances)) for _ in range(each)]
+        named = dict.fromkeys(contrast[:2] for guidance in guidances for contrast in guidance.contrasts)
+        pairs = tuple((Role(plus), Role(minus)) for plus, minus in named)
+        # [C, N, 2], of which the last is the first where they are read
+        weights = [[guidances[request].weights_of(pair) for request in owner] for pair in pairs]
+        table = to_device(weights, torch.float32, self._device).view(len(pairs), len(owner), 2)
+        runs = self._runs(readers or [frozenset(self._small_models)] * len(guidances), each)
+        rows = [row for row, request in enumerate(owner) if guidances[request].trace]
+        traced = TracedRows.of(rows, runs, self._device) if rows else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), runs, traced)
+
+    def _runs(self, readers: Sequence[frozenset[str]], each: int) -> dict[Role, SelectedRequests]:
+        """The requests of each small model; models with the same requests share one object."""
+        selected: dict[tuple[bool, ...], SelectedRequests] = {}
+        runs = {}
+        for role in self._small_models:
+            needed = tuple(role in names for names in readers)
+            if any(needed):
+                if needed not in selected:
+                    selected[needed] = SelectedRequests.of(needed, self._device, each)
+                runs[role] = selected[needed]
+        return runs
 
 
 def _carried(req: Any) -> Any:
@@ -89,3 +128,7 @@ def _carried(req: Any) -> Any:
     if params is None or CARRIED not in params:
         raise RuntimeError(f"request {req.rid} came to a step without its guidance")
     return params[CARRIED]
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

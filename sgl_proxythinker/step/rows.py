@@ -1,40 +1,44 @@
-"""Which rows of a batch the small models run for, and the batch that holds only those.
+"""Which requests of a batch a small model runs for, and the batch that holds only those.
 
-A request that the base answers alone, and that asks for no trace, has its prefix in another part of the radix tree, so
-that nothing in the common part was computed by fewer than three models (`guidance.Guidance.tree_key`).
+A request that not all models read has its prefix in another part of the radix tree, so that every part says who has
+read all of it (`guidance.Guidance.tree_key`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.step.batch_fields import Owner, owned_by
 
 if TYPE_CHECKING:
     from sgl_proxythinker.upstream.runtime import ForwardBatch
 
 
-@dataclass(frozen=True, slots=True)
-class GuidedRows:
-    """The rows of a batch that the small models run for, K of B."""
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedRequests:
+    """The requests of a batch that a model runs for, K of B. Two are the same where they are one object."""
 
-    index: list[int]
+    index: list[int]  # [K]
     on_device: torch.Tensor  # [K] int64
-    places: torch.Tensor  # [B] int64: a row's place among the K, -1 where it is the base's alone
+    rows: list[int]  # [N]: the row of this model's logits that belongs to each of the base's, -1 where it has none
+    rows_on_device: torch.Tensor  # [N] int64
 
     @classmethod
-    def of(cls, needed: list[bool], device: str) -> GuidedRows:
-        """From each row's need of the small models."""
-        index = [row for row, is_needed in enumerate(needed) if is_needed]
-        places = [-1] * len(needed)
-        for place, row in enumerate(index):
-            places[row] = place
-        return cls(index, to_device(index, torch.int64, device), to_device(places, torch.int64, device))
+    def of(cls, needed: Sequence[bool], device: str, each: int = 1) -> SelectedRequests:
+        """From each request's need of the model. `each`: rows of logits of a request, which lie side by side."""
+        index = [request for request, is_needed in enumerate(needed) if is_needed]
+        rows = [-1] * len(needed) * each
+        for place, request in enumerate(index):
+            rows[request * each : (request + 1) * each] = range(place * each, (place + 1) * each)
+        return cls(index, to_device(index, torch.int64, device), rows, to_device(rows, torch.int64, device))
+
+    def __len__(self) -> int:
+        return len(self.index)
 
 
 def to_device(values: Any, dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
@@ -43,7 +47,7 @@ def to_device(values: Any, dtype: torch.dtype, device: str | torch.device) -> to
     return torch.tensor(values, dtype=dtype, pin_memory=pin).to(device, non_blocking=True)
 
 
-def select_rows(batch: ForwardBatch, rows: GuidedRows) -> ForwardBatch:
+def select_rows(batch: ForwardBatch, rows: SelectedRequests) -> ForwardBatch:
     """A batch with only these requests, in the same order. Nothing of `batch` is changed.
 
     Args:
@@ -67,7 +71,7 @@ def select_rows(batch: ForwardBatch, rows: GuidedRows) -> ForwardBatch:
     return view
 
 
-def _derive(view: ForwardBatch, batch: ForwardBatch, rows: GuidedRows) -> None:
+def _derive(view: ForwardBatch, batch: ForwardBatch, rows: SelectedRequests) -> None:
     """The fields of `view` that follow from its others: lengths, sums and starts."""
     view.batch_size = len(rows.index)
     if batch.seq_lens_cpu is not None:
@@ -84,25 +88,8 @@ def _derive(view: ForwardBatch, batch: ForwardBatch, rows: GuidedRows) -> None:
         )
 
 
-def _tokens_of(lengths: list[int], rows: GuidedRows) -> torch.Tensor:
+def _tokens_of(lengths: list[int], rows: SelectedRequests) -> torch.Tensor:
     """[tokens] int64 on the device: where the tokens of these requests are, in an extend batch."""
     ends = torch.tensor(lengths).cumsum(0).tolist()
     places = [place for row in rows.index for place in range(ends[row] - lengths[row], ends[row])]
     return to_device(places, torch.int64, rows.on_device.device)
-
-
-def needs_proxies(guidance: Guidance, readers: frozenset[str] | None) -> bool:
-    """Whether the small models run for a request.
-
-    Args:
-        guidance: what it asks for.
-        readers: of its part of the radix tree; None: all models.
-
-    Raises:
-        RuntimeError: its prefix may be one that a model which it needs has not read.
-    """
-    if readers is None:
-        return True
-    if not guidance.reads <= readers:
-        raise RuntimeError("a request that is guided or traced has a prefix that the base alone has read")
-    return False

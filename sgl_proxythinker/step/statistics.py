@@ -19,46 +19,83 @@ class RowStatistics(NamedTuple):
 
     logsumexp: torch.Tensor  # [R] float64: a logit less it would lose 1e-5 of its log probability in float32
     entropy: torch.Tensor  # [R] float32, nats
-    top1: torch.Tensor  # [R] int64, the most likely id
+    top1: torch.Tensor  # [R] int64, the most likely id, the smallest of equals
 
 
-def row_statistics(logits: ShardedLogits, index: torch.Tensor, vocab_size: int) -> RowStatistics:
+class PairStatistics(NamedTuple):
+    """Of two models, row by row."""
+
+    one: RowStatistics
+    other: RowStatistics
+    js_nats: torch.Tensor  # [R] float32: their Jensen-Shannon divergence, from 0 (equal) to log 2 (disjoint)
+
+
+def row_statistics(logits: ShardedLogits, rows: torch.Tensor, vocab_size: int) -> RowStatistics:
     """Logsumexp, entropy and most likely id of some rows of a model's logits.
 
     Args:
         logits: read only.
-        index: [R] int64, rows of `logits`.
+        rows: [R] int64, of `logits`.
         vocab_size: ids that the tokenizer knows; columns past them don't count.
+
+    It does not wait for the device. On CUDA it runs a kernel, whose specification is `row_statistics_in_torch`.
     """
-    parts = [_statistics(logits.rows(rows, vocab_size).float()) for rows in index.split(ROWS_AT_ONCE)]
-    return RowStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    if logits.shards.is_cuda:
+        # Not before it is needed: a machine without a GPU may lack triton.
+        from sgl_proxythinker.step.statistics_kernel import row_statistics_by_kernel
+
+        return row_statistics_by_kernel(logits, rows, vocab_size)
+    return row_statistics_in_torch(logits, rows, vocab_size)
 
 
-def jensen_shannon(one: ShardedLogits, other: ShardedLogits, index: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    """The Jensen-Shannon divergence of two models' distributions, row by row.
+def row_statistics_of_pair(
+    one: ShardedLogits, one_rows: torch.Tensor, other: ShardedLogits, other_rows: torch.Tensor, vocab_size: int
+) -> PairStatistics:
+    """`row_statistics` of two models, and the Jensen-Shannon divergence of their distributions.
 
     Args:
         one, other: raw logits. Read only.
-        index: [R] int64, rows of both.
+        one_rows, other_rows: [R] int64, the rows of each that belong together.
         vocab_size: ids that the tokenizer knows.
 
-    Returns:
-        [R] float32 in nats, from 0 (equal) to log 2 (disjoint).
+    It does not wait for the device. On CUDA it runs a kernel, whose specification is `pair_statistics_in_torch`.
     """
-    parts = index.split(ROWS_AT_ONCE)
-    return torch.cat([_jensen_shannon(*(model.rows(rows, vocab_size) for model in (one, other))) for rows in parts])
+    if one.shards.is_cuda:
+        from sgl_proxythinker.step.statistics_kernel import pair_statistics_by_kernel
+
+        return pair_statistics_by_kernel(one, one_rows, other, other_rows, vocab_size)
+    return pair_statistics_in_torch(one, one_rows, other, other_rows, vocab_size)
 
 
-def at_tokens(logits: ShardedLogits, index: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def row_statistics_in_torch(logits: ShardedLogits, rows: torch.Tensor, vocab_size: int) -> RowStatistics:
+    """What `row_statistics` means, on any device."""
+    parts = [_statistics(logits.rows(part, vocab_size).float()) for part in rows.split(ROWS_AT_ONCE)]
+    return RowStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def pair_statistics_in_torch(
+    one: ShardedLogits, one_rows: torch.Tensor, other: ShardedLogits, other_rows: torch.Tensor, vocab_size: int
+) -> PairStatistics:
+    """What `row_statistics_of_pair` means, on any device."""
+    parts = zip(one_rows.split(ROWS_AT_ONCE), other_rows.split(ROWS_AT_ONCE), strict=True)
+    divergence = [_jensen_shannon(one.rows(part, vocab_size), other.rows(same, vocab_size)) for part, same in parts]
+    return PairStatistics(
+        row_statistics_in_torch(one, one_rows, vocab_size),
+        row_statistics_in_torch(other, other_rows, vocab_size),
+        torch.cat(divergence),
+    )
+
+
+def at_tokens(logits: ShardedLogits, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """[R] float32: the raw logit of one id in each row.
 
     Args:
         logits: read only.
-        index: [R] int64, rows of `logits`.
+        rows: [R] int64, of `logits`.
         tokens: [R] int64, an id for each.
     """
     width = logits.shards.shape[-1]
-    return logits.shards[tokens // width, index, tokens % width].float()
+    return logits.shards[tokens // width, rows, tokens % width].float()
 
 
 def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -72,6 +109,11 @@ def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
 def _jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     one, other = one.float().log_softmax(-1), other.float().log_softmax(-1)
     middle = torch.logaddexp(one, other) - math.log(2)
-    divergences = [(logprobs.exp() * (logprobs - middle)).sum(-1) for logprobs in (one, other)]
     # Of nearly equal distributions rounding makes it a hair negative.
-    return (sum(divergences) / 2).clamp(min=0.0)
+    return ((_terms(one, middle) + _terms(other, middle)).sum(-1) / 2).clamp(min=0.0)
+
+
+def _terms(logprobs: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """p * log(p / middle); 0 where p is, not 0 * -inf."""
+    mass = logprobs.exp()
+    return torch.where(mass == 0, 0.0, mass * (logprobs - middle))

@@ -10,83 +10,116 @@ a step in which no row asks does none of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from sgl_proxythinker.guidance import TRACE
-from sgl_proxythinker.roles import Role
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 from sgl_proxythinker.step.fusion import fuse_in_torch
 from sgl_proxythinker.step.host_copy import HostCopy
-from sgl_proxythinker.step.logits import ShardedLogits
-from sgl_proxythinker.step.statistics import at_tokens, jensen_shannon, row_statistics
+from sgl_proxythinker.step.logits import ShardedLogits, WeightedPair
+from sgl_proxythinker.step.rows import SelectedRequests, to_device
+from sgl_proxythinker.step.statistics import at_tokens, row_statistics, row_statistics_of_pair
 
 _ATTRIBUTE = "proxy_trace"
+# The models whose log probabilities are told, in the order of `trace_format.FIELDS`.
+_TOLD = (BASE, EXPERT, AMATEUR)
 
 
 class TracedRows(NamedTuple):
-    """The rows of a batch whose requests ask, R of them, on the device."""
+    """The rows of a batch whose requests ask, R of N, on the device."""
 
-    rows: torch.Tensor  # [R] int64
-    places: torch.Tensor  # [R] int64: the same requests among the rows that the small models ran for
+    rows: Mapping[Role, torch.Tensor]  # [R] int64: the rows of each told model's logits that are these
 
-    def of(self, role: Role) -> torch.Tensor:
-        """[R] int64: the rows of a model's logits that are these requests'."""
-        return self.rows if role is Role.BASE else self.places
+    @classmethod
+    def of(cls, rows: Sequence[int], runs: Mapping[Role, SelectedRequests], device: str) -> TracedRows:
+        """From rows of the base, for which all told models run."""
+        made = {BASE: list(rows)} | {role: [runs[role].rows[row] for row in rows] for role in _TOLD if role != BASE}
+        return cls({role: to_device(own, torch.int64, device) for role, own in made.items()})
 
 
 class Evidence(NamedTuple):
-    """What is known of the rows that ask, R of a batch, before their tokens are sampled."""
+    """What is known of the rows that ask, R of N, before their tokens are sampled."""
 
+    owner: Sequence[int]  # [N]: the request of each row
     traced: TracedRows
-    logits: Mapping[Role, ShardedLogits]  # of the step, until its tokens are sampled: the next forward overwrites them
-    weights: torch.Tensor  # [2, R] float32: the expert's and the amateur's
+    base: ShardedLogits  # the logits of the step are there until its tokens are sampled: the next forward overwrites
+    pairs: Sequence[WeightedPair]  # of N rows
+    told: Mapping[Role, ShardedLogits]
     logsumexp: torch.Tensor  # [4, R] float64: base, expert, amateur, fused
     base_top1: torch.Tensor  # [R] int64
     js_nats: torch.Tensor  # [R] float32
 
     def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
-        """[R, 8] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [B] integers."""
-        tokens = next_token_ids[self.traced.rows].long()
-        raw = [at_tokens(logits, self.traced.of(role), tokens) for role, logits in self.logits.items()]
+        """[R, 8] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
+        rows = self.traced.rows[BASE]
+        tokens = next_token_ids[rows].long()
+        raw = [at_tokens(logits, self.traced.rows[role], tokens) for role, logits in self.told.items()]
         # The fused row is the sampler's by now; of one column the formula gives the same number again.
-        base, expert, amateur = (ShardedLogits.whole(column[:, None]) for column in raw)
-        of_expert, of_amateur = self.weights
-        fused = fuse_in_torch(base, expert, amateur, of_expert, of_amateur, None, vocab_size=1, width=1).logits[:, 0]
+        pairs = [_at_tokens(pair, rows, tokens) for pair in self.pairs]
+        base = ShardedLogits.whole(raw[0][:, None])
+        fused = fuse_in_torch(base, pairs, len(tokens), vocab_size=1, width=1).logits[:, 0]
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
-        columns = (self.traced.rows, tokens, *logprobs, self.base_top1, self.js_nats)
+        columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats)
         return torch.stack([column.double() for column in columns], dim=1)
+
+
+class _OnItsWay(NamedTuple):
+    """The evidence of a step's tokens, on its way to the host."""
+
+    owner: Sequence[int]
+    values: HostCopy  # of `Evidence.of_tokens`
+
+
+def _at_tokens(pair: WeightedPair, rows: torch.Tensor, tokens: torch.Tensor) -> WeightedPair:
+    """The pair in R rows, of one id each: its logits are [R, 1]."""
+
+    def column(logits: ShardedLogits, own: torch.Tensor | None) -> tuple[ShardedLogits, torch.Tensor]:
+        own = rows if own is None else own[rows]
+        # A model that did not run for a row has another row's number here, which is not added: its place stays -1.
+        places = torch.where(own < 0, own, torch.arange(len(own), device=own.device))
+        return ShardedLogits.whole(at_tokens(logits, own.clamp(min=0), tokens)[:, None]), places
+
+    plus, plus_rows = column(pair.plus, pair.plus_rows)
+    minus, minus_rows = column(pair.minus, pair.minus_rows)
+    return WeightedPair(plus, minus, pair.weights[:, rows], plus_rows, minus_rows)
 
 
 def attach_evidence(
     logits_output: Any,
     logits: Mapping[Role, ShardedLogits],
+    pairs: Sequence[WeightedPair],
     fused: torch.Tensor,
-    weights: torch.Tensor,
     traced: TracedRows,
+    owner: Sequence[int],
     vocab_size: int,
 ) -> None:
     """Sum up the rows that ask, before the sampler overwrites the fused ones.
 
     Args:
         logits_output: SGLang's `LogitsProcessorOutput` of this step; it carries the evidence to `trace_tokens`.
-        logits: the raw logits of the three models. Read only; they stay as they are until the tokens are sampled.
-        fused: [B, >= vocab_size] float32, before penalties, masks and temperature. Read only.
-        weights: [2, B] float32, the expert's and the amateur's.
+        logits: the raw logits of the models. Read only; they stay as they are until the tokens are sampled.
+        pairs: what the N rows were steered by.
+        fused: [N, >= vocab_size] float32, before penalties, masks and temperature. Read only.
         traced: the rows.
+        owner: [N] the request of each row.
         vocab_size: ids that the tokenizer knows; columns past it don't count.
     """
-    raw = {role: logits[role] for role in Role}
-    base, *proxies = (row_statistics(raw[role], traced.of(role), vocab_size) for role in Role)
-    sums = [base, *proxies, row_statistics(ShardedLogits.whole(fused), traced.rows, vocab_size)]
+    told = {role: logits[role] for role in _TOLD}
+    base = row_statistics(told[BASE], traced.rows[BASE], vocab_size)
+    small = row_statistics_of_pair(told[EXPERT], traced.rows[EXPERT], told[AMATEUR], traced.rows[AMATEUR], vocab_size)
+    of_fused = row_statistics(ShardedLogits.whole(fused), traced.rows[BASE], vocab_size)
     evidence = Evidence(
+        owner,
         traced,
-        raw,
-        weights[:, traced.rows],
-        torch.stack([of_model.logsumexp for of_model in sums]),
+        told[BASE],
+        pairs,
+        told,
+        torch.stack([base.logsumexp, small.one.logsumexp, small.other.logsumexp, of_fused.logsumexp]),
         base.top1,
-        jensen_shannon(raw[Role.EXPERT], raw[Role.AMATEUR], traced.places, vocab_size),
+        small.js_nats,
     )
     setattr(logits_output, _ATTRIBUTE, evidence)
 
@@ -116,26 +149,37 @@ def _then_start(sample: Callable[[], Any]) -> Callable[[], Any]:
 def _start(result: Any) -> None:
     # Replaces the evidence, so that the step's rows don't live until its result is processed.
     evidence: Evidence = getattr(result.logits_output, _ATTRIBUTE)
-    setattr(result.logits_output, _ATTRIBUTE, HostCopy.start(evidence.of_tokens(result.next_token_ids)))
+    values = HostCopy.start(evidence.of_tokens(result.next_token_ids))
+    setattr(result.logits_output, _ATTRIBUTE, _OnItsWay(evidence.owner, values))
 
 
 def publish_trace(batch: Any, result: Any) -> None:
     """Let SGLang take the step's evidence to the requests, token by token, with the ids.
 
     Args:
-        batch: the `ScheduleBatch` of the step, its requests in row order.
-        result: the step's result; its `customized_info` gets a list with a tuple in the order of `FIELDS` for each row
-            that asked, and None for the others.
+        batch: the `ScheduleBatch` of the step.
+        result: the step's result; its `customized_info` gets a list with a tuple in the order of `FIELDS` for each
+            request that asked, of its last row, and None for the others. Those of its other rows go to the request.
     """
     logits_output: Any = getattr(result, "logits_output", None)
-    values: HostCopy | None = getattr(logits_output, _ATTRIBUTE, None)
-    if values is None:
+    on_its_way: _OnItsWay | None = getattr(logits_output, _ATTRIBUTE, None)
+    if on_its_way is None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
-    for row, token, base, expert, amateur, fused, top1, js_nats in values.read():
+    for row, token, base, expert, amateur, fused, top1, js_nats in on_its_way.values.read():
+        request = on_its_way.owner[int(row)]
+        if (earlier := entries[request]) is not None:
+            _give(batch.reqs[request], earlier)
         logprobs = map(_json_number, (base, expert, amateur, fused))
-        entries[int(row)] = (int(token), *logprobs, int(top1), token != top1, _json_number(js_nats))
+        entries[request] = (int(token), *logprobs, int(top1), token != top1, _json_number(js_nats))
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
+
+
+def _give(req: Any, entry: tuple) -> None:
+    """As SGLang gives a request the one element of a step: it takes one for each."""
+    if req.customized_info is None:
+        req.customized_info = {}
+    req.customized_info.setdefault(TRACE, []).append(entry)
 
 
 def _json_number(value: float) -> float | None:

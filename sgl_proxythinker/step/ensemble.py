@@ -1,0 +1,157 @@
+"""The models of this rank, run on one batch: who runs for which requests, on which streams, and where logits meet.
+
+It knows no scheduler: a step of guidance is one `forward`, and other steps may run some of the models only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from sgl_proxythinker.models.hosted import HostedModel
+from sgl_proxythinker.models.sm_partition import sms_by_weights
+from sgl_proxythinker.roles import BASE, Role
+from sgl_proxythinker.step.exchange import LogitsExchange
+from sgl_proxythinker.step.logits import ShardedLogits
+from sgl_proxythinker.step.plan import Step
+from sgl_proxythinker.step.rows import SelectedRequests, select_rows
+from sgl_proxythinker.upstream.runtime import (
+    CaptureHiddenMode,
+    ForwardBatch,
+    LogitsProcessorOutput,
+    ModelRunnerOutput,
+)
+
+
+class EnsembleOutput(NamedTuple):
+    """What the models made of a batch."""
+
+    of_seat: ModelRunnerOutput  # the seat's own; without logits where its model ran for no request
+    logits: dict[Role, ShardedLogits]  # of every model that ran, on whatever ranks; raw, read only
+
+
+class Ensemble:
+    """The models of this rank.
+
+    Args:
+        seat: the model in the scheduler's seat. It runs last: the scheduler waits for the event that its runner
+            records.
+        beside: the others of this rank, in the order in which they run.
+        exchange: brings the logits of models on other ranks.
+        has_streams: decode steps of the models run at the same time, each on a CUDA stream of its own.
+    """
+
+    def __init__(self, seat: HostedModel, beside: Collection[HostedModel], exchange: LogitsExchange, has_streams: bool):
+        self.seat = seat
+        self.beside = tuple(beside)
+        self._exchange = exchange
+        self._streams = {model.role: torch.cuda.Stream() for model in beside} if has_streams else {}
+
+    @property
+    def models(self) -> dict[Role, HostedModel]:
+        """Those of this rank by their roles, the seat's first."""
+        return {model.role: model for model in (self.seat, *self.beside)}
+
+    def forward(self, step: Step, batch: ForwardBatch, *args: Any, **kwargs: Any) -> EnsembleOutput:
+        """Run the models on a batch, each for the requests that need it. Collective where models have ranks of theirs.
+
+        Args:
+            step: what the requests ask for.
+            batch: of all requests, which can be divided where models run for some of them. Read only.
+            args, kwargs: of the runner's `forward`, for a base in the seat.
+        """
+        batches = _divided(step, batch)
+        # Prefill fills a GPU by itself; the small kernels of a decode step don't.
+        streams = self._streams if batch.forward_mode.is_decode() else {}
+        here = {}
+        for model in self.beside:
+            if model.role in batches:
+                here[model.role] = self._launch(model, batches[model.role], streams.get(model.role))
+        of_seat = self._run_seat(batch, batches, *args, **kwargs)
+        if self.seat.role in (BASE, *batches):
+            here[self.seat.role] = of_seat.logits_output.next_token_logits
+        for role, stream in streams.items():
+            if role in batches:
+                torch.cuda.current_stream().wait_stream(stream)
+        return EnsembleOutput(of_seat, self.gather(here, step))
+
+    def gather(self, here: Mapping[Role, torch.Tensor], step: Step) -> dict[Role, ShardedLogits]:
+        """The logits of all models that run in a step, from those of this rank. Collective as `forward`."""
+        return self._exchange.gather(here, step.logits_rows())
+
+    def sms_beside_base(self) -> int | None:
+        """SMs for the small models beside the base, together; None where they decode on the whole GPU.
+
+        A kernel whose blocks wait for others needs room for all of them. All-reduces of two models that come in another
+        order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
+        GPU, whether it may use them or not.
+        """
+        has_collectives = any(model.group.ps.tp_size > 1 for model in self.beside)
+        has_collectives_of_two = len(self.beside) > 1 and has_collectives
+        is_quantized = any(model.runner.model_config.quantization for model in self.beside)
+        if not self._streams or has_collectives_of_two or is_quantized:
+            return None
+        sm_count = torch.cuda.get_device_properties(self.seat.runner.gpu_id).multi_processor_count
+        theirs = sum(model.weight_bytes for model in self.beside)
+        return sms_by_weights(theirs, self.seat.weight_bytes, sm_count, has_collectives)
+
+    def _launch(self, model: HostedModel, batch: ForwardBatch, stream: torch.cuda.Stream | None) -> torch.Tensor:
+        """The raw logits of a model beside the seat's: [rows, head rows] float32.
+
+        With a stream they are there once the current one has waited for it; the batch must live until then.
+        """
+        if stream is None:
+            return _raw_logits(model, batch)
+        main = torch.cuda.current_stream()
+        stream.wait_stream(main)
+        with torch.cuda.stream(stream):
+            logits = _raw_logits(model, batch)
+        # The seat's model announces to the scheduler that its step's shared tables were read: for this model too. Its
+        # graph copies what it reads of them before it is replayed.
+        was_read, model.runner.war_fastpath_read_done_event = model.runner.war_fastpath_read_done_event, None
+        if was_read is None:
+            main.wait_stream(stream)
+        else:
+            main.wait_event(was_read)
+        return logits
+
+    def _run_seat(
+        self, batch: ForwardBatch, batches: Mapping[Role, ForwardBatch], *args: Any, **kwargs: Any
+    ) -> ModelRunnerOutput:
+        """The base on all requests; where a small model has the seat, that one on its own, if there are any."""
+        if self.seat.role == BASE:
+            return self.seat.forward(batch, *args, **kwargs)
+        if self.seat.role not in batches:
+            return ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
+        own = batches[self.seat.role]
+        # Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
+        return self.seat.forward(own if own is batch else _without_logprobs(own))
+
+
+def _divided(step: Step, batch: ForwardBatch) -> dict[Role, ForwardBatch]:
+    """The batch of each small model that runs for a request; models of the same requests have the same batch."""
+    made: dict[SelectedRequests, ForwardBatch] = {}
+    for requests in step.runs.values():
+        if requests not in made:
+            made[requests] = batch if len(requests) == step.size else select_rows(batch, requests)
+    return {role: made[requests] for role, requests in step.runs.items()}
+
+
+def _raw_logits(model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
+    return model.forward(_without_logprobs(batch)).logits_output.next_token_logits
+
+
+def _without_logprobs(forward_batch: ForwardBatch) -> ForwardBatch:
+    """The same tokens, positions and slots, without the by-products that only the base's row is asked for."""
+    view = copy.copy(forward_batch)
+    view.return_logprob = False
+    view.top_logprobs_nums = view.token_ids_logprobs = None
+    view.extend_input_logprob_token_ids_gpu = None
+    view.capture_hidden_mode = CaptureHiddenMode.NULL
+    if view.contains_mm_inputs():
+        # Embedding an image clamps the ids that stand for it in place, and the next model looks for them.
+        view.input_ids = view.input_ids.clone()
+    return view

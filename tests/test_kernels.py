@@ -1,0 +1,69 @@
+"""The kernels compile for the GPUs that we serve on, also where there is none: the interpreter looks at no types."""
+
+from __future__ import annotations
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+TARGETS = [("cuda", 80, 32), ("cuda", 90, 32), ("cuda", 100, 32)]  # A100; H100 and H200; B200
+LOGITS = ["*fp32", "*bf16", "*fp16"]
+V, WIDTH = 151_665, 152_064
+
+
+def compile_for(target, kernel, arguments: dict[str, str | None], constants: dict[str, int]):
+    """Of argument names and types in the order of the kernel, None for one that is None, and of its constants."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {name: kind or "constexpr" for name, kind in arguments.items()}
+    given = {name: None for name, kind in arguments.items() if kind is None} | constants
+    order = [name for name in kernel.arg_names if name in signature or name in constants]
+    assert order == kernel.arg_names, "every argument of the kernel is given"
+    whole = {name: signature.get(name, "constexpr") for name in order}
+    places = {(order.index(name),): value for name, value in given.items()}
+    return triton.compile(ASTSource(kernel, whole, places), target=GPUTarget(*target), options={"num_warps": 8})
+
+
+def model(name: str, kind: str | None) -> tuple[dict[str, str | None], dict[str, int]]:
+    """The arguments of one model's logits, as `sharded_load.as_arguments` gives them."""
+    strides = {f"{name}_shard_stride": "i64", f"{name}_row_stride": "i64"}
+    shards = {f"{name.upper()}_SHARDS": 2 if kind else 0, f"{name.upper()}_WIDTH": WIDTH // 2 if kind else 0}
+    return {name: kind, **strides}, shards
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("of_pair", [None, *LOGITS])
+def test_the_fusion_compiles(target, of_pair):
+    from sgl_proxythinker.step.fusion_kernel import _fuse
+
+    base, plus, minus = model("base", "*fp32"), model("plus", of_pair), model("minus", of_pair)
+    rows = dict.fromkeys(("plus_rows", "minus_rows"), of_pair and "*i64")
+    arguments = {"fused": "*fp32", "sound": "*i1", "weights": of_pair and "*fp32", **rows}
+    for names, _ in (base, plus, minus):
+        arguments |= names
+    constants = base[1] | plus[1] | minus[1] | {"VOCAB_SIZE": V, "WIDTH": WIDTH, "BLOCK": 1024}
+    compile_for(target, _fuse, arguments, constants)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_what_makes_a_broken_row_neutral_compiles(target):
+    from sgl_proxythinker.step.fusion_kernel import _neutralize
+
+    compile_for(
+        target, _neutralize, {"fused": "*fp32", "sound": "*i1"}, {"VOCAB_SIZE": V, "WIDTH": WIDTH, "BLOCK": 1024}
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("other", [None, *LOGITS])
+def test_the_statistics_compile(target, other):
+    from sgl_proxythinker.step.statistics_kernel import _row_statistics
+
+    one, second = model("one", other or "*fp32"), model("other", other)
+    arguments = {}
+    for name in ("one", "other"):
+        arguments |= {f"{name}_logsumexps": "*fp64", f"{name}_entropies": "*fp32", f"{name}_top1s": "*i64"}
+    arguments |= {"js_nats": "*fp32", "one_rows": "*i64", "other_rows": other and "*i64"}
+    arguments |= one[0] | second[0]
+    compile_for(target, _row_statistics, arguments, one[1] | second[1] | {"VOCAB_SIZE": V, "BLOCK": 4096})
