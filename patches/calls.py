@@ -4,8 +4,8 @@
 from sgl_proxythinker.upstream.record import Upstream
 
 
-def _call(symbol: str, signature: str, digest: str, why: str) -> Upstream:
-    return Upstream(symbol, signature, {"0.5.17": digest}, why, until="it is not used any more")
+def _call(symbol: str, signature: str, digest: str, why: str, release: str = "0.5.17") -> Upstream:
+    return Upstream(symbol, signature, {release: digest}, why, until="it is not used any more")
 
 
 CALLS: tuple[Upstream, ...] = (
@@ -518,6 +518,7 @@ CALLS: tuple[Upstream, ...] = (
         "(SM_a, SM_b, device_id=None)",
         "c65c0f754b21",
         "small models beside the base decode on its first stream",
+        release="0.4.5",
     ),
     _call(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.execute",
