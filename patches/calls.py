@@ -238,6 +238,36 @@ CALLS: tuple[Upstream, ...] = (
         "a broken request's keys and values stay out of the tree through `skip_radix_cache_insert`",
     ),
     _call(
+        "sglang.srt.mem_cache.common:maybe_cache_unfinished_req",
+        "(req, tree_cache, **kwargs)",
+        "e42773272a9b",
+        "with `skip_radix_cache_insert` it must leave a request as it is",
+    ),
+    _call(
+        "sglang.srt.mem_cache.radix_cache:RadixCache.cache_unfinished_req",
+        "(self, req, chunked=False)",
+        "153f82d767e5",
+        "what it inserts ends where the request's `extend_range` ends, and its slots are then those of the tree",
+    ),
+    _call(
+        "sglang.srt.mem_cache.chunk_cache:ChunkCache.cache_unfinished_req",
+        "(self, req, chunked=False)",
+        "9abbafc6a551",
+        "the newest chunk stays with its request in the way that it does without a tree",
+    ),
+    _call(
+        "sglang.srt.managers.schedule_policy:PrefillAdder.add_chunked_req",
+        "(self, req)",
+        "3450ace29c1c",
+        "a chunk must begin where the request's `prefix_indices` end",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler:Scheduler.get_next_batch_to_run",
+        "(self, running_batch, last_batch)",
+        "818cd0464baf",
+        "a chunk must be stashed once, after the results of the one before it have been read",
+    ),
+    _call(
         "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo.apply_logits_bias",
         "(self, logits)",
         "9f9eed510161",
