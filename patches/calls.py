@@ -4,8 +4,8 @@
 from sgl_proxythinker.upstream.record import Upstream
 
 
-def _call(symbol: str, signature: str, digest: str, why: str) -> Upstream:
-    return Upstream(symbol, signature, {"0.5.17": digest}, why, until="it is not used any more")
+def _call(symbol: str, signature: str, digest: str, why: str, release: str = "0.5.17") -> Upstream:
+    return Upstream(symbol, signature, {release: digest}, why, until="it is not used any more")
 
 
 CALLS: tuple[Upstream, ...] = (
@@ -242,6 +242,36 @@ CALLS: tuple[Upstream, ...] = (
         "(req, tree_cache, is_insert=True)",
         "22899438db47",
         "a broken request's keys and values stay out of the tree through `skip_radix_cache_insert`",
+    ),
+    _call(
+        "sglang.srt.mem_cache.common:maybe_cache_unfinished_req",
+        "(req, tree_cache, **kwargs)",
+        "e42773272a9b",
+        "with `skip_radix_cache_insert` it must leave a request as it is",
+    ),
+    _call(
+        "sglang.srt.mem_cache.radix_cache:RadixCache.cache_unfinished_req",
+        "(self, req, chunked=False)",
+        "153f82d767e5",
+        "what it inserts ends where the request's `extend_range` ends, and its slots are then those of the tree",
+    ),
+    _call(
+        "sglang.srt.mem_cache.chunk_cache:ChunkCache.cache_unfinished_req",
+        "(self, req, chunked=False)",
+        "9abbafc6a551",
+        "the newest chunk stays with its request in the way that it does without a tree",
+    ),
+    _call(
+        "sglang.srt.managers.schedule_policy:PrefillAdder.add_chunked_req",
+        "(self, req)",
+        "3450ace29c1c",
+        "a chunk must begin where the request's `prefix_indices` end",
+    ),
+    _call(
+        "sglang.srt.managers.scheduler:Scheduler.get_next_batch_to_run",
+        "(self, running_batch, last_batch)",
+        "818cd0464baf",
+        "a chunk must be stashed once, after the results of the one before it have been read",
     ),
     _call(
         "sglang.srt.sampling.sampling_batch_info:SamplingBatchInfo.apply_logits_bias",
@@ -524,6 +554,7 @@ CALLS: tuple[Upstream, ...] = (
         "(SM_a, SM_b, device_id=None)",
         "c65c0f754b21",
         "small models beside the base decode on its first stream",
+        release="0.4.5",
     ),
     _call(
         "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.execute",

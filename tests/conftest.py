@@ -31,6 +31,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 def pytest_configure(config):
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
+    config.addinivalue_line("markers", "sources: beside its lane; it reads SGLang's text, which SGLANG_SRC names")
     config.addinivalue_line("markers", "on_gpu: beside its lane; on a GPU it tests what runs there (make gpu-tests)")
 
 

@@ -39,6 +39,15 @@ ENGINE_DEVICE = {
 # What opens the routes that act on the whole server.
 ADMIN_KEY = "of-these-tests"
 WITH_KEY = {"Authorization": f"Bearer {ADMIN_KEY}"}
+# Runs SGLang's launcher in a process (and, through spawn, its children) where something of ours was broken first.
+SABOTAGE = """
+import runpy, sys
+import sgl_proxythinker.patches as patches
+{sabotage}
+if __name__ == "__main__":
+    sys.argv[0] = "launch_server"
+    runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=False)
+"""
 # Small pools: the requests are small, and so is the host.
 COMMON = (
     *DEVICE, "--max-total-tokens", "4096", "--max-running-requests", "64", "--random-seed", "1",
@@ -100,6 +109,13 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
     return [
         sys.executable, "-m", launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
     ]  # fmt: skip
+
+
+def sabotaged(folder: Path, sabotage: str, arguments: list[str]) -> list[str]:
+    """A command line of `command` whose processes run `sabotage` first, with our `patches` at hand."""
+    script = folder / "launch.py"
+    script.write_text(SABOTAGE.format(sabotage=sabotage))
+    return [sys.executable, str(script), *arguments[3:]]
 
 
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:

@@ -10,12 +10,15 @@ from sgl_proxythinker.policy import routes
 from sgl_proxythinker.policy import server_arguments as arguments
 from sgl_proxythinker.policy.routes import classify, refusal
 from sgl_proxythinker.policy.server_arguments import IRRELEVANT, LIMITS, WORKS, Verdict, check_arguments, flag, verdict
+from upstream_sources import declared_arguments, declared_routes, of_what_is_imported
 
 REFUSALS = {field: refused for refused in arguments.REFUSED for field in refused.fields.split()}
 REFUSED_ROUTES = {route: refused for refused in routes.REFUSED for route in refused.routes.split()}
 
 # Registered only when asked for: the mount by --enable-metrics, the other by DUMPER_SERVER_PORT=reuse.
 CONDITIONAL_ROUTES = {"/metrics", "/dumper/{method}"}
+# FastAPI adds them to every application.
+DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 
 pytestmark = pytest.mark.usefixtures("sglang")
 
@@ -76,11 +79,12 @@ class TestArguments:
         refused = [field for refusal in arguments.REFUSED for field in refusal.fields.split()]
         assert repeated([*names(WORKS), *names(IRRELEVANT), *refused]) == []
 
-    def test_every_field_is_classified_and_no_entry_is_stale(self, server_args_class):
-        fields = {field.name for field in dataclasses.fields(server_args_class)}
+    @pytest.mark.sources
+    def test_every_field_is_classified_and_no_entry_is_stale(self):
+        fields = declared_arguments()
         classified = {*names(WORKS), *names(IRRELEVANT), *REFUSALS}
-        assert fields - classified == set(), "new in SGLang: what do they do to three models?"
-        assert classified - fields == set(), "gone from SGLang: delete them here"
+        assert not (new := fields - classified), f"new in SGLang: what do they do to three models? {sorted(new)}"
+        assert not (gone := classified - fields), f"gone from SGLang: delete them here: {sorted(gone)}"
 
     def test_the_defaults_are_accepted(self, defaults):
         check_arguments(defaults, defaults)
@@ -149,10 +153,18 @@ class TestRoutes:
         refused = [route for refusal in routes.REFUSED for route in refusal.routes.split()]
         assert repeated([*names(routes.WORKS), *names(routes.IRRELEVANT), *refused]) == []
 
-    def test_every_route_is_classified_and_no_entry_is_stale(self, app_routes):
+    @pytest.mark.sources
+    def test_every_route_is_classified_and_no_entry_is_stale(self):
+        found = declared_routes() | DOCUMENTATION
         classified = {*names(routes.WORKS), *names(routes.IRRELEVANT), *REFUSED_ROUTES}
-        assert app_routes - classified == set(), "new in SGLang: which models answer there?"
-        assert classified - app_routes - CONDITIONAL_ROUTES == set(), "gone from SGLang: delete them here"
+        assert not (new := found - classified), f"new in SGLang: which models answer there? {sorted(new)}"
+        assert not (gone := classified - found - CONDITIONAL_ROUTES), (
+            f"gone from SGLang: delete them here: {sorted(gone)}"
+        )
+
+    @of_what_is_imported
+    def test_the_source_text_has_the_routes_of_the_application(self, app_routes):
+        assert declared_routes() | DOCUMENTATION | CONDITIONAL_ROUTES == app_routes | CONDITIONAL_ROUTES
 
     @pytest.mark.parametrize("route", [*names(routes.WORKS), *names(routes.IRRELEVANT)])
     def test_what_works_or_does_not_matter_is_answered(self, route):

@@ -8,19 +8,9 @@ from pathlib import Path
 import pytest
 
 from programs.random_triple import make_triple
-from servers import COMMON, command, launch_and_wait
+from servers import COMMON, command, launch_and_wait, sabotaged
 
 pytestmark = pytest.mark.xdist_group("closed")
-
-# Runs SGLang's launcher in a process (and, through spawn, its children) where something of ours was broken first.
-SABOTAGE = """
-import runpy, sys
-import sgl_proxythinker.patches as patches
-{sabotage}
-if __name__ == "__main__":
-    sys.argv[0] = "launch_server"
-    runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=False)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +148,6 @@ def test_a_head_too_narrow_for_the_tokenizer(triple, copy_of):
     expert = copy_of(triple.expert)
     edit_json(expert / "config.json", vocab_size=100)
     assert_refused(command(triple.base, (expert, triple.amateur)), "output head has 100 rows")
-
-
-def sabotaged(tmp_path, sabotage, arguments):
-    script = tmp_path / "launch.py"
-    script.write_text(SABOTAGE.format(sabotage=sabotage))
-    return [sys.executable, str(script), *arguments[3:]]
 
 
 def test_upstream_that_nobody_read(triple, tmp_path):

@@ -1,7 +1,8 @@
 """Too little KV room for the load: requests are retracted, and nobody's tokens change.
 
 The same server carries unequal models (a wider base, heads of different widths), an expert with one damaged embedding
-(only requests that read the damaged token are harmed), and streams whose chunks hold only what is new.
+(only requests that read the damaged token are harmed), prompts that are read in chunks, and streams whose chunks hold
+only what is new.
 """
 
 import json
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.xdist_group("pressure")
 
 DAMAGED = "<|object_ref_start|>"
 TOKENS = 700
+CHUNK = 64
+SEVERAL_CHUNKS = "Look at every picture, count what you see, and say it in order. " * 4
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,8 @@ def small(triple, tmp_path_factory):
     flags = (
         "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
         "--admin-api-key", ADMIN_KEY,
-        "--schedule-conservativeness", "0.05", "--enable-metrics", "--incremental-streaming-output", *DEVICE,
+        "--schedule-conservativeness", "0.05", "--chunked-prefill-size", str(CHUNK), "--enable-metrics",
+        "--incremental-streaming-output", *DEVICE,
     )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
@@ -109,17 +113,25 @@ def test_a_chunk_of_what_is_new_carries_its_trace(small, reference):
     assert_is_the_oracles(whole, reference, "Tell", [], 1.5)
 
 
-def ask_damaged(server, alpha, **options):
+SHORT = f"Look {DAMAGED} here"
+# Damaged in the first chunk of several, in a middle one, and in the last.
+LONG = [f"{DAMAGED} {SEVERAL_CHUNKS}", f"{SEVERAL_CHUNKS}{DAMAGED} {SEVERAL_CHUNKS}", f"{SEVERAL_CHUNKS}{DAMAGED}"]
+
+
+def ask_damaged(server, alpha, text=SHORT, **options):
     custom_params = {"proxy_alpha": alpha, "proxy_trace": True}
     params = {"temperature": 0, "max_new_tokens": 8, "custom_params": custom_params}
-    return server.post("/generate", {"text": f"Look {DAMAGED} here", "sampling_params": params, **options})
+    return server.post("/generate", {"text": text, "sampling_params": params, **options})
 
 
 def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, reference):
+    """Prompts of one chunk and of several, beside neighbours that decode, and that are read in chunks too."""
     healthy = [Case(f"Say number {index}", alpha=0.5) for index in range(6)]
+    healthy += [Case(f"{SEVERAL_CHUNKS}Say number {index}", alpha=0.5) for index in range(2)]
+    asked = [(alpha, text) for alpha in (0.5, 1.0, -2.0) for text in (SHORT, *LONG)]
     counted = broken_rows(small)
-    with ThreadPoolExecutor(12) as pool:
-        broken = [pool.submit(ask_damaged, small, alpha) for alpha in (0.5, 1.0, -2.0)]
+    with ThreadPoolExecutor(24) as pool:
+        broken = [pool.submit(ask_damaged, small, alpha, text) for alpha, text in asked]
         answers = list(pool.map(lambda case: _long_answer(small, case, True), healthy))
     for future in broken:
         response = future.result()
@@ -127,7 +139,7 @@ def test_a_broken_row_ends_its_request_with_an_error_and_no_other(small, referen
     for answer, case in zip(answers, healthy, strict=True):
         oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
         assert_same_tokens(answer["output_ids"], oracle, reference, 0.5)
-    assert broken_rows(small) == counted + 3
+    assert broken_rows(small) == counted + len(asked)
 
 
 def broken_rows(server) -> float:
@@ -145,7 +157,7 @@ def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
     response = ask_damaged(small, 0.0)
     assert response.ok, response.text
     clean = Reference(*[reference.base.model.name_or_path] * 3)
-    oracle = clean.generate(f"Look {DAMAGED} here", alpha=0.0, max_new_tokens=8)
+    oracle = clean.generate(SHORT, alpha=0.0, max_new_tokens=8)
     assert_same_tokens(response.json()["output_ids"], oracle, clean, 0.0)
     trace = response.json()["meta_info"]["proxy_trace"]
     assert trace["expert_logprob"] == trace["js_nats"] == [None] * 8, "what is no number is null, not a wrong number"
@@ -153,12 +165,32 @@ def test_the_base_still_answers_where_a_proxy_is_broken(small, reference):
     assert trace["fused_logprob"] == trace["base_logprob"] and None not in trace["amateur_logprob"]
 
 
-def test_a_broken_request_leaves_nothing_in_the_tree(small):
-    """Its keys and values are NaN: another request that shares the prefix must compute them itself."""
+@pytest.mark.parametrize("text", [SHORT, *LONG], ids=["one chunk", "the first", "a middle one", "the last"])
+def test_a_broken_request_leaves_nothing_in_the_tree(small, reference, text):
+    """Its keys and values are NaN: another request that shares the prefix must compute them itself.
+
+    So are those of the tokens before the damaged one that were read with it: attention gives it no weight there, and
+    zero times NaN is NaN.
+    """
+    sound = len(reference.tokenizer(text.partition(DAMAGED)[0]).input_ids) // CHUNK * CHUNK
     small.post("/flush_cache", None)
-    assert ask_damaged(small, 0.5).status_code == 500
-    again = ask_damaged(small, 0.0).json()["meta_info"]
-    assert again["cached_tokens"] == 0
+    assert ask_damaged(small, 0.5, text).status_code == 500
+    again = ask_damaged(small, 0.0, text).json()["meta_info"]
+    assert (again["prompt_tokens"] > 2 * CHUNK) == (text is not SHORT)
+    assert again["cached_tokens"] <= sound
+    # What it has computed without an error isn't lost.
+    assert ask_damaged(small, 0.0, text).json()["meta_info"]["cached_tokens"] == again["prompt_tokens"] - 1
+
+
+def test_chunks_of_a_sound_prompt_are_in_the_tree(small, reference):
+    small.post("/flush_cache", None)
+    case = Case(SEVERAL_CHUNKS, alpha=0.5)
+    first, second = (_long_answer(small, case, False) for _ in range(2))
+    assert first["meta_info"]["cached_tokens"] == 0
+    assert second["meta_info"]["cached_tokens"] == first["meta_info"]["prompt_tokens"] - 1 > 2 * CHUNK
+    oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
+    for answer in (first, second):
+        assert_same_tokens(answer["output_ids"], oracle, reference, 0.5)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,4 +1,4 @@
-"""A rank that is killed ends the server, with a message that names the models it ran; nobody waits for it forever."""
+"""A rank that is killed or fails ends the server, with a message that names the models it ran; nobody waits forever."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import requests
 
 from programs.random_triple import make_triple
 from roster import TRIPLE
-from servers import COMMON, Server, command, serving
-from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks
+from servers import COMMON, Server, command, sabotaged, serving
+from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks, tell_of_failed_rank
 from sgl_proxythinker.placement import Shape, place
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -31,6 +31,11 @@ def triple(tmp_path_factory):
     return make_triple(tmp_path_factory.mktemp("death"))
 
 
+def processes_of(server: Server) -> list[psutil.Process]:
+    main = psutil.Process(server.process.pid)
+    return [main, *main.children(recursive=True)]
+
+
 def rank_of(processes: list[psutil.Process], rank: int) -> psutil.Process:
     """The scheduler of a rank, by the title that SGLang gives its process."""
     [found] = [
@@ -44,6 +49,23 @@ def is_running(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def assert_ends(server: Server, whole: list[psutil.Process]) -> None:
+    """With an error, and without leaving any of its processes behind."""
+    assert server.process.wait(ENDS_WITHIN_S) != 0
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while (left := [process for process in whole if is_running(process)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, f"these processes of the server are still there: {left}"
+
+
+def assert_is_cut_off(stream: requests.Response) -> None:
+    told = []
+    with contextlib.suppress(requests.RequestException):
+        for line in stream.iter_lines():
+            told.append(line)
+    assert b"data: [DONE]" not in told, "nobody is told that this was the whole answer"
 
 
 def start_endless(server: Server) -> requests.Response:
@@ -66,21 +88,42 @@ def test_a_killed_rank_ends_the_server_and_is_named(triple, tmp_path, placement,
     flags = (*COMMON, "--tp-size", str(ranks), "--proxy-placement", placement)
     arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
     with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
-        whole = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        whole = processes_of(server)
         stream = start_endless(server) if busy else None
         rank_of(whole, killed).kill()
-        assert server.process.wait(ENDS_WITHIN_S) != 0
-        deadline = time.monotonic() + ENDS_WITHIN_S
-        while (left := [process for process in whole if is_running(process)]) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        assert not left, f"these processes of the server are still there: {left}"
+        assert_ends(server, whole)
         if stream is not None:
-            told = []
-            with contextlib.suppress(requests.RequestException):
-                for line in stream.iter_lines():
-                    told.append(line)
-            assert b"data: [DONE]" not in told, "nobody is told that this was the whole answer"
+            assert_is_cut_off(stream)
     assert f"rank {killed}, which runs {models})" in server.log_text()
+
+
+# Where a step's results are taken: the first rank alone fails, and its peers are in the next step by then.
+FAILS_ON_THE_FIRST_RANK = """
+from sgl_proxythinker.patches import scheduler_process_batch_result as patch
+around = patch.around
+def fail(original, scheduler, batch, result):
+    if scheduler.ps.tp_rank == 0 and any(req.rid.endswith(":fails") for req in batch.reqs):
+        raise RuntimeError("of this test")
+    return around(original, scheduler, batch, result)
+patch.around = fail
+"""
+
+
+def test_an_exception_on_the_first_rank_alone_ends_the_server_and_names_the_rank(triple, tmp_path):
+    flags = (*COMMON, "--tp-size", "2", "--proxy-placement", "split")
+    arguments = sabotaged(
+        tmp_path, FAILS_ON_THE_FIRST_RANK, command(triple.base, (triple.expert, triple.amateur), *flags)
+    )
+    with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
+        whole, stream = processes_of(server), start_endless(server)
+        with contextlib.suppress(requests.RequestException):
+            body = {"text": "Hi", "rid": "fails", "sampling_params": {"max_new_tokens": 4}}
+            assert not server.post("/generate", body).ok
+        assert_ends(server, whole)
+        assert_is_cut_off(stream)
+    log = server.log_text()
+    named = log.index("the scheduler failed (rank 0, which runs the base and the expert)")
+    assert ":fails" in log[named : log.index("RuntimeError: of this test", named)], "the request is named too"
 
 
 @pytest.fixture
@@ -140,6 +183,14 @@ def test_where_nobody_died_nobody_is_named(watched, caplog, monkeypatch):
     name_roles(watchdog, PLACEMENT)
     tell_of_dead_ranks(watchdog)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("placement", "ran"), [(PLACEMENT, "rank 1, which runs the base and the amateur"), (None, "rank 1")]
+)
+def test_a_rank_that_failed_is_named(caplog, placement, ran):
+    tell_of_failed_rank(1, placement)
+    assert told(caplog) == [f"proxythinker: the scheduler failed ({ran})"]
 
 
 def test_a_plain_servers_watchdog_is_left_alone(watched):

@@ -25,6 +25,7 @@ from sgl_proxythinker.policy.generate_fields import (
     default_of,
 )
 from sgl_proxythinker.policy.sampling_fields import SamplingFields, check_sampling_params, depth
+from upstream_sources import declared_fields
 
 BOUNDS = Bounds(Limits(max_n=8, max_batch=16, max_stops=3, max_bias=2, max_logprobs=9, max_schema_depth=5), 10, 100)
 
@@ -59,12 +60,15 @@ def refused(params):
 
 
 class TestClassification:
-    def test_every_sampling_parameter_is_declared_or_sglangs_own(self, params_class):
-        assert set(params_class.__struct_fields__) == set(SamplingFields.model_fields) | OF_SGLANG
+    @pytest.mark.sources
+    def test_every_sampling_parameter_is_declared_or_sglangs_own(self):
+        fields = declared_fields("sglang.srt.sampling.sampling_params:SamplingParams")
+        assert fields == set(SamplingFields.model_fields) | OF_SGLANG
         assert OF_SGLANG.isdisjoint(SamplingFields.model_fields)
 
-    def test_every_field_of_a_request_is_in_one_table(self, request_class):
-        fields = {field.name for field in dataclasses.fields(request_class)}
+    @pytest.mark.sources
+    def test_every_field_of_a_request_is_in_one_table(self):
+        fields = declared_fields("sglang.srt.managers.io_struct:GenerateReqInput")
         assert fields == set(GenerateFields.model_fields) | HARMLESS | REASONS.keys()
         assert REASONS.keys().isdisjoint(GenerateFields.model_fields)
         assert generate_fields.SET_BY_SGLANG <= fields

@@ -1,30 +1,126 @@
-"""The SGLang underneath is one that was read, and each workaround is still needed.
-
-Set SGLANG_SRC and SGLANG_VERSION to check an unpacked release that is not installed.
-"""
+"""The SGLang underneath is one that was read, and each workaround is still needed."""
 
 import ast
+import dataclasses
 import os
-from importlib.metadata import version
-from importlib.util import find_spec
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import upstream_sources
 from sgl_proxythinker import patches
 from sgl_proxythinker.patches import RECORDS, STAGES
-from sgl_proxythinker.upstream.record import Upstream, UpstreamDrift, read_definition
+from sgl_proxythinker.policy.body_fields import BODIES
+from sgl_proxythinker.upstream.record import Sources, Upstream, UpstreamDrift, read_definition
+from upstream_sources import (
+    SOURCE,
+    declared_arguments,
+    declared_fields,
+    declared_routes,
+    of_what_is_imported,
+    sources_of,
+)
 
-SOURCE = Path(os.environ.get("SGLANG_SRC") or Path(find_spec("sglang").origin).parent.parent)
-VERSION = os.environ.get("SGLANG_VERSION") or version("sglang")
 PACKAGE = Path(__file__).parent.parent / "sgl_proxythinker"
 
 
+@pytest.mark.sources
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.symbol)
 def test_each_definition_is_the_one_that_was_read(record):
-    record.check(SOURCE, VERSION)
+    record.check(sources_of(record.package))
 
 
+@of_what_is_imported
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "sglang.srt.server_args:ServerArgs",
+        "sglang.srt.managers.io_struct:GenerateReqInput",
+        "sglang.srt.sampling.sampling_params:SamplingParams",
+        "sglang.srt.model_executor.forward_batch_info:ForwardBatch",
+        *sorted({body.declared_by for body in BODIES.values()}),
+    ],
+)
+def test_the_source_text_has_the_fields_of_the_class(symbol, sglang):
+    """What is classified is read there."""
+    found = pkgutil.resolve_name(symbol)
+    if hasattr(found, "model_fields"):
+        fields = set(found.model_fields)
+    elif hasattr(found, "__struct_fields__"):
+        fields = set(found.__struct_fields__)
+    else:
+        fields = {field.name for field in dataclasses.fields(found)}
+    assert declared_fields(symbol) == fields
+
+
+class TestReadSources:
+    """Declarations as another release may write them."""
+
+    @pytest.fixture
+    def write(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("upstream_sources.SOURCE", tmp_path)
+        upstream_sources._parse.cache_clear()
+
+        def write(name: str, text: str) -> str:
+            file = tmp_path / "sglang" / f"{name}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            return f"sglang.{name}"
+
+        yield write
+        upstream_sources._parse.cache_clear()
+
+    def test_fields_of_a_base_count_wherever_it_stands(self, write):
+        write("far", "@dataclasses.dataclass\nclass Far:\n    far: int = 0\n")
+        write("near", "from sglang.far import Far\n")
+        module = write(
+            "mod",
+            "from sglang.near import Far\nfrom pydantic import BaseModel\n"
+            "class Mixin:\n    typed: int\n"
+            "class Near(Mixin, Far, BaseModel):\n    near: A[int, Arg(help='x')] = 1\n"
+            "class C(Near):\n    own: int\n    _private: int\n    N: ClassVar[int] = 3\n    method = 1\n",
+        )
+        assert declared_fields(f"{module}:C") == {"far", "near", "own"}
+
+    def test_arguments_are_those_of_all_namespaces_where_there_are_some(self, write):
+        write("srt/server_args", "@dataclass\nclass ServerArgs:\n    old: int = 0\n")
+        assert declared_arguments() == {"old"}
+        write("srt/arg_groups/fields/one", "class One(msgspec.Struct):\n    a: A[int, 'help'] = 0\n")
+        write("srt/arg_groups/fields/two", "class Two(msgspec.Struct):\n    b: int\nclass Three(Two):\n    c: int\n")
+        assert declared_arguments() == {"a", "b", "c"}
+
+    def test_a_class_that_declares_nothing_is_an_error(self, write):
+        """Kills: another release whose fields stand elsewhere, and would all seem to be classified."""
+        module = write("mod", "class C:\n    pass\n")
+        with pytest.raises(ValueError, match="sglang.mod:C declares no fields"):
+            declared_fields(f"{module}:C")
+
+    def test_routes_are_read_where_they_are_declared(self, write):
+        write("more", "@router.get('/more')\ndef f(): ...\n")
+        module = write(
+            "server",
+            "from sglang.more import router as more_router\n"
+            "app.include_router(more_router)\n"
+            "root = os.environ.get('ROOT')\n"
+            "@app.get(root)\ndef f(): ...\n"
+            "@app.post(os.environ.get('CHAT', '/chat'), dependencies=[1])\ndef g(): ...\n"
+            "if True:\n    @app.api_route('/a/{b}', methods=['POST'])\n    def h(): ...\n"
+            "app.add_api_route('/added', h)\n",
+        )
+        assert declared_routes(module) == {"/more", "/chat", "/a/{b}", "/added"}
+
+    @pytest.mark.parametrize(
+        "line", ["@app.get(PREFIX + '/x')\ndef f(): ...", "app.include_router(made())", "app.include_router(router)"]
+    )
+    def test_a_route_that_can_not_be_read_is_an_error(self, write, line):
+        with pytest.raises(ValueError, match="can't be read"):
+            declared_routes(write("server", f"{line}\n"))
+
+
+@pytest.mark.sources
 def test_each_name_that_the_package_imports_has_a_record():
     """A record that is missing would let a change through unseen."""
     symbols = [record.symbol.partition(":") for record in RECORDS]
@@ -92,12 +188,12 @@ class TestDrift:
     def test_the_text_that_was_read_passes(self, source):
         record = self.record(source)
         assert record.signature == "(self, a, b=1)"
-        record.check(source, "1")
+        record.check(Sources(source, "1"))
 
     def test_a_version_that_nobody_looked_at_is_drift_even_if_nothing_moved(self, source):
         record = self.record(source)
         with pytest.raises(UpstreamDrift, match="its text is the one of 1: add '2'"):
-            record.check(source, "2")
+            record.check(Sources(source, "2"))
 
     @pytest.mark.parametrize("symbol", ["pkg.mod:LIMIT", "pkg.mod:C.y"])
     def test_an_attribute_has_a_record_too(self, source, symbol):
@@ -118,10 +214,10 @@ class TestDrift:
                 f"pkg.{other.stem}:{symbol.partition(':')[2]}", signature, record.checked, "of a reason", ""
             )
             if what is None:
-                moved.check(source, "1")
+                moved.check(Sources(source, "1"))
             else:
                 with pytest.raises(UpstreamDrift, match=what):
-                    moved.check(source, "1")
+                    moved.check(Sources(source, "1"))
 
     @pytest.mark.parametrize(
         ("before", "after", "what"),
@@ -136,8 +232,32 @@ class TestDrift:
         file = source / "pkg" / "mod2.py"
         file.write_text((source / "pkg" / "mod.py").read_text().replace(before, after))
         changed = Upstream("pkg.mod2:C.f", record.signature, record.checked, record.why, record.until)
-        with pytest.raises(UpstreamDrift, match=what):
-            changed.check(source, "1")
+        with pytest.raises(UpstreamDrift, match=f"pkg.mod2:C.f, recorded for pkg 1, in pkg 2: {what}"):
+            changed.check(Sources(source, "2"))
+
+
+def test_each_package_has_sources_and_releases_of_its_own(tmp_path):
+    """Kills: a record about a package beside SGLang that is looked for in SGLang's folder, under SGLang's release."""
+    folders = []
+    for package, distribution, release in (("sglang", "sglang", "9.1"), ("sgl_kernel", "sglang_kernel", "2+cu130")):
+        folder = tmp_path / package
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").touch()
+        metadata = folder / f"{distribution}-{release}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {release}\n")
+        folders.append(str(folder))
+    program = (
+        "import sys; from sgl_proxythinker.upstream.record import Sources\n"
+        "for package in ('sglang', 'sgl_kernel'):\n"
+        "    sources = Sources.installed(package)\n"
+        "    sys.stdout.write(f'{sources.root} {sources.release}\\n')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=PACKAGE.parent, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines() == [f"{folders[0]} 9.1", f"{folders[1]} 2"], run.stderr[-2000:]
 
 
 def test_only_upstream_and_patches_import_sglang_at_their_top():
@@ -159,6 +279,7 @@ def test_only_upstream_and_patches_import_sglang_at_their_top():
     assert importers == reasons.keys()
 
 
+@pytest.mark.sources
 class TestWorkaroundsAreStillNeeded:
     """When one of these fails, delete the workaround that it names."""
 
@@ -189,6 +310,7 @@ class TestWorkaroundsAreStillNeeded:
         source = self.source_of("sglang.srt.model_executor.graph_shared_output:GraphSharedOutput")
         assert "_process_shared" in source
 
+    @of_what_is_imported
     def test_several_images_of_one_prompt_with_n_are_refused(self):
         """patches/generate_req_input_handle_parallel_sampling.py nests them."""
         io_struct = pytest.importorskip("sglang.srt.managers.io_struct")

@@ -1,4 +1,4 @@
-"""Which models a rank ran that died, for the person who reads the log of the server that ends with it."""
+"""Which models a rank ran that died or failed, for the person who reads the log of the server that ends with it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ def name_roles(watchdog: Any, placement: Placement | None) -> None:
     if placement is not None:
         for rank in range(placement.world_size):
             watchdog._names[rank] += f" ({placement.describe_rank(rank)})"
+
+
+def tell_of_failed_rank(rank: int, placement: Placement | None) -> None:
+    """Log, in the process of a rank whose scheduler an exception ends, what ran there.
+
+    Args:
+        rank: its number.
+        placement: None on a server that serves the base alone.
+    """
+    ran = f"rank {rank}" if placement is None else placement.describe_rank(rank)
+    logger.error("proxythinker: the scheduler failed (%s)", ran)
 
 
 def tell_of_dead_ranks(watchdog: Any) -> None:

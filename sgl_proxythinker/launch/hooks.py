@@ -9,16 +9,12 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.upstream.record import Upstream, UpstreamDrift
+from sgl_proxythinker.upstream.record import Sources, Upstream, UpstreamDrift
 
 
 class Stage(StrEnum):
@@ -98,12 +94,10 @@ def check_upstream() -> None:
     Raises:
         LaunchError: at least one definition that we hook or call differs from the one that was read.
     """
-    package: Any = find_spec("sglang")  # it is there, as imported above
-    source_root, release = Path(package.origin).parent.parent, version("sglang")
     problems = []
     for record in _records:
         try:
-            record.check(source_root, release)
+            record.check(Sources.installed(record.package))
         except UpstreamDrift as drift:
             problems.append(str(drift))
     if problems:

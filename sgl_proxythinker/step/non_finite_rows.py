@@ -54,12 +54,14 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
     for req in (batch.reqs[request] for request in sorted(broken)):
-        # The last row of a prompt's earlier chunk is not sampled from; its last chunk will tell.
-        if req.finished() or req.to_finish or req.is_retracted or req.inflight_middle_chunks > 0:
+        if req.finished() or req.is_retracted:
             continue
-        req.to_finish = FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
         # Its keys and values may be NaN: what of it is not in the tree yet stays out.
         req.skip_radix_cache_insert = True
+        if req.to_finish:
+            continue
+        # Of an earlier chunk too, which isn't sampled from: it takes effect when the prompt's last chunk has been read.
+        req.to_finish = FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
         if report:
             logger.error("request %s: %s", req.rid, MESSAGE)
             _count()

@@ -9,7 +9,12 @@ import ast
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+
+# What each package that records are about is called where releases are numbered.
+_DISTRIBUTIONS = {"sglang": "sglang", "sgl_kernel": "sglang-kernel"}
 
 _DEFINITION = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _ASSIGNMENT = ast.Assign | ast.AnnAssign
@@ -20,12 +25,30 @@ class UpstreamDrift(Exception):
 
 
 @dataclass(frozen=True)
+class Sources:
+    """The source text of one release of a package."""
+
+    root: Path  # the folder that holds the package's own
+    release: str
+
+    @classmethod
+    @cache
+    def installed(cls, package: str) -> Sources:
+        """The sources that Python would import `package` from, each package's from a place of its own."""
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UpstreamDrift(f"{package} is not installed")
+        # A build for one version of CUDA ("0.4.5+cu130") is the same release.
+        return cls(Path(spec.origin).parent.parent, version(_DISTRIBUTIONS[package]).partition("+")[0])
+
+
+@dataclass(frozen=True)
 class Upstream:
     """One definition of SGLang's that this project hooks, subclasses or calls, or an attribute that it uses."""
 
     symbol: str  # "sglang.srt.managers.scheduler:Scheduler.get_init_info", or Scheduler.ps
     signature: str  # names, order, defaults, annotations left out on purpose; "attribute" of an attribute
-    checked: dict[str, str]  # SGLang version -> digest of the definition somebody read
+    checked: dict[str, str]  # release of the symbol's package -> digest of the definition somebody read
     why: str  # what breaks without it
     until: str  # when this record can be deleted
 
@@ -34,25 +57,32 @@ class Upstream:
         """The dotted path that SGLang's HookRegistry takes."""
         return self.symbol.replace(":", ".")
 
-    def check(self, source_root: Path, version: str) -> None:
+    @property
+    def package(self) -> str:
+        """The package whose sources hold the definition."""
+        return self.symbol.partition(".")[0]
+
+    def check(self, sources: Sources) -> None:
         """Raise UpstreamDrift unless this release's definition is one we have read.
 
         Args:
-            source_root: the folder that holds `sglang/`.
-            version: the SGLang release found there.
+            sources: of this record's package.
         """
-        signature, found = read_definition(source_root, self.symbol)
-        if self.checked.get(version) == found:
+        signature, found = read_definition(sources.root, self.symbol)
+        if self.checked.get(sources.release) == found:
             return
         if signature is None:
             what = "the definition is gone"
         elif signature != self.signature:
             what = f"signature changed\n  checked: {self.signature}\n  found:   {signature}"
-        elif same := [v for v, digest in self.checked.items() if digest == found]:
-            what = f"not checked, but its text is the one of {', '.join(same)}: add {version!r}: {found!r}"
+        elif same := [release for release, digest in self.checked.items() if digest == found]:
+            what = f"not checked, but its text is the one of {', '.join(same)}: add {sources.release!r}: {found!r}"
         else:
-            what = f"same signature, new body {found}: read it. checked: {', '.join(self.checked)}"
-        raise UpstreamDrift(f"{self.symbol} in SGLang {version}: {what}\n  needed because {self.why}")
+            what = f"same signature, new body {found}: read it"
+        raise UpstreamDrift(
+            f"{self.symbol}, recorded for {self.package} {', '.join(self.checked)}, in {self.package} "
+            f"{sources.release}: {what}\n  needed because {self.why}"
+        )
 
 
 def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
