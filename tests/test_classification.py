@@ -9,7 +9,16 @@ import pytest
 from sgl_proxythinker.policy import routes
 from sgl_proxythinker.policy import server_arguments as arguments
 from sgl_proxythinker.policy.routes import classify, refusal
-from sgl_proxythinker.policy.server_arguments import IRRELEVANT, LIMITS, WORKS, Verdict, check_arguments, flag, verdict
+from sgl_proxythinker.policy.server_arguments import (
+    ARGUED,
+    IRRELEVANT,
+    LIMITS,
+    TESTED,
+    Verdict,
+    check_arguments,
+    flag,
+    verdict,
+)
 from upstream_sources import declared_arguments, declared_routes, of_what_is_imported
 
 REFUSALS = {field: refused for refused in arguments.REFUSED for field in refused.fields.split()}
@@ -77,12 +86,12 @@ def flat(found):
 class TestArguments:
     def test_no_field_is_classified_twice(self):
         refused = [field for refusal in arguments.REFUSED for field in refusal.fields.split()]
-        assert repeated([*names(WORKS), *names(IRRELEVANT), *refused]) == []
+        assert repeated([*names(TESTED), *names(ARGUED), *names(IRRELEVANT), *refused]) == []
 
     @pytest.mark.sources
     def test_every_field_is_classified_and_no_entry_is_stale(self):
         fields = declared_arguments()
-        classified = {*names(WORKS), *names(IRRELEVANT), *REFUSALS}
+        classified = {*names(TESTED), *names(ARGUED), *names(IRRELEVANT), *REFUSALS}
         assert not (new := fields - classified), f"new in SGLang: what do they do to three models? {sorted(new)}"
         assert not (gone := classified - fields), f"gone from SGLang: delete them here: {sorted(gone)}"
 
@@ -92,7 +101,7 @@ class TestArguments:
     def test_a_bare_command_line_is_accepted(self, parser, defaults):
         check_arguments(vars(parser.parse_args(["--model-path", "base"])), defaults)
 
-    @pytest.mark.parametrize("field", [*names(WORKS), *names(IRRELEVANT)])
+    @pytest.mark.parametrize("field", [*names(TESTED), *names(ARGUED), *names(IRRELEVANT)])
     def test_what_works_or_does_not_matter_is_accepted(self, field):
         values = LIMITS[field].allowed if field in LIMITS else ["anything"]
         for value in values:

@@ -2,10 +2,12 @@
 
 The law: every field of SGLang 0.5.17's `ServerArgs` stands in exactly one of these tables.
 
-    WORKS       acts on all three models, or on what they share, and is tested, or picks one of upstream's
-                loaders and kernels for a model; LIMITS holds the values that are let through
+    TESTED      acts on all three models, or on what they share, as the named test shows
+    ARGUED      works for the reason that is given, and no test starts a server with it
     IRRELEVANT  can't change which token is produced
     REFUSED     knows one model only, or was not tried with three
+
+What is tested or argued works; LIMITS holds the values that are let through, of which a test carries one or a few.
 
 A field that is in none of them is refused: SGLang gains flags with every release, and one that nobody has
 looked at could serve the base alone under our name.
@@ -27,7 +29,7 @@ class Verdict(Enum):
 
 
 class Limits(NamedTuple):
-    """The values, besides SGLang's default, that a working field is tested with."""
+    """The values, besides SGLang's default, with which a working field is taken."""
 
     allowed: tuple[Any, ...]
     why: str  # a sentence
@@ -40,37 +42,82 @@ class Refusal(NamedTuple):
     allowed: tuple[Any, ...] = ()  # values, besides SGLang's default, that leave the feature off
 
 
-WORKS: dict[str, str] = {
-    "the base and the one tokenizer; the proxies' own are set with --proxy-config": """
-        model_path revision tokenizer_path tokenizer_mode trust_remote_code context_length model_impl
-        model_config_parser dtype quantization load_format kv_cache_dtype enable_fp32_lm_head
-        enable_multimodal""",
-    "slots: one radix tree and one allocator serve three KV pools": """
-        mem_fraction_static max_total_tokens page_size disable_radix_cache radix_eviction_policy""",
-    "which requests run together is decided once, before the three forwards": """
-        max_running_requests max_queued_requests max_prefill_tokens prefill_max_requests
-        chunked_prefill_size enable_mixed_chunk schedule_policy schedule_conservativeness
-        scheduler_recv_interval retraction_policy enable_priority_scheduling disable_priority_preemption
-        default_priority_value abort_on_priority_when_disabled schedule_low_priority_values_first
-        priority_scheduling_preemption_threshold disable_overlap_schedule""",
-    "ranks and kernels": """
-        tp_size device attention_backend prefill_attention_backend decode_attention_backend
-        mm_attention_backend sampling_backend disable_custom_all_reduce
-        enforce_disable_flashinfer_allreduce_fusion""",
-    "decode graphs, captured for each model; prefill runs eagerly": """
-        cuda_graph_backend_decode cuda_graph_max_bs_decode cuda_graph_bs_decode disable_cuda_graph
-        disable_decode_cuda_graph disable_prefill_cuda_graph disable_cuda_graph_padding""",
-    "sampling and masks act once, on the fused row": """
-        random_seed enable_deterministic_inference sampling_defaults preferred_sampling_params
-        grammar_backend constrained_json_whitespace_pattern constrained_json_disable_any_whitespace""",
-    "one processor prepares the images that the three models read": """
-        mm_process_config limit_mm_data_per_request disable_fast_image_processor mm_feature_transport
+# By the test, as pytest names it: it, or the server that it asks, sets the field.
+TESTED: dict[str, str] = {
+    "tests/test_oracle.py": """
+        model_path dtype max_total_tokens max_running_requests chunked_prefill_size
+        enable_mixed_chunk""",
+    # On a GPU: CI has none, and `make gpu-tests` runs these there.
+    "tests/test_oracle.py::test_a_cold_and_a_warm_cache_give_the_oracles_tokens": """
+        attention_backend mm_attention_backend sampling_backend""",
+    "tests/test_seeds.py": "enable_deterministic_inference",
+    "tests/test_placements.py": "tp_size",
+    "tests/test_placements.py::test_sampled_tokens_are_the_same_on_every_rank": "random_seed",
+    "tests/test_memory_pressure.py::test_retracted_requests_give_the_oracles_tokens": "schedule_conservativeness",
+    "tests/test_memory_pressure.py::test_a_broken_row_ends_its_request_with_an_error_and_no_other": "enable_metrics",
+    "tests/test_memory_pressure.py::test_a_chunk_of_what_is_new_carries_its_trace": "incremental_streaming_output",
+    "tests/test_wishes.py::TestCalls": "chat_template tool_call_parser constrained_json_disable_any_whitespace",
+    "tests/test_server_flags.py::TestPaged::test_a_cold_and_a_warm_cache_give_the_oracles_tokens": """
+        page_size enable_cache_report""",
+    "tests/test_server_flags.py::TestPaged::test_what_is_asked_often_stays_when_pages_are_needed": """
+        radix_eviction_policy""",
+    "tests/test_server_flags.py::TestPaged::test_steps_are_as_small_as_they_were_asked_for": "prefill_max_requests",
+    "tests/test_server_flags.py::TestPaged::test_what_exceeds_the_context_is_cut": """
+        context_length allow_auto_truncate""",
+    "tests/test_server_flags.py::TestPaged::test_thoughts_are_told_from_the_answer": "reasoning_parser",
+    "tests/test_server_flags.py::TestPaged": """
+        tokenizer_path load_format model_impl model_config_parser enable_multimodal device schedule_policy
+        max_prefill_tokens scheduler_recv_interval disable_overlap_schedule served_model_name""",
+    "tests/test_server_flags.py::TestUncached::test_nothing_is_kept_and_the_tokens_are_the_oracles": """
+        kv_cache_dtype disable_radix_cache mm_process_config disable_fast_image_processor
+        default_chat_template_kwargs""",
+    "tests/test_server_flags.py::TestUncached::test_an_urgent_request_takes_a_place_and_nobodys_tokens_change": """
+        enable_priority_scheduling schedule_low_priority_values_first default_priority_value
+        priority_scheduling_preemption_threshold""",
+    "tests/test_server_flags.py::TestUncached::test_the_less_urgent_are_retracted_for_want_of_room": """
+        retraction_policy""",
+    "tests/test_server_flags.py::TestUncached::test_a_full_queue_sends_away_and_serves_the_others": """
+        max_queued_requests""",
+    "tests/test_server_flags.py::TestUncached::test_a_stream_comes_in_steps_with_its_usage": """
+        stream_interval stream_response_default_include_usage""",
+    "tests/test_server_flags.py::TestUncached::test_a_request_without_settings_gets_the_preferred_ones": """
+        preferred_sampling_params""",
+    "tests/test_server_flags.py::TestUncached::test_json_has_the_blanks_that_were_asked_for": """
+        grammar_backend constrained_json_whitespace_pattern""",
+    "tests/test_server_flags.py::TestUncached::test_more_pictures_than_the_limit_are_a_400": """
+        limit_mm_data_per_request""",
+    # As above, on a GPU.
+    "tests/test_server_flags.py::TestUncached::test_it_runs_as_it_was_told": """
+        disable_cuda_graph disable_decode_cuda_graph disable_prefill_cuda_graph mm_feature_transport""",
+}
+
+# By the reason, a sentence.
+ARGUED: dict[str, str] = {
+    "SGLang's loader reads the base with them, and the check before the launch reads it with the same ones; a proxy "
+    "has a revision of its own.": "revision trust_remote_code",
+    "One tokenizer makes the ids that all three models read.": "tokenizer_mode",
+    "It says how the base's matrices are multiplied, a proxy has its own in --proxy-config, and the rows that are "
+    "fused are in 16 or 32 bits.": "quantization",
+    "Each model's own logits processor casts its rows, and those are fused and travel between ranks in 32 bits.": (
+        "enable_fp32_lm_head"
+    ),
+    "It bounds the bytes of the KV pools, which are shared out by bytes a token so that all three have the same "
+    "slots; --max-total-tokens, which is tested, sets the slots themselves.": "mem_fraction_static",
+    "Which requests run together is decided once, before the three forwards.": """
+        disable_priority_preemption""",
+    "A request's priority is a 400 wherever there are none, before SGLang could abort it.": """
+        abort_on_priority_when_disabled""",
+    "Each model makes its own attention from them, as from --attention-backend.": """
+        prefill_attention_backend decode_attention_backend""",
+    "They leave out a kernel that sums over ranks; what is summed instead is the same for each model.": """
+        disable_custom_all_reduce enforce_disable_flashinfer_allreduce_fusion""",
+    "Each model captures its own decode graphs, of the same batch sizes, and a step whose batch has none runs "
+    "without.": """
+        cuda_graph_backend_decode cuda_graph_max_bs_decode cuda_graph_bs_decode disable_cuda_graph_padding""",
+    "They choose text or settings that a request didn't, before there are ids for the three models.": """
+        sampling_defaults hf_chat_template_name completion_template""",
+    "It is an old name of --mm-feature-transport cuda_ipc, SGLang's default on a GPU.": """
         keep_mm_feature_on_device""",
-    "prompts and answers are text that the three models share": """
-        served_model_name chat_template hf_chat_template_name default_chat_template_kwargs
-        completion_template allow_auto_truncate reasoning_parser tool_call_parser stream_interval
-        incremental_streaming_output stream_response_default_include_usage enable_cache_report""",
-    "metrics": "enable_metrics",
 }
 
 _ATTENTION = Limits(
@@ -424,7 +471,7 @@ _FLAGS = {
 _NOT_CLASSIFIED = "It is not classified: nobody has looked at what it does to three models. Leave it out."
 
 _VERDICTS = {
-    **{field: Verdict.WORKS for fields in WORKS.values() for field in fields.split()},
+    **{field: Verdict.WORKS for table in (TESTED, ARGUED) for fields in table.values() for field in fields.split()},
     **{field: Verdict.IRRELEVANT for fields in IRRELEVANT.values() for field in fields.split()},
     **{field: Verdict.REFUSED for refusal in REFUSED for field in refusal.fields.split()},
 }
