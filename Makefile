@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
 
-.PHONY: demo test laws lint gpu-tests bench-cpu clean
+SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle laws trace sampling memory_pressure tiny_served programs \
+	http grammars image_cache placements))
+
+.PHONY: demo test test-all laws lint gpu-tests bench-cpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m programs.demo
@@ -17,6 +20,10 @@ test: lint
 	.ci/install_browser
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
 	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
+
+# Beside them those whose servers speculate too: before an issue about speculation is called done.
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
 
 laws: $(VENV)/installed
 	$(BIN)/python -m pytest -m laws

@@ -22,4 +22,4 @@ def around(original, processor, req, tokens):
     from sgl_proxythinker.guards.grammars import accept_or_abort
 
     token_ids = [tokens] if isinstance(tokens, int) else tokens
-    return accept_or_abort(req, token_ids, lambda: original(processor, req, tokens))
+    return accept_or_abort(req, token_ids, lambda token: original(processor, req, token))

@@ -15,9 +15,10 @@ UPSTREAM = Upstream(
 def around(original, processor, *, req, next_token_id, already_advanced=False):
     from sgl_proxythinker.guards.grammars import accept_or_abort
 
-    def accept():
-        return original(processor, req=req, next_token_id=next_token_id, already_advanced=already_advanced)
+    def accept(token):
+        original(processor, req=req, next_token_id=token, already_advanced=already_advanced)
 
     if already_advanced:
-        return accept()
-    return accept_or_abort(req, [next_token_id], accept)
+        accept(next_token_id)
+    else:
+        accept_or_abort(req, [next_token_id], accept)

@@ -23,6 +23,10 @@ _ALIVE = SimpleNamespace(is_alive=lambda: True)
 
 
 def around(original, executor):
-    if executor.use_thread:
-        executor.worker = _ALIVE
-    return original(executor)
+    if not executor.use_thread:
+        return original(executor)
+    worker, executor.worker = executor.worker, _ALIVE
+    try:
+        return original(executor)
+    finally:
+        executor.worker = worker

@@ -19,6 +19,22 @@ from sgl_proxythinker.settings_file import read_settings
 ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
 
 
+# More drafts than are ever worth it.
+MAX_DRAFTS = 8
+
+
+def _drafts(value: Any) -> Any:
+    """YAML reads `off` as false."""
+    if value is False or value == "off":
+        return 0
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise ValueError(f"speculate is {value!r}: 'off', or a number of drafts from 1 to {MAX_DRAFTS}")
+    return int(value)
+
+
+Drafts = Annotated[int, BeforeValidator(_drafts)]
+
+
 class ProxyOptions(BaseModel):
     """How one proxy's checkpoint is loaded, where that differs from the base's command line."""
 
@@ -59,6 +75,9 @@ class ProxyConfig(BaseModel):
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
     streams: bool = Field(True, description="on a GPU, decode steps of the models of a rank run at the same time")
+    speculate: Drafts = Field(
+        0, ge=0, le=MAX_DRAFTS, description="tokens that the expert writes ahead in each cycle; off: no speculation"
+    )
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
 
@@ -73,6 +92,11 @@ class ProxyConfig(BaseModel):
     def guidance(self) -> Guidance:
         """Of a request that asks for nothing."""
         return Guidance.of(self.alpha)
+
+    @property
+    def always_read(self) -> frozenset[str]:
+        """The small models that read every request's tokens, also where the base alone answers."""
+        return frozenset({str(EXPERT)}) if self.speculate else frozenset()
 
     @cached_property
     def small_models(self) -> Mapping[Role, ModelSpec]:
@@ -89,6 +113,7 @@ class ProxyConfig(BaseModel):
             "alpha": self.alpha,
             "placement": self.placement,
             "streams": self.streams,
+            "speculate": self.speculate or "off",
         }
 
     def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Guidance(NamedTuple):
         contrasted = {name for contrast in self.contrasts for name in contrast[:2]}
         return frozenset({BASE, *contrasted}) | (COMMON if self.trace else frozenset())
 
-    def tree_key(self, extra_key: str | None) -> str | None:
+    def tree_key(self, extra_key: str | None, also: frozenset[str] = frozenset()) -> str | None:
         """The part of the radix tree that it belongs to, as SGLang's `extra_key`.
 
         What base, expert and amateur have read is in the common part, which has the request's own key. Any other part
@@ -104,11 +104,13 @@ class Guidance(NamedTuple):
 
         Args:
             extra_key: the request's own (with its `cache_salt`), which goes on dividing the tree.
+            also: models that read every request's tokens in this server.
         """
-        if self.reads == COMMON:
+        readers = self.reads | also
+        if readers == COMMON:
             return extra_key
         own = extra_key or ""
-        return f"{_MARK}{'+'.join(sorted(self.reads))}:{len(own)}:{own}"
+        return f"{_MARK}{'+'.join(sorted(readers))}:{len(own)}:{own}"
 
     def as_params(self) -> dict[str, float]:
         """The weights under the names that requests and responses use."""

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import servers
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
 from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
@@ -28,7 +29,12 @@ _OF_GROUP = {"ranks": "ranks", "browser": "pages"}
 _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that import SGLang
 
 
+def pytest_addoption(parser):
+    parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
+
+
 def pytest_configure(config):
+    servers.speculate = config.getoption("--speculate")
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
     config.addinivalue_line("markers", "sources: beside its lane; it reads SGLang's text, which SGLANG_SRC names")

@@ -100,8 +100,16 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
+# Drafts of each guided server under test, None for no speculation (`pytest --speculate K`).
+speculate: str | None = None
+
+
 def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[str]:
     """The command line of a server with our plugin."""
+    if speculate and proxies and "--proxy-speculate" not in flags:
+        flags = (*flags, "--proxy-speculate", speculate)
+    if "--proxy-speculate" in flags:
+        flags = tuple(flag for flag in flags if flag != "--enable-mixed-chunk")  # the two don't go together
     paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
     ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1
     is_crowded = ON_GPU and ranks > torch.cuda.device_count()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from programs.random_triple import make_triple
-from servers import COMMON, command, launch_and_wait, sabotaged
+from servers import COMMON, ON_GPU, command, launch_and_wait, sabotaged
 
 pytestmark = pytest.mark.xdist_group("closed")
 
@@ -79,12 +79,23 @@ def test_sglang_serve_refuses_the_same(triple):
     assert_refused([*serve, "--proxy-amateur-path", str(triple.amateur)], "--proxy-expert-path is missing")
 
 
+on_a_cpu = pytest.mark.skipif(ON_GPU, reason="a sentence about CPUs")
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [
         (("--speculative-algorithm", "EAGLE"), "--speculative-algorithm"),
         (("--dp-size", "2"), "--dp-size"),
         (("--enable-lora",), "--enable-lora"),
+        pytest.param(("--grammar-backend", "xgrammar"), "--grammar-backend xgrammar", marks=on_a_cpu),
+        pytest.param(("--page-size", "16"), "--page-size 16", marks=on_a_cpu),
+        pytest.param(
+            ("--proxy-speculate", "3", "--prefill-attention-backend", "torch_native"),
+            "--prefill-attention-backend doesn't go with --proxy-speculate",
+            marks=on_a_cpu,
+        ),
+        (("--proxy-speculate", "x"), "speculate is 'x': 'off', or a number of drafts from 1 to 8"),
     ],
 )
 def test_a_refused_flag_is_named(triple, flags, name):

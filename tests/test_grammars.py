@@ -164,7 +164,7 @@ def test_an_end_that_xgrammar_doesnt_accept_is_an_error(xgrammar, triple, source
     def accept(token):
         method = SchedulerBatchResultProcessor._accept_grammar_tokens
         method = getattr(method, "__wrapped__", method)
-        accept_or_abort(req, [token], lambda: method(None, req, token))
+        accept_or_abort(req, [token], lambda each: method(None, req, each))
 
     accept(a)
     mask = torch.full((1, (len(tokenizer) + 31) // 32), -1, dtype=torch.int32)
@@ -177,3 +177,21 @@ def test_an_end_that_xgrammar_doesnt_accept_is_an_error(xgrammar, triple, source
     told = req.finished_reason.to_json()
     assert told["type"] == ("stop" if is_end else "abort")
     assert is_end or told["status_code"] == 400
+
+
+@pytest.mark.parametrize(("drawn", "is_end"), [("ab", True), ("abbb", True), ("abb", False), ("a", False), ("", False)])
+def test_a_chain_is_read_token_by_token_up_to_its_end(xgrammar, triple, drawn, is_end):
+    """Kills: an end that is judged before the tokens that lead to it were read."""
+    from sglang.srt.managers.scheduler_components.batch_result_processor import SchedulerBatchResultProcessor
+
+    from sgl_proxythinker.guards.grammars import accept_or_abort
+
+    tokenizer = AutoTokenizer.from_pretrained(triple.base)
+    ids = [tokenizer(letter)["input_ids"][0] for letter in drawn] + ([tokenizer.eos_token_id] if is_end else [])
+    grammar = compiled(xgrammar, "ebnf", 'root ::= "a" "b"+')
+    params = SimpleNamespace(stop_token_ids=None)
+    req = SimpleNamespace(rid="r", grammar=grammar, to_finish=None, sampling_params=params, finished=lambda: False)
+    method = SchedulerBatchResultProcessor._accept_grammar_tokens
+    method = getattr(method, "__wrapped__", method)
+    assert accept_or_abort(req, ids, lambda token: method(None, req, token)) == ids
+    assert grammar.is_terminated() is is_end and req.to_finish is None

@@ -22,8 +22,9 @@ DEVICE = "cuda" if ON_GPU else "cpu"
 @pytest.fixture(scope="module", autouse=True)
 def upstream(sglang):
     from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
+    from sglang.srt.speculative.dflash_info import DFlashVerifyInput
 
-    return SimpleNamespace(ForwardBatch=ForwardBatch, ForwardMode=ForwardMode)
+    return SimpleNamespace(ForwardBatch=ForwardBatch, ForwardMode=ForwardMode, DFlashVerifyInput=DFlashVerifyInput)
 
 
 class Request(NamedTuple):
@@ -54,6 +55,8 @@ def batch_of(upstream, requests: list[Request], mode: str):
     """A batch of these requests, with the fields that `ForwardBatch.init_new` fills for Qwen2.5-VL."""
     if mode == "DECODE":
         requests = [request._replace(new=1) for request in requests]
+    if mode == "TARGET_VERIFY":
+        requests = [request._replace(new=3) for request in requests]
     tokens = [token for request in requests for token in tokens_of(request)]
     lengths = [request.seq_len for request in requests]
     batch = upstream.ForwardBatch(
@@ -76,6 +79,9 @@ def batch_of(upstream, requests: list[Request], mode: str):
     )
     if mode == "DECODE":
         return batch
+    if mode == "TARGET_VERIFY":
+        batch.spec_info = upstream.DFlashVerifyInput(tensor(tokens), batch.positions, draft_token_num=3)
+        return batch
     new = [request.new for request in requests]
     batch.extend_num_tokens = len(tokens)
     batch.extend_seq_lens = tensor(new, torch.int32)
@@ -91,6 +97,8 @@ def assert_equal(one, other) -> None:
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
         if torch.is_tensor(theirs):
             assert ours.dtype == theirs.dtype and ours.tolist() == theirs.tolist(), field.name
+        elif dataclasses.is_dataclass(theirs):
+            assert_equal(ours, theirs)
         else:
             assert ours == theirs, field.name
 
@@ -108,7 +116,7 @@ def select(batch, rows: list[int], size: int = 4):
 
 
 @pytest.mark.parametrize("rows", SUBSETS, ids=str)
-@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED", "TARGET_VERIFY"])
 def test_the_batch_of_some_rows_is_that_of_their_requests_alone(upstream, mode, rows):
     """Kills: another row's tokens, slots or positions; a length, sum or start that counts rows left out."""
     some = select(batch_of(upstream, REQUESTS, mode), rows)
@@ -131,7 +139,7 @@ def test_nothing_of_the_whole_batch_changes(upstream, mode):
     assert all(getattr(batch, f.name) is getattr(held, f.name) for f in dataclasses.fields(batch))
 
 
-@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+@pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED", "TARGET_VERIFY"])
 @given(data=st.data())
 def test_selecting_twice_is_selecting_once(upstream, mode, data):
     """Kills: a field that is read from the whole batch where it should be from what is left of it."""
@@ -152,7 +160,7 @@ class TestFields:
         assert declared_fields("sglang.srt.model_executor.forward_batch_info:ForwardBatch") == OWNERS.keys()
         assert sum(len(fields.split()) for fields in _FIELDS.values()) == len(OWNERS)
 
-    @pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED"])
+    @pytest.mark.parametrize("mode", ["DECODE", "EXTEND", "MIXED", "TARGET_VERIFY"])
     def test_what_is_served_can_be_divided(self, upstream, mode):
         from sgl_proxythinker.step.batch_fields import undividable
 

@@ -6,6 +6,7 @@ import openai
 import pytest
 import requests
 
+import servers
 from programs.pictures import data_url, random_picture
 from servers import chat_messages
 
@@ -231,6 +232,7 @@ def test_the_server_says_what_it_serves(guided, triple):
         "alpha": 0.5,
         "placement": "shared",
         "streams": True,
+        "speculate": int(servers.speculate or 0) or "off",
     }
     assert guided.get("/server_info").json()["proxy"] == proxy
     assert guided.get("/model_info").json()["proxy"] == proxy

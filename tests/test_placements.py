@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import servers
 from cases import (
     Case,
     ask_all,
@@ -71,6 +72,14 @@ LAYOUTS = {
     ),
     "split over four": Layout(
         "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
+    ),
+    "split over two, speculating": Layout(
+        "split", ("--tp-size", "2", "--proxy-speculate", "2"), ("base expert", "base amateur"),
+        plan="chosen: small models run at the same time, on an equal part of the ranks each",
+    ),
+    "dedicated over three, speculating": Layout(
+        "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "3"),
+        ("base", "expert", "amateur"),
     ),
     "dedicated over four": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
@@ -141,6 +150,7 @@ def test_the_server_says_where_its_models_are(server, layout, triple):
         "alpha": 0.5,
         "placement": layout.name,
         "streams": True,
+        "speculate": int(layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate or 0) or "off",
     }
     assert server.get("/server_info").json()["proxy"] == proxy
     assert server.get("/model_info").json()["proxy"] == proxy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 
@@ -17,7 +18,7 @@ from programs.look_closer import look_closer
 from programs.majority_vote import majority_vote
 from programs.think_then_answer import think_then_answer
 from programs.verify_and_revise import verify_and_revise
-from servers import chat_messages
+from servers import DEVICE, ON_GPU, chat_messages, command, serving
 from sgl_proxythinker import ProxyBackend, tiny_family
 from sgl_proxythinker.tiny_family.grading import is_right, read_answer
 from sgl_proxythinker.tiny_family.problems import KINDS, problem, problems
@@ -132,6 +133,42 @@ def test_the_command_line_adds_no_instruction_for_the_family(family, tmp_path, c
     )
     told = json.loads(capsys.readouterr().out)
     assert [rung["answer"] for rung in told["rungs"]] == [ODD.answer] * 2
+
+
+@pytest.fixture(scope="module")
+def speculating(tmp_path_factory):
+    """The family, whose expert writes three tokens ahead."""
+    flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1", "--proxy-speculate", "3")
+    proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
+    log = tmp_path_factory.mktemp("speculating") / "log"
+    with serving(command(tiny_family.BASE, proxies, *flags), log) as server:
+        yield server
+
+
+@pytest.mark.skipif(ON_GPU, reason="speculation runs on a CPU so far")
+@pytest.mark.parametrize("shaped", [{}, {"regex": "(I think|The|It|No|Yes)[a-z0-9 ,.<>/]*"}], ids=["free", "a regex"])
+def test_answers_that_were_written_ahead_are_the_same(family, speculating, shaped):
+    """Kills: a token that follows from a draft and not from the law; drafts that are never accepted."""
+    asked = list(product(problems(TEST, 8), (0.0, 0.5, 1.5)))
+
+    def ask(server, one, alpha):
+        messages = chat_messages(one.question, [one.picture()])
+        answer = server.chat(messages, alpha, max_tokens=ANSWER_TOKENS, extra_body=dict(shaped))
+        choice = answer["choices"][0]
+        return (choice["message"]["content"], choice["finish_reason"]), choice["meta_info"]
+
+    def ask_all(server):
+        with ThreadPoolExecutor(12) as pool:
+            return zip(*pool.map(lambda wish: ask(server, *wish), asked), strict=True)
+
+    (wanted, _), (told, metas) = ask_all(family), ask_all(speculating)
+    assert list(told) == list(wanted)
+    guided = [meta for (_, alpha), meta in zip(asked, metas, strict=True) if alpha == 0.5]
+    cycles = sum(meta["spec_verify_ct"] for meta in guided)
+    # The first token of an answer is the prompt's.
+    tokens_a_cycle = sum(meta["completion_tokens"] - 1 for meta in guided) / cycles
+    # Drafts know nothing of a grammar.
+    assert tokens_a_cycle > (1 if shaped else 3), "3.8 of 4 where nothing but the law shapes the tokens"
 
 
 def test_the_weights_are_those_of_the_model_card():

@@ -61,10 +61,10 @@ def attach(output, logits, rows, vocab_size, weights=WEIGHTS, owner=None):
         attach_evidence(output, sharded, [pair], fused, traced, owner or list(range(len(fused))), vocab_size)
 
 
-def step(logits, rows, tokens, delayed=False, owner=None, reqs=None):
+def step(logits, rows, tokens, delayed=False, owner=None, reqs=None, accept_lens=None):
     """What the worker does of a step in which `rows` ask; what SGLang would take to the requests."""
     output = SimpleNamespace(customized_info=None)
-    result = SimpleNamespace(logits_output=output, next_token_ids=None, delay_sample_func=None)
+    result = SimpleNamespace(logits_output=output, next_token_ids=None, delay_sample_func=None, accept_lens=None)
 
     def sample():
         logits[3].fill_(torch.nan)  # temperature, penalties and masks, in place
@@ -80,6 +80,8 @@ def step(logits, rows, tokens, delayed=False, owner=None, reqs=None):
         else:
             trace_tokens(sample())
         logits.fill_(torch.nan)  # a graph's next replay
+    if accept_lens:
+        result.accept_lens, result.copy_done = torch.tensor(accept_lens), None
     publish_trace(SimpleNamespace(reqs=reqs or [None] * len(tokens)), result)
     return output.customized_info["proxy_trace"]
 
@@ -116,7 +118,7 @@ def test_ids_of_a_large_vocabulary_are_exact():
     logits[0, 0, width - 2] = 1.0
     attach(output, logits, [0], width, torch.zeros(2, 1))
     tokens = torch.tensor([width - 1], dtype=torch.int32, device=DEVICE)
-    result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None)
+    result = SimpleNamespace(logits_output=output, next_token_ids=tokens, delay_sample_func=None, accept_lens=None)
     trace_tokens(result)
     publish_trace(SimpleNamespace(reqs=[None]), result)
     [entry] = output.customized_info["proxy_trace"]
@@ -161,6 +163,20 @@ def test_each_row_of_a_request_is_told_in_order(logits):
     entries = step(logits, [0, 1, 3, 4], torch.tensor(tokens, device=DEVICE), owner=[0, 0, 1, 2, 2], reqs=reqs)
     assert entries == [alone[1], None, alone[4]]
     assert [req.customized_info for req in reqs] == [{TRACE: [alone[0]]}, None, {TRACE: ["before", alone[3]]}]
+
+
+def test_of_a_chain_the_tokens_that_were_accepted_are_told(logits):
+    """Kills: a token that no request got, and a length of another request's chain."""
+    tokens = torch.tensor([7, 0, 49, 3], device=DEVICE)
+    alone = step(logits.clone()[:, :4], list(range(4)), tokens)
+    for lengths in ([1, 2], [2, 1]):
+        reqs = [SimpleNamespace(customized_info=None) for _ in range(2)]
+        entries = step(
+            logits.clone()[:, :4], list(range(4)), tokens, owner=[0, 0, 1, 1], reqs=reqs, accept_lens=lengths
+        )
+        assert entries == [alone[lengths[0] - 1], alone[2 + lengths[1] - 1]]
+        earlier = [[], alone[:1]][lengths[0] - 1], [[], alone[2:3]][lengths[1] - 1]
+        assert [(req.customized_info or {}).get(TRACE, []) for req in reqs] == list(earlier)
 
 
 def test_a_step_in_which_nobody_asks_is_left_alone():

@@ -41,22 +41,31 @@ def compile_or_refuse(kind: str, source: str, compile_: Callable[[], Any]) -> An
     return grammar if reason is None else InvalidGrammarObject(compiler_reason(reason))
 
 
-def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[], Any]) -> Any:
+def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[int], list[int] | None]) -> list[int]:
     """Let a request's grammar read its new tokens; what it doesn't accept ends the request with an error.
 
     A text may be cut by its request's own wish: `max_new_tokens`, a stop string, `stop_regex`, a stop token.
 
     Args:
-        req: SGLang's `Req`, whose end after these tokens has been decided already.
-        token_ids: the tokens, of which the last one may be the model's end.
-        accept: SGLang's own; it sets `to_finish` when the grammar refuses a token.
+        req: SGLang's `Req`.
+        token_ids: the tokens of a step, several of a chain; the model's end may be among them.
+        accept: SGLang's own, of one token, which it returns where it is kept; it sets `to_finish` when the grammar
+            refuses the token.
+
+    Returns:
+        The tokens that are kept: those up to the one that ends the grammar.
     """
     asked, req.to_finish = req.to_finish, None
-    refused = _refuses_end(req.grammar, token_ids[-1]) if token_ids else False
-    result = accept()
-    refused |= req.to_finish is not None
+    kept: list[int] = []
+    refused = False
+    for token in token_ids:
+        refused = _refuses_end(req.grammar, token)
+        kept += accept(token) or []
+        refused |= req.to_finish is not None
+        if refused or req.grammar.is_terminated():
+            break
     req.to_finish = asked
-    if refused and not _is_own_stop(req, token_ids[-1]):
+    if refused and not _is_own_stop(req, token):
         reason = (
             "the grammar of this request admits no end of the text here and no continuation that can be found: it may "
             "admit no text at all, or be too complex."
@@ -67,7 +76,7 @@ def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[], Any]) -
             req.finished_reason = finish
         else:
             req.to_finish = asked or finish
-    return result
+    return kept
 
 
 def leave_an_end(grammar: Any, mask: torch.Tensor, row: int) -> None:

@@ -36,10 +36,15 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "their own (default: on). 'off' is slower and as right: with it a race between them can be told from a fault "
         "elsewhere.",
     ),
+    "speculate": dict(
+        metavar="off|K",
+        help="Let the expert write K tokens ahead, which all models then read in one step: the same tokens, fewer "
+        "steps (default: off; on a CPU only so far). With it the expert reads requests at alpha 0 too.",
+    ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size, streams), under "
-        "'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and under "
+        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size, streams, speculate), "
+        "under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and under "
         "'limits' the limits below. Flags win over the file.",
     ),
     "require_strength": dict(

@@ -13,9 +13,12 @@ from __future__ import annotations
 import os
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+from sgl_proxythinker.errors import LaunchError
 
 # Read at import by models that are not ours (Qwen3.5, gated delta nets); never called by Qwen2.5-VL.
 _NAMED_AT_IMPORT = (
@@ -50,6 +53,27 @@ SERVER_DEFAULTS = {
 def is_needed(device: str | None) -> bool:
     """Whether a server with `--device` DEVICE (None: not given) has to run on the CPU."""
     return device == "cpu" or (device is None and not torch.cuda.is_available())
+
+
+def check(given: Mapping[str, Any]) -> None:
+    """Refuse what ends a server on a CPU: at its start without a sentence, or with the first request that needs it.
+
+    Args:
+        given: SGLang's arguments by field name, as the user gave them.
+
+    Raises:
+        LaunchError: one of them needs a kernel of a GPU.
+    """
+    if given.get("grammar_backend") == "xgrammar":
+        raise LaunchError(
+            "--grammar-backend xgrammar masks logits by a kernel of a GPU: the first request with a grammar would end "
+            "the server. Leave it out: on a CPU it is llguidance."
+        )
+    if (given.get("page_size") or 1) > 1 and os.environ.get("TRITON_INTERPRET") != "1":
+        raise LaunchError(
+            f"--page-size {given['page_size']}: SGLang allocates pages by kernels of a GPU. Leave it out, or set "
+            "TRITON_INTERPRET=1, with which they are interpreted, slowly."
+        )
 
 
 def is_installed() -> bool:
@@ -101,6 +125,8 @@ def _register_operators() -> None:
     # A library's registrations end with it.
     own: Any = sys.modules["sgl_proxythinker_cpu_ops"]
     own.library = library
+    # Pools of a server that speculates warm it up. Chains move no KV.
+    torch.ops.sgl_kernel.copy_all_layer_kv_cache_cpu = lambda *_, **__: None
     for name in _NAMED_AT_IMPORT:
         setattr(torch.ops.sgl_kernel, name, _raising(name))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, install
+from sgl_proxythinker.server import proxy_config
 
 
 def run_scheduler(provide_hooks: Callable[[], None], server_args: Any, *args: Any, **kwargs: Any) -> None:
@@ -36,3 +37,8 @@ def run_detokenizer(provide_hooks: Callable[[], None], server_args: Any, *args: 
 def _prepare(server_args: Any) -> None:
     if server_args.device == "cpu":
         cpu.install(server_args.tp_size)
+    config = proxy_config(server_args)
+    if config is not None and config.speculate:
+        from sgl_proxythinker.speculation.algorithm import register
+
+        register()

@@ -19,6 +19,7 @@ from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
+from sgl_proxythinker.policy.speculation import check_speculation
 from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def finish_server_args(
     for name in _SLOW_DUMPS:
         os.environ.setdefault(name, "0")
     if cpu.is_needed(given.get("device")):
+        cpu.check(given)
         cpu.install(given.get("tp_size") or 1)
         for name, value in cpu.SERVER_DEFAULTS.items():
             if not given.get(name):
@@ -71,12 +73,22 @@ def finish_server_args(
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         server_args = resolve()
+        if config.speculate:
+            _speculate(server_args, given, config.speculate)
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
     install(Stage.FRONT)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
+
+
+def _speculate(server_args: Any, given: dict[str, Any], drafts: int) -> None:
+    from sgl_proxythinker.speculation.algorithm import arguments_for, register
+
+    check_speculation(given, cpu.is_needed(given.get("device")))
+    register()
+    server_args.override("proxythinker.speculate", **arguments_for(drafts))
 
 
 def prepare_front(manager: Any) -> None:

@@ -9,6 +9,13 @@ from sgl_proxythinker.config import ModelSpec
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import draft_server_args_copy
 
+_OF_AN_ALGORITHM = (
+    "speculative_algorithm",
+    "speculative_eagle_topk",
+    "speculative_num_steps",
+    "speculative_num_draft_tokens",
+)
+
 
 def server_args_of(role: Role, spec: ModelSpec | None, server_args: Any, base_config: Any, tp_size: int) -> Any | None:
     """The arguments that a model is built with: what is read of them is this model's, not the base's.
@@ -39,5 +46,7 @@ def server_args_of(role: Role, spec: ModelSpec | None, server_args: Any, base_co
         quantization=spec.options.quantization,
         dtype=spec.options.dtype or server_args.dtype,
         load_format=spec.options.load_format or server_args.load_format,
+        # A small model reads token by token, or a chain that is handed to it.
+        **dict.fromkeys(_OF_AN_ALGORITHM),
     )
     return arguments

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sgl_proxythinker.models.chains import as_extend
 from sgl_proxythinker.models.graph_buffers import GraphBuffers
 from sgl_proxythinker.models.groups import RoleGroup, swapped
 from sgl_proxythinker.models.memory import GraphMemory
@@ -128,5 +129,7 @@ class HostedModel:
 
         Of a decode graph the logits in the output are there until its next replay.
         """
+        if forward_batch.forward_mode.is_target_verify() and self.worker.device == "cpu":
+            forward_batch = as_extend(forward_batch)
         with self.group.active(), swapped(mm_utils, "embedding_cache", self._image_cache):
             return self._forward(forward_batch, *args, **kwargs)

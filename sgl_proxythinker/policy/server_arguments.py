@@ -189,8 +189,8 @@ IRRELEVANT: dict[str, str] = {
 # One Refusal per reason; the fields that only tune a refused feature stand with it.
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
-        "Drafts would be verified against the base's logits, not the fused ones.",
-        "Decode without drafts.",
+        "SGLang's own drafts would be verified against the base's logits, not the fused ones.",
+        "On a CPU --proxy-speculate lets the expert draft; else decode without drafts.",
         """
         speculative_algorithm speculative_draft_model_path speculative_draft_model_revision
         speculative_draft_load_format speculative_num_steps speculative_eagle_topk

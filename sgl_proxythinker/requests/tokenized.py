@@ -45,7 +45,7 @@ def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> Non
     default = Guidance() if config is None else config.guidance
     guidance = default if sampling_params.custom_params is None else sampling_params.custom_params[CARRIED]
     if config is not None:
-        tokenized.extra_key = guidance.tree_key(tokenized.extra_key)
+        tokenized.extra_key = guidance.tree_key(tokenized.extra_key, config.always_read)
         if not guidance.is_base_alone:
             _refuse_input_logprobs(tokenized)
     sampling_params.custom_params = {CARRIED: guidance}

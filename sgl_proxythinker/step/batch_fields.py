@@ -20,6 +20,7 @@ class Owner(StrEnum):
     TOKEN = "a tensor whose last dimension has an element per token"
     DERIVED = "made anew from the others"
     STEP = "the same whichever rows are left"
+    CHAIN = "the chain of a verify, cut as its tokens are; anything else that stands in it can't be divided"
     BASE = "for the base's sampler and its log probabilities, which a small model has none of"
     UNSERVED = "of what a guided server refuses; a batch in which it is set can't be divided"
 
@@ -34,6 +35,7 @@ _FIELDS: dict[Owner, str] = {
     Owner.STEP: """
         forward_mode global_forward_mode spec_algorithm capture_hidden_mode return_hidden_states_before_norm
         is_prefill_only is_extend_in_batch can_run_dp_cuda_graph can_run_dp_breakable_cuda_graph""",
+    Owner.CHAIN: "spec_info",
     Owner.BASE: """
         return_logprob top_logprobs_nums token_ids_logprobs sampling_info extend_logprob_start_lens_cpu
         extend_input_logprob_token_ids_gpu""",
@@ -41,7 +43,7 @@ _FIELDS: dict[Owner, str] = {
         out_cache_loc_dsv4 mamba_track_indices mamba_track_mask mamba_track_seqlens mamba_cow_src_indices
         mamba_cow_dst_indices mamba_clear_indices input_embeds replace_embeds replace_positions token_type_ids
         encoder_lens encoder_out_cache_loc encoder_cached encoder_lens_cpu dimensions return_pooled_hidden_states
-        multi_item_delimiter_indices spec_info reuse_dsa_topk_indices minimax_m3_precached_sparse_layers
+        multi_item_delimiter_indices reuse_dsa_topk_indices minimax_m3_precached_sparse_layers
         tbo_split_seq_index tbo_parent_token_range tbo_padded_len tbo_children
         original_global_num_tokens_cpu global_num_tokens_cpu global_num_tokens_gpu global_num_tokens_for_logprob_cpu
         global_num_tokens_for_logprob_gpu _original_batch_size _original_forward_mode _original_num_tokens
@@ -66,7 +68,11 @@ def undividable(batch: Any) -> list[str]:
     A field that a later SGLang adds counts, whatever it holds, once it differs from its default.
     """
     kind: type = type(batch)
-    return [name for name, default in _unserved(kind) if _is_set(getattr(batch, name), default)]
+    unserved = [name for name, default in _unserved(kind) if _is_set(getattr(batch, name), default)]
+    is_chain = batch.spec_info is None or getattr(batch.spec_info, "draft_token_num", 0) * batch.batch_size == len(
+        batch.input_ids
+    )
+    return unserved + ([] if is_chain else owned_by(Owner.CHAIN))
 
 
 @cache

@@ -55,28 +55,35 @@ class Ensemble:
         """Those of this rank by their roles, the seat's first."""
         return {model.role: model for model in (self.seat, *self.beside)}
 
-    def forward(self, step: Step, batch: ForwardBatch, *args: Any, **kwargs: Any) -> EnsembleOutput:
+    def forward(
+        self, step: Step, batch: ForwardBatch, given: Mapping[Role, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> EnsembleOutput:
         """Run the models on a batch, each for the requests that need it. Collective where models have ranks of theirs.
 
         Args:
             step: what the requests ask for.
             batch: of all requests, which can be divided where models run for some of them. Read only.
+            given: raw logits of models of this rank that have read the batch, and don't run.
             args, kwargs: of the runner's `forward`, for a base in the seat.
         """
         batches = _divided(step, batch)
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
         streams = self._streams if batch.forward_mode.is_decode() else {}
-        here = {}
+        here = dict(given)
         for model in self.beside:
-            if model.role in batches:
+            if model.role in batches and model.role not in given:
                 here[model.role] = self._launch(model, batches[model.role], streams.get(model.role))
-        of_seat = self._run_seat(batch, batches, *args, **kwargs)
-        if self.seat.role in (BASE, *batches):
+        of_seat = self._run_seat(batch, {} if self.seat.role in given else batches, *args, **kwargs)
+        if self.seat.role in (BASE, *batches) and self.seat.role not in given:
             here[self.seat.role] = of_seat.logits_output.next_token_logits
         for role, stream in streams.items():
             if role in batches:
                 torch.cuda.current_stream().wait_stream(stream)
         return EnsembleOutput(of_seat, self.gather(here, step))
+
+    def raw_logits(self, model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
+        """[rows, head rows] float32: what a model of this rank says of a batch; of a graph, until its next replay."""
+        return model.forward(_without_logprobs(batch)).logits_output.next_token_logits
 
     def gather(self, here: Mapping[Role, torch.Tensor], step: Step) -> dict[Role, ShardedLogits]:
         """The logits of all models that run in a step, from those of this rank. Collective as `forward`."""
@@ -104,11 +111,11 @@ class Ensemble:
         With a stream they are there once the current one has waited for it; the batch must live until then.
         """
         if stream is None:
-            return _raw_logits(model, batch)
+            return self.raw_logits(model, batch)
         main = torch.cuda.current_stream()
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
-            logits = _raw_logits(model, batch)
+            logits = self.raw_logits(model, batch)
         # The seat's model announces to the scheduler that its step's shared tables were read: for this model too. Its
         # graph copies what it reads of them before it is replayed.
         was_read, model.runner.war_fastpath_read_done_event = model.runner.war_fastpath_read_done_event, None
@@ -138,10 +145,6 @@ def _divided(step: Step, batch: ForwardBatch) -> dict[Role, ForwardBatch]:
         if requests not in made:
             made[requests] = batch if len(requests) == step.size else select_rows(batch, requests)
     return {role: made[requests] for role, requests in step.runs.items()}
-
-
-def _raw_logits(model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
-    return model.forward(_without_logprobs(batch)).logits_output.next_token_logits
 
 
 def _without_logprobs(forward_batch: ForwardBatch) -> ForwardBatch:

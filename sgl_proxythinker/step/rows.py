@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +58,8 @@ def select_rows(batch: ForwardBatch, rows: SelectedRequests) -> ForwardBatch:
     tokens = rows.on_device
     if batch.extend_seq_lens_cpu is not None:
         tokens = _tokens_of(batch.extend_seq_lens_cpu, rows)
+    elif batch.spec_info is not None:
+        tokens = _tokens_of([len(batch.input_ids) // batch.batch_size] * batch.batch_size, rows)
     for name in owned_by(Owner.ROW):
         if (values := getattr(batch, name)) is not None:
             setattr(view, name, values[rows.on_device])
@@ -67,6 +69,8 @@ def select_rows(batch: ForwardBatch, rows: SelectedRequests) -> ForwardBatch:
     for name in owned_by(Owner.ROW_LIST):
         if (values := getattr(batch, name)) is not None:
             setattr(view, name, [values[row] for row in rows.index])
+    if (chain := batch.spec_info) is not None:
+        view.spec_info = replace(chain, draft_token=chain.draft_token[tokens], positions=chain.positions[tokens])
     _derive(view, batch, rows)
     return view
 
@@ -89,7 +93,7 @@ def _derive(view: ForwardBatch, batch: ForwardBatch, rows: SelectedRequests) -> 
 
 
 def _tokens_of(lengths: list[int], rows: SelectedRequests) -> torch.Tensor:
-    """[tokens] int64 on the device: where the tokens of these requests are, in an extend batch."""
+    """[tokens] int64 on the device: where the tokens of these requests are, of requests with so many each."""
     ends = torch.tensor(lengths).cumsum(0).tolist()
     places = [place for row in rows.index for place in range(ends[row] - lengths[row], ends[row])]
     return to_device(places, torch.int64, rows.on_device.device)

@@ -166,13 +166,27 @@ def publish_trace(batch: Any, result: Any) -> None:
     if on_its_way is None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
+    is_given = _is_given(result, on_its_way.owner)
     for row, token, base, expert, amateur, fused, top1, js_nats in on_its_way.values.read():
         request = on_its_way.owner[int(row)]
+        if not is_given[int(row)]:
+            continue
         if (earlier := entries[request]) is not None:
             _give(batch.reqs[request], earlier)
         logprobs = map(_json_number, (base, expert, amateur, fused))
         entries[request] = (int(token), *logprobs, int(top1), token != top1, _json_number(js_nats))
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
+
+
+def _is_given(result: Any, owner: Sequence[int]) -> list[bool]:
+    """Whether the request of each row gets its token: of a chain those up to the last that was accepted, else all."""
+    if result.accept_lens is None:
+        return [True] * len(owner)
+    if result.copy_done is not None:
+        result.copy_done.synchronize()
+    lengths = result.accept_lens.tolist()
+    first: dict[int, int] = {}
+    return [row - first.setdefault(request, row) < lengths[request] for row, request in enumerate(owner)]
 
 
 def _give(req: Any, entry: tuple) -> None:

@@ -8,7 +8,8 @@ tree, chunked prefill, overlap, retraction, streaming) and below the fused row (
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,6 +41,14 @@ from sgl_proxythinker.upstream.runtime import (
 from sgl_proxythinker.vocabulary import known_ids
 
 logger = logging.getLogger(__name__)
+
+
+class VerifiedRows(NamedTuple):
+    """The fused rows of several tokens of every request, N rows of B requests."""
+
+    result: Any  # SGLang's `GenerationBatchResult`; its `logits_output` has the rows
+    sound: torch.Tensor  # [N] bool
+    step: Step
 
 
 class ProxyWorker(WholeModelWorker):
@@ -76,13 +85,15 @@ class ProxyWorker(WholeModelWorker):
         for model in beside:
             model.build(**kwargs)
         # Over all ranks: schedulers share requests in it too.
-        self._world = get_tp_group()
+        self.world = get_tp_group()
         # The first rank has the base, and the one tokenizer.
-        self.vocab_size = self._world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
+        self.vocab_size = self.world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
         self._width = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
-        self._ensemble = Ensemble(seat, beside, self._make_exchange([seat, *beside]), has_streams)
+        self.ensemble = Ensemble(seat, beside, self._make_exchange([seat, *beside]), has_streams)
         self._inputs = StepInputs(tuple(config.small_models), self.device)
+        self._given: Mapping[Role, torch.Tensor] = {}
+        self._sound: torch.Tensor  # [N] bool of the last fused rows
         self._warned_of: set[str] = set()
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
         # from what this method of the seat's runner returns.
@@ -93,41 +104,41 @@ class ProxyWorker(WholeModelWorker):
 
     def describe(self) -> dict[str, Any]:
         """The `proxy` field of the handshake: what this rank runs, read off the models themselves."""
-        models = self._ensemble.models
+        models = self.ensemble.models
         return self.config.describe_rank(models) | {
             str(role): model.model_path for role, model in models.items() if role != BASE
         }
 
     def alloc_memory_pool(self, *args: Any, **kwargs: Any) -> None:
         """KV pools with the same slots on all ranks: as many tokens as the free bytes of each hold for its models."""
-        seat, token_bytes = self._ensemble.seat, {}
-        for role, model in self._ensemble.models.items():
+        seat, token_bytes = self.ensemble.seat, {}
+        for role, model in self.ensemble.models.items():
             with model.arguments():
                 token_bytes[role] = kv_bytes_per_token(model.runner)
 
         def share(free_bytes: int) -> int:
-            tokens = least_of_all(KVBudget(free_bytes, token_bytes).tokens, self._world)
+            tokens = least_of_all(KVBudget(free_bytes, token_bytes).tokens, self.world)
             return tokens * token_bytes[seat.role]
 
         with seat.arguments(), seat_share(self.model_runner, share):
             super().alloc_memory_pool(*args, **kwargs)
-        for model in self._ensemble.beside:
+        for model in self.ensemble.beside:
             with model.arguments(), sized_like(model.runner, self.model_runner):
                 model.worker.alloc_memory_pool(None, *self.get_memory_pool())
         self._log_plan(token_bytes)
 
     def init_attention_backends(self) -> None:
-        with self._ensemble.seat.arguments():
+        with self.ensemble.seat.arguments():
             super().init_attention_backends()
-        for model in self._ensemble.beside:
+        for model in self.ensemble.beside:
             with model.arguments():
                 model.worker.init_attention_backends()
 
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
-        with self._ensemble.seat.arguments():
-            self._ensemble.seat.init_cuda_graphs(*args, **kwargs)
-        sms = self._ensemble.sms_beside_base()
-        for model in self._ensemble.beside:
+        with self.ensemble.seat.arguments():
+            self.ensemble.seat.init_cuda_graphs(*args, **kwargs)
+        sms = self.ensemble.sms_beside_base()
+        for model in self.ensemble.beside:
             with model.arguments(), captured_on(sms, self.gpu_id):
                 model.init_cuda_graphs(*args, **kwargs)
         self._warm_up()
@@ -148,11 +159,28 @@ class ProxyWorker(WholeModelWorker):
             trace_tokens(result)
         return result
 
+    def verify(self, batch: Any, given: Mapping[Role, torch.Tensor], each: int) -> VerifiedRows:
+        """Let the models read several tokens of every request at once, and sample none.
+
+        Args:
+            batch: a `ScheduleBatch` in SGLang's mode for it, with `each` tokens of each of B requests.
+            given: [B * each, head rows] raw logits of models that have read them.
+            each: how many.
+        """
+        with self._inputs.of(batch.reqs, False, each) as step:
+            self._given = given
+            try:
+                result = super().forward_batch_generation(batch, is_verify=True)
+            finally:
+                self._given = {}
+        return VerifiedRows(result, self._sound, step)
+
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """The seat's forward, with the fused logits of all models in place of its own."""
         step = self._dividable(forward_batch)
-        output, logits = self._ensemble.forward(step, forward_batch, *args, **kwargs)
+        output, logits = self.ensemble.forward(step, forward_batch, self._given, *args, **kwargs)
         pairs, fused = self._fuse(logits, step)
+        self._sound = fused.sound
         self._attach(output.logits_output, step, logits, pairs, fused)
         output.logits_output.next_token_logits = fused.logits
         return output
@@ -201,37 +229,37 @@ class ProxyWorker(WholeModelWorker):
         """Compile the kernel and connect the ranks now: in the first step a second would pass for it."""
         logits = {
             role: torch.zeros(1, model.runner.model_config.vocab_size, device=self.device)
-            for role, model in self._ensemble.models.items()
+            for role, model in self.ensemble.models.items()
         }
         for guidance in (Guidance.of(1.0), Guidance()):
             step = self._inputs.on_device([guidance], [guidance.reads])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
-            self._fuse(self._ensemble.gather(here, step), step)
+            self._fuse(self.ensemble.gather(here, step), step)
 
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
-        return one_token_for_all(self._sample(logits_output, forward_batch), self._world)
+        return one_token_for_all(self._sample(logits_output, forward_batch), self.world)
 
     def _make_exchange(self, models: list[HostedModel]) -> LogitsExchange:
-        everywhere = set().union(*self._world.all_gather_object({model.runner.dtype for model in models}))
+        everywhere = set().union(*self.world.all_gather_object({model.runner.dtype for model in models}))
         dtype = logits_dtype(everywhere, self.server_args)
-        return LogitsExchange(self.placement, self._world, self.vocab_size, dtype, self.device)
+        return LogitsExchange(self.placement, self.world, self.vocab_size, dtype, self.device)
 
     def _log_what_is_left(self) -> None:
         rows = self.model_runner.max_running_requests
         memory = RankMemory(
-            {role: model.graph_memory for role, model in self._ensemble.models.items()},
+            {role: model.graph_memory for role, model in self.ensemble.models.items()},
             rows * self._width * torch.float32.itemsize,
-            self._ensemble.seat.free_bytes(),
+            self.ensemble.seat.free_bytes(),
         )
-        ranks = self._world.all_gather_object(memory)
+        ranks = self.world.all_gather_object(memory)
         if self.rank == 0:
             logger.info("proxythinker: beside weights and KV, for %d rows:\n%s", rows, graph_table(ranks))
 
     def _log_plan(self, token_bytes: dict[Role, int]) -> None:
         memory = {
-            role: ModelMemory(model.weight_bytes, token_bytes[role]) for role, model in self._ensemble.models.items()
+            role: ModelMemory(model.weight_bytes, token_bytes[role]) for role, model in self.ensemble.models.items()
         }
-        ranks = self._world.all_gather_object(memory)
+        ranks = self.world.all_gather_object(memory)
         if self.rank == 0:
             table = plan_table(ranks, self.model_runner.max_total_num_tokens)
             logger.info("proxythinker: placement %s; memory:\n%s", self.placement, table)

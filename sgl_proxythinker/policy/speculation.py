@@ -1,0 +1,34 @@
+"""What a server that speculates refuses of SGLang's arguments, beside what every guided server does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sgl_proxythinker.errors import LaunchError
+
+_REFUSED = {
+    "enable_mixed_chunk": "a chunk of a prompt and a chain of drafts can't be read in one step",
+    "prefill_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
+    "decode_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
+}
+
+
+def check_speculation(given: Mapping[str, Any], on_cpu: bool) -> None:
+    """Raise unless a server with these arguments can speculate.
+
+    Args:
+        given: SGLang's arguments by field name, as the user gave them.
+        on_cpu: the models run on a CPU.
+
+    Raises:
+        LaunchError: they can't; says what to leave out.
+    """
+    if not on_cpu:
+        raise LaunchError(
+            "--proxy-speculate was tried on a CPU only: CUDA graphs of a verify are not captured yet. Leave it out."
+        )
+    for name, why in _REFUSED.items():
+        if given.get(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise LaunchError(f"{flag} doesn't go with --proxy-speculate: {why}. Leave one of them out.")

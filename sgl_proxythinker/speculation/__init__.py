@@ -1,0 +1,1 @@
+"""Lossless speculative decoding of the guided law: the expert writes ahead, all models read it at once."""

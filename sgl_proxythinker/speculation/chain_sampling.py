@@ -1,0 +1,79 @@
+"""A token for every position of every chain, by SGLang's own sampler.
+
+Each is drawn from the fused row of its position as a server without speculation would draw it, given that the tokens
+before it were accepted; so the tokens are the same whatever the drafts were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from sgl_proxythinker.speculation.penalties import chain_penalties
+from sgl_proxythinker.upstream.speculation import GrammarTree, build_grammar_vocab_mask
+
+# Of SGLang's `SamplingBatchInfo`: tensors with a row per request.
+_BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "logit_bias")
+
+
+def sample_chains(
+    sampler: Any, batch: Any, logits_output: Any, tokens: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """Draw a token at each of n positions of B requests.
+
+    Args:
+        sampler: SGLang's `Sampler`.
+        batch: the `ScheduleBatch`.
+        logits_output: its `next_token_logits` are the fused rows, [B * n, width] float32; they are overwritten. It gets
+            the log probabilities that requests ask for, as SGLang reads them after a verify.
+        tokens: [B, n] int64, what the models have read: the last token and the drafts.
+        positions: [B, n] int64 of `tokens` in their requests; seeds draw by them.
+
+    Returns:
+        [B * n] integers.
+    """
+    each = tokens.shape[1]
+    fused = logits_output.next_token_logits
+    info = _at_each_position(batch, tokens, fused.shape[1])
+    info.apply_logits_bias(fused)
+    top_logprobs = _repeated(batch.top_logprobs_nums, each) or [0] * len(fused)
+    named_ids = _repeated(batch.token_ids_logprobs, each) or [None] * len(fused)
+    drawn = sampler(logits_output, info, batch.return_logprob, top_logprobs, named_ids, positions.flatten())
+    if batch.return_logprob:
+        logits_output.next_token_logprobs = logits_output.next_token_logprobs.view(-1, each)
+    return drawn
+
+
+def _at_each_position(batch: Any, tokens: torch.Tensor, width: int) -> Any:
+    """The batch's `SamplingBatchInfo` with a row per position."""
+    each, info = tokens.shape[1], batch.sampling_info
+    rows = {
+        name: value.repeat_interleave(each, dim=0)
+        for name in _BY_REQUEST
+        if torch.is_tensor(value := getattr(info, name))
+    }
+    additive, scaling = chain_penalties(batch.reqs, tokens, width)
+    mask = None
+    if batch.has_grammar:
+        mask = build_grammar_vocab_mask(
+            reqs=batch.reqs,
+            tree=GrammarTree.from_linear_chain(tokens),
+            sampling_info=info,
+            device=tokens.device,
+            barrier=None,
+        )
+    return dataclasses.replace(
+        info,
+        **rows,
+        grammars=None,
+        grammar_mask=mask,
+        penalizer_orchestrator=None,
+        acc_additive_penalties=additive,
+        acc_scaling_penalties=scaling,
+    )
+
+
+def _repeated(values: list | None, each: int) -> list:
+    return [value for value in values or [] for _ in range(each)]

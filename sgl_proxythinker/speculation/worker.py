@@ -1,0 +1,180 @@
+"""The driver of a cycle, in the place of SGLang's draft worker: draft, verify, accept.
+
+The expert writes k tokens ahead, one decode step each, and reads the last of them too, so that its row is there for the
+token after them. Base and amateur read all of it at once. A token is drawn at every position from the fused rows, and
+those count that follow drafts which were drawn as well. KV of drafts that don't count is overwritten by the next cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sgl_proxythinker.models.hosted import HostedModel
+from sgl_proxythinker.roles import EXPERT, Role
+from sgl_proxythinker.speculation.chain_sampling import sample_chains
+from sgl_proxythinker.speculation.pending import PendingTokens
+from sgl_proxythinker.step.exchange import one_token_for_all
+from sgl_proxythinker.step.non_finite_rows import attach_verdict
+from sgl_proxythinker.step.trace import trace_tokens
+from sgl_proxythinker.step.worker import ProxyWorker
+from sgl_proxythinker.upstream.runtime import CaptureHiddenMode, ForwardBatch
+from sgl_proxythinker.upstream.speculation import (
+    BaseSpecWorker,
+    DFlashVerifyInput,
+    ForwardMode,
+    GenerationBatchResult,
+)
+
+DRAFTER = EXPERT  # its logits are needed at every position anyway
+
+
+class SpeculativeWorker(BaseSpecWorker):
+    """What SGLang's scheduler calls for a batch of a server that speculates.
+
+    Args:
+        server_args: SGLang's, of this server.
+        target_worker: the models of this rank.
+        gpu_id, ps, nccl_port: SGLang's; the models have theirs already.
+    """
+
+    def __init__(self, server_args: Any, gpu_id: int, ps: Any, nccl_port: int, target_worker: ProxyWorker):
+        super().__init__()
+        self.server_args, self.device = server_args, server_args.device
+        self._target_worker = target_worker
+        self.topk = 1
+        self.speculative_num_steps = server_args.speculative_num_steps
+        self.speculative_num_draft_tokens = server_args.speculative_num_draft_tokens
+        models = target_worker.ensemble.models
+        # SGLang looks for a draft's KV pool; any model's will do: all have the same slots.
+        runner = models.get(DRAFTER, target_worker.ensemble.seat).runner
+        self._draft_worker = SimpleNamespace(
+            draft_runner=runner, draft_runners=[], graph_memory_usage={}, graph_time_usage={}, weight_load_time=0.0
+        )
+        self._offsets = torch.arange(self.speculative_num_draft_tokens, device=self.device)
+
+    @property
+    def spec_v2_attn_backends(self) -> tuple:
+        return tuple(model.runner.attn_backend for model in self._target_worker.ensemble.models.values())
+
+    def alloc_memory_pool(
+        self, memory_pool_config: Any = None, req_to_token_pool: Any = None, token_to_kv_pool_allocator: Any = None
+    ) -> None:
+        """The models have their pools."""
+        self.req_to_token_pool = req_to_token_pool
+        self.token_to_kv_pool_allocator = token_to_kv_pool_allocator
+
+    def init_attention_backends(self) -> None:
+        """The models have theirs."""
+
+    def init_cuda_graphs(self) -> None:
+        """The models have theirs."""
+
+    def forward_batch_generation(
+        self, batch: Any, on_publish: Callable[[torch.Tensor], None] | None = None, grammar_barrier: Any = None
+    ) -> GenerationBatchResult:
+        """A step of prefill, or a cycle of 1 to k + 1 tokens for every request of `batch`."""
+        if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
+            result = self._target_worker.forward_batch_generation(batch)
+            result.new_seq_lens = batch.seq_lens
+            result.next_draft_input = PendingTokens(result.next_token_ids)
+        else:
+            result = self._cycle(batch)
+        if on_publish is not None:
+            on_publish(result.new_seq_lens)
+        return result
+
+    def _cycle(self, batch: Any) -> GenerationBatchResult:
+        target, seq_lens = self._target_worker, batch.seq_lens
+        positions = seq_lens[:, None] + self._offsets
+        slots = self.req_to_token_pool.req_to_token[batch.req_pool_indices[:, None], positions].long()
+        seq_lens_cpu, pending = batch.seq_lens_cpu, batch.spec_info.bonus_tokens.long()
+        tokens, drafter_logits = self._draft(batch, pending, slots)
+
+        batch.forward_mode = ForwardMode.TARGET_VERIFY
+        batch.input_ids, batch.out_cache_loc = tokens.flatten(), slots.flatten()
+        batch.seq_lens, batch.seq_lens_cpu, batch.seq_lens_sum = seq_lens, seq_lens_cpu, None
+        batch.spec_info = DFlashVerifyInput(
+            batch.input_ids,
+            positions.flatten(),
+            self.speculative_num_draft_tokens,
+            capture_hidden_mode=CaptureHiddenMode.NULL,
+        )
+        verified = target.verify(batch, drafter_logits, self.speculative_num_draft_tokens)
+        result, logits_output = verified.result, verified.result.logits_output
+
+        drawn = sample_chains(target.model_runner.sampler, batch, logits_output, tokens, positions)
+        if target.placement.world_size > 1:
+            drawn = one_token_for_all(drawn, target.world)
+        chains = drawn.view_as(tokens).long()
+        accept_lens = (chains[:, :-1] == tokens[:, 1:]).int().cumprod(dim=1).sum(dim=1) + 1
+        # A row that follows a draft which was not drawn counts for nothing.
+        counts = (self._offsets < accept_lens[:, None]).flatten()
+        attach_verdict(logits_output, verified.sound | ~counts, verified.step.owner)
+        result.next_token_ids = drawn.int()
+        if verified.step.traced and target.rank == 0:
+            trace_tokens(result)
+        bonus = chains.gather(1, accept_lens[:, None] - 1)[:, 0]
+        return GenerationBatchResult(
+            logits_output=logits_output,
+            next_token_ids=result.next_token_ids,
+            can_run_cuda_graph=result.can_run_cuda_graph,
+            accept_lens=accept_lens.int(),
+            new_seq_lens=seq_lens + accept_lens,
+            next_draft_input=PendingTokens(bonus),
+            speculative_num_draft_tokens=self.speculative_num_draft_tokens,
+        )
+
+    def _draft(
+        self, batch: Any, pending: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[Role, torch.Tensor]]:
+        """What the models will read, and the drafter's logits of it.
+
+        Args:
+            batch: the `ScheduleBatch`; its fields are overwritten, which the scheduler undoes.
+            pending: [B] int64, the token of each request that no model has read.
+            slots: [B, n] int64, where the KV of what is read goes.
+
+        Returns:
+            [B, n] int64 tokens, the same on all ranks, and the drafter's [B * n, head rows] float32 logits; none on a
+            rank without it.
+        """
+        target = self._target_worker
+        drafter = target.ensemble.models.get(DRAFTER)
+        chains, logits = torch.empty_like(slots), {}
+        if drafter is not None:
+            chains, logits[DRAFTER] = self._write_ahead(drafter, batch, pending, slots)
+        if target.placement.world_size > 1:
+            target.world.broadcast(chains, src=target.placement.ranks[DRAFTER][0])
+        return chains, logits
+
+    def _write_ahead(
+        self, drafter: HostedModel, batch: Any, pending: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`_draft` on a rank with the drafter: n decode steps of it, the last of which reads the last draft."""
+        target, seq_lens, seq_lens_cpu = self._target_worker, batch.seq_lens, batch.seq_lens_cpu
+        tokens, rows = [pending], []
+        # A decode step with a `spec_info` would be one of SGLang's drafts, whose positions are counted otherwise.
+        batch.forward_mode, batch.spec_info = ForwardMode.DECODE, None
+        for offset in range(slots.shape[1]):
+            batch.input_ids, batch.out_cache_loc = tokens[-1], slots[:, offset]
+            batch.seq_lens, batch.seq_lens_sum = seq_lens + offset + 1, None
+            batch.seq_lens_cpu = None if seq_lens_cpu is None else seq_lens_cpu + offset + 1
+            forward_batch = ForwardBatch.init_new(
+                batch,
+                drafter.runner,
+                capture_hidden_mode=CaptureHiddenMode.NULL,
+                return_hidden_states_before_norm=False,
+            )
+            # A decode graph's logits are there until its next replay.
+            logits = target.ensemble.raw_logits(drafter, forward_batch).clone()
+            rows.append(logits)
+            tokens.append(self._choose(logits[:, : target.vocab_size]))
+        return torch.stack(tokens[:-1], dim=1), torch.stack(rows, dim=1).flatten(0, 1)
+
+    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """[B] int64: the draft that follows, from [B, ids] raw logits of the drafter."""
+        return logits.argmax(-1)

@@ -1,0 +1,193 @@
+"""A server that speculates gives the tokens of one that doesn't, whatever is drafted.
+
+Its drafts are wrong here on purpose: at random, the end of the answer, or wrong every other time. The laws of the other
+files are asked of it as they stand (`pytest --speculate K` asks all of them, with drafts by the expert).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+import torch
+from test_laws import test_a_conversation_may_change_its_strength_at_every_turn  # noqa: F401
+from test_oracle import (  # noqa: F401
+    expected,
+    test_a_cold_and_a_warm_cache_give_the_oracles_tokens,
+    test_a_conversation_over_images_in_several_turns,
+    test_one_request_alone_gives_the_same_tokens_as_in_a_crowd,
+    test_the_ablation_without_the_amateur,
+)
+from test_sampling import (  # noqa: F401
+    test_json_schema_regex_and_ebnf_are_obeyed_and_guided,
+    test_logit_bias_is_added_once,
+    test_logprobs_are_of_the_fused_distribution,
+    test_min_new_tokens_holds_the_end_back,
+    test_penalties_apply_once_to_the_fused_row,
+    test_repetition_penalty_scales_the_fused_row_once,
+    test_stop_strings_and_stop_tokens,
+)
+from test_trace import (  # noqa: F401
+    test_each_of_several_samples_has_its_own,
+    test_it_is_what_the_oracle_says,
+    test_it_shows_the_models_before_whatever_shapes_the_sampling,
+    test_only_the_request_that_asked_gets_it_and_each_its_own,
+    test_the_last_chunk_of_a_stream_carries_the_trace,
+)
+
+from cases import Case, assert_agrees, oracle_answer
+from chi_square import SIGNIFICANCE, p_value
+from programs.pictures import random_picture
+from servers import COMMON, chat_messages, command, sabotaged, serving
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.policy.speculation import check_speculation
+
+pytestmark = pytest.mark.xdist_group("speculation")
+
+K = 3
+# In place of the expert's choice; the tokenizer of the random triple ends an answer with this id.
+WRONG_DRAFTS = """
+import sgl_proxythinker.launch.processes as processes
+
+_prepare = processes._prepare
+
+
+def prepare(server_args):
+    _prepare(server_args)
+    if hasattr(server_args, "_proxythinker"):
+        import itertools
+        import torch
+        from sgl_proxythinker.speculation.worker import SpeculativeWorker
+
+        calls = itertools.count()
+
+        def choose(worker, logits):
+            best = logits.argmax(-1)
+            at_random = torch.randint_like(best, worker._target_worker.vocab_size)
+            end = torch.full_like(best, next(iter(worker._target_worker.model_runner.model_config.hf_eos_token_id)))
+            half = torch.where(torch.rand(best.shape) < 0.5, at_random, best)
+            return (at_random, end, half, best)[next(calls) // 5 % 4]
+
+        SpeculativeWorker._choose = choose
+
+
+processes._prepare = prepare
+"""
+
+
+@pytest.fixture(scope="module")
+def guided(triple, tmp_path_factory):
+    """In the place of the main server, for the laws of the other files."""
+    folder = tmp_path_factory.mktemp("speculation")
+    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-metrics", "--proxy-speculate", str(K))
+    arguments = sabotaged(folder, WRONG_DRAFTS, command(triple.base, (triple.expert, triple.amateur), *flags))
+    with serving(arguments, folder / "log") as server:
+        yield server
+
+
+def test_it_says_that_it_speculates(guided):
+    assert guided.get("/server_info").json()["proxy"]["speculate"] == K
+    meta = guided.generate(text="Hi", sampling_params={"temperature": 0, "max_new_tokens": 12})["meta_info"]
+    assert 0 < meta["spec_verify_ct"] <= meta["completion_tokens"]
+
+
+def test_what_is_drawn_after_drafts_is_of_the_fused_distribution(guided, reference):
+    """Kills: a token drawn from the row of another position, accepted because it is likely, or twice."""
+    alpha, draws, kept = 0.7, 2400, 2
+    sequences: dict[tuple[int, ...], float] = {(): 1.0}
+    for _ in range(3):
+        longer = {}
+        for ids, mass in sequences.items():
+            row = reference.fused_logits("Say", continuation=list(ids), alpha=alpha)[-1, : len(reference.tokenizer)]
+            values, best = row.double().topk(kept)
+            for token, share in zip(best.tolist(), values.softmax(-1).tolist(), strict=True):
+                longer[(*ids, token)] = mass * share
+        sequences = longer
+    params = {"max_new_tokens": 3, "temperature": 1.0, "top_k": kept, "ignore_eos": True}
+    params["custom_params"] = {"proxy_alpha": alpha}
+    drawn = Counter()
+    for _ in range(draws // 200):
+        answers = guided.generate(text=["Say"] * 200, sampling_params=params)
+        drawn.update(tuple(answer["output_ids"]) for answer in answers)
+    order = sorted(sequences)
+    assert set(drawn) <= set(order), "a token that is not among the two most likely was drawn"
+    counts = Counter({place: drawn[ids] for place, ids in enumerate(order)})
+    assert p_value(counts, torch.tensor([sequences[ids] for ids in order])) > SIGNIFICANCE
+
+
+def test_many_answers_at_once_at_their_own_strengths_end_where_they_end(guided, reference):
+    """Kills: rows or sampling of one request taken for another's, tokens past an end or past the number asked for."""
+    wanted = []
+    for number, alpha in product(range(4), (0.0, 0.5, 1.5, -1.0)):
+        wanted.append(Case(f"Tell {number}", (random_picture(number),) if number % 2 else (), alpha))
+
+    lengths = [3 + 5 * (place % 4) for place in range(len(wanted))]
+
+    def ask(case: Case, tokens: int):
+        return guided.chat(case.messages(), case.alpha, max_tokens=tokens, logprobs=True)
+
+    def draw(number: int):
+        params = {"temperature": 5.0, "max_new_tokens": 20, "logit_bias": {str(number): 3.0}}
+        return guided.generate(text=f"Draw {number}", sampling_params=params)
+
+    with ThreadPoolExecutor(2 * len(wanted)) as pool:
+        # Beside them others are drawn, at a temperature and with a bias of their own.
+        others = [pool.submit(draw, number) for number in range(len(wanted))]
+        answers = list(pool.map(ask, wanted, lengths))
+        assert all(other.result()["output_ids"] for other in others)
+    for case, tokens, answer in zip(wanted, lengths, answers, strict=True):
+        assert_agrees(answer, oracle_answer(reference, case, max_new_tokens=tokens), case, reference)
+
+
+def test_nothing_is_held_after_many_requests_of_which_some_are_left(guided):
+    """Kills: slots of rejected drafts, or of an aborted request's chain, that nobody frees: SGLang looks at rest."""
+
+    def ask(number: int):
+        text = f"{'word ' * (number % 40)}{number}"
+        params = {"max_new_tokens": 1 + number % 17, "custom_params": {"proxy_alpha": (0.0, 0.5, -1.0)[number % 3]}}
+        body = {"text": text, "sampling_params": params, "stream": number % 5 == 0}
+        response = guided.post("/generate", body, stream=body["stream"])
+        if body["stream"]:
+            next(response.iter_lines())
+            response.close()
+        return response.status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(ask, range(120))) == {200}
+    assert guided.post("/flush_cache?timeout=60", None).ok, "every request is gone"
+    assert guided.get("/health_generate").status_code == 200
+    assert "memory leak" not in guided.log_text()
+
+
+def test_a_second_turn_over_what_a_chain_wrote_is_the_oracles(guided, reference):
+    """Kills: KV of a rejected draft that a prefix is read from."""
+    guided.post("/flush_cache", None)
+    for alpha in (0.5, 0.0):
+        messages = chat_messages("Say more")
+        answer = guided.chat(messages, alpha, max_tokens=24)
+        text = answer["choices"][0]["message"]["content"]
+        turns = [*messages, {"role": "assistant", "content": text}, *chat_messages("And then?")]
+        oracle = reference.generate(turns, alpha=alpha, max_new_tokens=16)
+        follow_up = guided.chat(turns, alpha)
+        assert follow_up["choices"][0]["message"]["content"] == oracle.text
+        assert follow_up["choices"][0]["meta_info"]["cached_tokens"] >= answer["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("given", "on_cpu", "complaint"),
+    [
+        ({}, False, "tried on a CPU only"),
+        ({"enable_mixed_chunk": True}, True, "--enable-mixed-chunk doesn't go with --proxy-speculate"),
+        ({"prefill_attention_backend": "triton"}, True, "--prefill-attention-backend doesn't go with"),
+        ({"decode_attention_backend": "triton"}, True, "--decode-attention-backend doesn't go with"),
+    ],
+)
+def test_what_it_was_not_tried_with_is_refused(given, on_cpu, complaint):
+    with pytest.raises(LaunchError, match=complaint):
+        check_speculation(given, on_cpu)
+
+
+def test_what_it_was_tried_with_is_not():
+    check_speculation({"enable_mixed_chunk": False, "page_size": 1, "prefill_attention_backend": None}, True)
