@@ -10,6 +10,24 @@ def _call(symbol: str, signature: str, digest: str, why: str, release: str = "0.
 
 CALLS: tuple[Upstream, ...] = (
     _call(
+        "sglang.srt.constrained.base_grammar_backend:GrammarMask",
+        "class(NamedTuple)",
+        "9ff17de82b4b",
+        "masks of a chain are one",
+    ),
+    _call(
+        "sglang.srt.constrained.llguidance_backend:GuidanceGrammar.copy",
+        "(self)",
+        "b51bba5399b4",
+        "drafts are tried on a copy, which stands where the grammar does",
+    ),
+    _call(
+        "sglang.srt.managers.tp_worker:TpModelWorker.get_worker_info",
+        "(self)",
+        "de39fd00acb8",
+        "room for a cycle is taken from the longest request",
+    ),
+    _call(
         "sglang.srt.model_executor.forward_batch_info:ForwardMode",
         "class(IntEnum)",
         "4ca10b835c1d",
@@ -62,18 +80,6 @@ CALLS: tuple[Upstream, ...] = (
         "class(ABC)",
         "6cbd1c362740",
         "the driver of a cycle is one",
-    ),
-    _call(
-        "sglang.srt.speculative.spec_utils:GrammarTree.from_linear_chain",
-        "(cls, verify_ids_2d)",
-        "e483861772b8",
-        "a grammar's masks along a chain are made of it",
-    ),
-    _call(
-        "sglang.srt.speculative.spec_utils:build_grammar_vocab_mask",
-        "(*, reqs, tree, sampling_info, device, barrier)",
-        "15c8216e347e",
-        "a grammar's masks along a chain are made by it",
     ),
     _call(
         "sglang.srt.speculative.spec_utils:spec_prepare_for_decode",

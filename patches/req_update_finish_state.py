@@ -1,8 +1,9 @@
 """Match `stop_regex` in bounded time, and end a request whose end can't be decided with an error, alone.
 
-Stock: decides after each token whether a request has ended: by length, stop strings, `stop_regex` with Python's `re`
+Stock: decides after each step whether a request has ended: by length, stop strings, `stop_regex` with Python's `re`
        over its last tokens (all of them for `a*`), stop tokens. An exception ends the scheduler.
-Ours:  the same but for `stop_regex`, which an automaton reads on (see stop_regex.py); an exception aborts this request.
+Ours:  the same but for `stop_regex`, which an automaton reads on (see stop_regex.py); an exception aborts this request;
+       and after each token of a chain that speculation brought.
 Why a hook: it is called once for each request and token, and names `re` itself.
 """
 
@@ -18,14 +19,27 @@ UPSTREAM = Upstream(
 
 
 def around(original, req, new_accepted_len=1):
-    patterns = req.sampling_params.stop_regex_strs
-    try:
-        if not patterns:
-            return original(req, new_accepted_len)
-        from sgl_proxythinker.guards.finish import update_with_stop_regex
+    from sgl_proxythinker.guards.chain_end import update_token_by_token
 
-        return update_with_stop_regex(original, req, new_accepted_len, patterns)
+    def update():
+        _update(original, req)
+
+    try:
+        if new_accepted_len > 1 and not req.finished():
+            update_token_by_token(update, req, new_accepted_len)
+        else:
+            update()
     except Exception as error:
         from sgl_proxythinker.guards.finish import abort
 
         abort(req, error)
+
+
+def _update(original, req):
+    """After one token."""
+    if not (patterns := req.sampling_params.stop_regex_strs):
+        original(req, 1)
+        return
+    from sgl_proxythinker.guards.finish import update_with_stop_regex
+
+    update_with_stop_regex(original, req, 1, patterns)

@@ -3,7 +3,7 @@
 Stock: ends a program's thread, also from `__del__`, after asking whether it is alive. Before Python 3.13 `is_alive`
        takes a lock of the threading module, which the thread that collects garbage may hold: while it starts. It waits
        for itself then, and every later start of a thread in the process waits with it.
-Ours:  the thread is not asked. What ends it is put into its queue; one that has ended reads nothing.
+Ours:  the thread is not asked, but whether the program has come to its end.
 Why a hook: `__del__` calls the method of the same class.
 """
 
@@ -19,13 +19,11 @@ UPSTREAM = Upstream(
     checked={"0.5.17": "9077dff46d9d"},
 )
 
-_ALIVE = SimpleNamespace(is_alive=lambda: True)
-
 
 def around(original, executor):
     if not executor.use_thread:
         return original(executor)
-    worker, executor.worker = executor.worker, _ALIVE
+    worker, executor.worker = executor.worker, SimpleNamespace(is_alive=lambda: not executor.is_finished)
     try:
         return original(executor)
     finally:

@@ -19,8 +19,9 @@ from sgl_proxythinker.settings_file import read_settings
 ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
 
 
-# More drafts than are ever worth it.
-MAX_DRAFTS = 8
+# A cycle writes up to twice as many slots past a request's tokens as its chain has; SGLang's table of requests has room
+# for those of eight at the end of the context.
+MAX_DRAFTS = 7
 
 
 def _drafts(value: Any) -> Any:

@@ -42,6 +42,13 @@ executor = StreamExecutor(Backend(), {{}}, None, None, stream=False)
 worker = executor.worker
 executor.end()
 worker.join()
+# One that has failed is told to end all the same, and can be waited for.
+executor = StreamExecutor(Backend(), {{}}, None, None, stream=False)
+executor.submit(None.__class__)  # no expression: its execution fails
+executor.worker.join()
+executor.end()
+executor.sync()
+assert executor.error() is not None
 
 print("ended")
 """

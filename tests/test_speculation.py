@@ -175,6 +175,31 @@ def test_a_second_turn_over_what_a_chain_wrote_is_the_oracles(guided, reference)
         assert follow_up["choices"][0]["meta_info"]["cached_tokens"] >= answer["usage"]["prompt_tokens"]
 
 
+def test_a_grammar_without_an_end_ends_its_own_request_only(guided):
+    """Kills: an error of a grammar that a draft has led there, raised inside of a step of all."""
+    dead = {"ebnf": 'root ::= "a" "b" x\nx ::= x', "temperature": 0, "max_new_tokens": 8}
+    bodies = [{"text": "Say", "sampling_params": dead}, {"text": "Say", "sampling_params": {"max_new_tokens": 8}}]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: guided.post("/generate", body), bodies * 4))
+    assert [answer.status_code for answer in answers] == [400, 200] * 4
+
+
+def test_scoring_is_at_no_temperature(guided, reference):
+    """Kills: log probabilities of a request that only scores, after what shapes a token that is drawn."""
+    params = {"max_new_tokens": 0, "temperature": 0.4, "custom_params": {"proxy_alpha": 0.7}}
+    body = {"text": "Say", "sampling_params": params, "return_logprob": True, "token_ids_logprob": [17, 65, 90]}
+    [told] = guided.generate(**body)["meta_info"]["output_token_ids_logprobs"]
+    row = reference.fused_logits("Say", alpha=0.7)[-1, : len(reference.tokenizer)].log_softmax(-1)
+    for logprob, token, _ in told:
+        assert logprob == pytest.approx(row[token].item(), abs=1e-3)
+
+
+def test_an_interval_of_streams_is_a_400(guided):
+    params = {"max_new_tokens": 8, "stream_interval": 4}
+    answer = guided.post("/generate", {"text": "Say", "stream": True, "sampling_params": params})
+    assert answer.status_code == 400 and "stream_interval 4" in answer.text
+
+
 @pytest.mark.parametrize(
     ("given", "on_cpu", "complaint"),
     [
@@ -182,6 +207,8 @@ def test_a_second_turn_over_what_a_chain_wrote_is_the_oracles(guided, reference)
         ({"enable_mixed_chunk": True}, True, "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, True, "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, True, "--decode-attention-backend doesn't go with"),
+        ({"page_size": 16}, True, "--page-size 16 doesn't go with"),
+        ({"stream_interval": 8}, True, "--stream-interval 8 doesn't go with"),
     ],
 )
 def test_what_it_was_not_tried_with_is_refused(given, on_cpu, complaint):

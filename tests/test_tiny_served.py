@@ -167,8 +167,7 @@ def test_answers_that_were_written_ahead_are_the_same(family, speculating, shape
     cycles = sum(meta["spec_verify_ct"] for meta in guided)
     # The first token of an answer is the prompt's.
     tokens_a_cycle = sum(meta["completion_tokens"] - 1 for meta in guided) / cycles
-    # Drafts know nothing of a grammar.
-    assert tokens_a_cycle > (1 if shaped else 3), "3.8 of 4 where nothing but the law shapes the tokens"
+    assert tokens_a_cycle > (1.4 if shaped else 3), "3.8 of 4; under a grammar that neither would write by itself 1.6"
 
 
 def test_the_weights_are_those_of_the_model_card():

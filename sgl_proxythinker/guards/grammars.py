@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sgl_proxythinker.guards.chain_end import end_after
 from sgl_proxythinker.guards.endless_schema import never_ends
 from sgl_proxythinker.guards.one_sentence import compiler_reason
 from sgl_proxythinker.upstream.scheduling import FINISH_ABORT, InvalidGrammarObject
@@ -57,8 +58,9 @@ def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[int], list
     """
     asked, req.to_finish = req.to_finish, None
     kept: list[int] = []
-    refused = False
+    refused, good_tokens = False, 0
     for token in token_ids:
+        good_tokens = len(kept)
         refused = _refuses_end(req.grammar, token)
         kept += accept(token) or []
         refused |= req.to_finish is not None
@@ -74,8 +76,8 @@ def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[int], list
         logger.error("request %s: %s", req.rid, reason)
         if req.finished():
             req.finished_reason = finish
-        else:
-            req.to_finish = asked or finish
+        elif asked is None:
+            end_after(req, good_tokens, finish)
     return kept
 
 

@@ -9,12 +9,8 @@ from sgl_proxythinker.config import ModelSpec
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import draft_server_args_copy
 
-_OF_AN_ALGORITHM = (
-    "speculative_algorithm",
-    "speculative_eagle_topk",
-    "speculative_num_steps",
-    "speculative_num_draft_tokens",
-)
+# How many tokens a chain has stays: the request table of a rank without the base is sized by it.
+_OF_AN_ALGORITHM = ("speculative_algorithm", "speculative_eagle_topk", "speculative_num_steps")
 
 
 def server_args_of(role: Role, spec: ModelSpec | None, server_args: Any, base_config: Any, tp_size: int) -> Any | None:

@@ -12,6 +12,11 @@ _REFUSED = {
     "prefill_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
     "decode_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
 }
+# Allowed at 1, which is what they are without a wish.
+_MORE_THAN_ONE = {
+    "page_size": "rejected drafts leave pages that were not tried",
+    "stream_interval": "SGLang sends at certain numbers of tokens, which a chain may jump over",
+}
 
 
 def check_speculation(given: Mapping[str, Any], on_cpu: bool) -> None:
@@ -31,4 +36,8 @@ def check_speculation(given: Mapping[str, Any], on_cpu: bool) -> None:
     for name, why in _REFUSED.items():
         if given.get(name):
             flag = f"--{name.replace('_', '-')}"
+            raise LaunchError(f"{flag} doesn't go with --proxy-speculate: {why}. Leave one of them out.")
+    for name, why in _MORE_THAN_ONE.items():
+        if (given.get(name) or 1) > 1:
+            flag = f"--{name.replace('_', '-')} {given[name]}"
             raise LaunchError(f"{flag} doesn't go with --proxy-speculate: {why}. Leave one of them out.")

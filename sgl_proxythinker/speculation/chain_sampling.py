@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from sgl_proxythinker.speculation.chain_masks import chain_mask
 from sgl_proxythinker.speculation.penalties import chain_penalties
-from sgl_proxythinker.upstream.speculation import GrammarTree, build_grammar_vocab_mask
 
 # Of SGLang's `SamplingBatchInfo`: tensors with a row per request.
 _BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "logit_bias")
@@ -55,20 +55,11 @@ def _at_each_position(batch: Any, tokens: torch.Tensor, width: int) -> Any:
         if torch.is_tensor(value := getattr(info, name))
     }
     additive, scaling = chain_penalties(batch.reqs, tokens, width)
-    mask = None
-    if batch.has_grammar:
-        mask = build_grammar_vocab_mask(
-            reqs=batch.reqs,
-            tree=GrammarTree.from_linear_chain(tokens),
-            sampling_info=info,
-            device=tokens.device,
-            barrier=None,
-        )
     return dataclasses.replace(
         info,
         **rows,
         grammars=None,
-        grammar_mask=mask,
+        grammar_mask=chain_mask(batch.reqs, tokens, info.vocab_size) if batch.has_grammar else None,
         penalizer_orchestrator=None,
         acc_additive_penalties=additive,
         acc_scaling_penalties=scaling,

@@ -48,7 +48,7 @@ def chain_penalties(
             if offset:
                 seen[drafts[offset - 1]] += 1
             place = row * each + offset
-            ids = torch.tensor(list(seen), device=tokens.device)
+            ids = torch.tensor(list(seen), dtype=torch.int64, device=tokens.device)
             counts = torch.tensor(list(seen.values()), dtype=torch.float32, device=tokens.device)
             additive[place, ids] -= counts * params.frequency_penalty + params.presence_penalty
             scaling[place, ids] = params.repetition_penalty

@@ -15,7 +15,9 @@ import torch
 
 from sgl_proxythinker.models.hosted import HostedModel
 from sgl_proxythinker.roles import EXPERT, Role
+from sgl_proxythinker.speculation.chain_masks import DraftMasks
 from sgl_proxythinker.speculation.chain_sampling import sample_chains
+from sgl_proxythinker.speculation.penalties import chain_penalties
 from sgl_proxythinker.speculation.pending import PendingTokens
 from sgl_proxythinker.step.exchange import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
@@ -78,7 +80,7 @@ class SpeculativeWorker(BaseSpecWorker):
     ) -> GenerationBatchResult:
         """A step of prefill, or a cycle of 1 to k + 1 tokens for every request of `batch`."""
         if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
-            result = self._target_worker.forward_batch_generation(batch)
+            result = self._prefill(batch)
             result.new_seq_lens = batch.seq_lens
             result.next_draft_input = PendingTokens(result.next_token_ids)
         else:
@@ -86,6 +88,17 @@ class SpeculativeWorker(BaseSpecWorker):
         if on_publish is not None:
             on_publish(result.new_seq_lens)
         return result
+
+    def _prefill(self, batch: Any) -> GenerationBatchResult:
+        """A step of prefill, as a server without speculation has it."""
+        # SGLang doesn't look for those that only score under speculation. The scheduler undoes what is written here.
+        batch.is_prefill_only = all(req.sampling_params.max_new_tokens == 0 for req in batch.reqs)
+        if batch.sampling_info is not None:
+            # A request that was retracted goes on from what it had written.
+            written = torch.zeros(len(batch.reqs), 1, dtype=torch.int64, device=self.device)
+            additive, scaling = chain_penalties(batch.reqs, written, batch.sampling_info.vocab_size)
+            batch.sampling_info.acc_additive_penalties, batch.sampling_info.acc_scaling_penalties = additive, scaling
+        return self._target_worker.forward_batch_generation(batch)
 
     def _cycle(self, batch: Any) -> GenerationBatchResult:
         target, seq_lens = self._target_worker, batch.seq_lens
@@ -156,7 +169,7 @@ class SpeculativeWorker(BaseSpecWorker):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`_draft` on a rank with the drafter: n decode steps of it, the last of which reads the last draft."""
         target, seq_lens, seq_lens_cpu = self._target_worker, batch.seq_lens, batch.seq_lens_cpu
-        tokens, rows = [pending], []
+        tokens, rows, masks = [pending], [], DraftMasks(batch.reqs)
         # A decode step with a `spec_info` would be one of SGLang's drafts, whose positions are counted otherwise.
         batch.forward_mode, batch.spec_info = ForwardMode.DECODE, None
         for offset in range(slots.shape[1]):
@@ -172,7 +185,8 @@ class SpeculativeWorker(BaseSpecWorker):
             # A decode graph's logits are there until its next replay.
             logits = target.ensemble.raw_logits(drafter, forward_batch).clone()
             rows.append(logits)
-            tokens.append(self._choose(logits[:, : target.vocab_size]))
+            tokens.append(self._choose(masks.masked(logits[:, : target.vocab_size])))
+            masks.read(tokens[-1])
         return torch.stack(tokens[:-1], dim=1), torch.stack(rows, dim=1).flatten(0, 1)
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sgl_proxythinker.guards.chain_end import end_after
 from sgl_proxythinker.step.host_copy import HostCopy
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,15 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
     verdict: _Verdict | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
     if verdict is None or all(rows := verdict.sound.read()):
         return
-    broken = {request for request, is_sound in zip(verdict.owner, rows, strict=True) if not is_sound}
+    # Of each broken request, how many of its rows come before the first that is.
+    broken: dict[int, int] = {}
+    for row, (request, is_sound) in enumerate(zip(verdict.owner, rows, strict=True)):
+        if not is_sound:
+            broken.setdefault(request, row - verdict.owner.index(request))
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
-    for req in (batch.reqs[request] for request in sorted(broken)):
+    for request, good_tokens in broken.items():
+        req = batch.reqs[request]
         if req.finished() or req.is_retracted:
             continue
         # Its keys and values may be NaN: what of it is not in the tree yet stays out.
@@ -61,7 +67,7 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
         if req.to_finish:
             continue
         # Of an earlier chunk too, which isn't sampled from: it takes effect when the prompt's last chunk has been read.
-        req.to_finish = FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError")
+        end_after(req, good_tokens, FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError"))
         if report:
             logger.error("request %s: %s", req.rid, MESSAGE)
             _count()

@@ -127,6 +127,13 @@ class ProxyWorker(WholeModelWorker):
                 model.worker.alloc_memory_pool(None, *self.get_memory_pool())
         self._log_plan(token_bytes)
 
+    def get_worker_info(self) -> tuple:
+        """Upstream's, with room in the pool for the slots that a cycle of speculation reserves."""
+        slots, *before, most, most_input, seed, device, stream, rows, width, pool = super().get_worker_info()
+        reserve = 2 * (self.config.speculate + 1) if self.config.speculate else 0
+        most = min(most, slots - 1 - reserve)
+        return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
+
     def init_attention_backends(self) -> None:
         with self.ensemble.seat.arguments():
             super().init_attention_backends()

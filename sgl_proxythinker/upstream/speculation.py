@@ -1,5 +1,6 @@
 """SGLang names of speculative decoding."""
 
+from sglang.srt.constrained.base_grammar_backend import GrammarMask
 from sglang.srt.managers.overlap_utils import FutureMap
 from sglang.srt.managers.utils import GenerationBatchResult
 from sglang.srt.model_executor.forward_batch_info import ForwardMode
@@ -7,7 +8,6 @@ from sglang.srt.speculative.base_spec_worker import BaseSpecWorker
 from sglang.srt.speculative.dflash_info import DFlashVerifyInput
 from sglang.srt.speculative.spec_info import SpecInput, SpecInputType, SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo, get_spec
-from sglang.srt.speculative.spec_utils import GrammarTree, build_grammar_vocab_mask
 
 __all__ = [
     "BaseSpecWorker",
@@ -16,10 +16,9 @@ __all__ = [
     "ForwardMode",
     "FutureMap",
     "GenerationBatchResult",
-    "GrammarTree",
+    "GrammarMask",
     "SpecInput",
     "SpecInputType",
     "SpeculativeAlgorithm",
-    "build_grammar_vocab_mask",
     "get_spec",
 ]

@@ -1,0 +1,94 @@
+"""Grammars along a chain: what each position allows, and that trying leaves the request's own grammar where it was."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+DEAD_LATER = 'root ::= "a" "b" x\nx ::= x'
+
+
+@pytest.fixture(scope="module")
+def backend(sglang, triple):
+    from sglang.srt.constrained.llguidance_backend import GuidanceBackend
+
+    tokenizer = AutoTokenizer.from_pretrained(triple.base)
+    return GuidanceBackend(tokenizer), tokenizer
+
+
+def req(backend, kind: str, source: str, written: str):
+    """A request with a grammar that has read a text."""
+    grammar = backend[0]._init_value_dispatch((kind, source), False)
+    for token in ids(backend, written):
+        grammar.accept_token(token)
+    return SimpleNamespace(grammar=grammar)
+
+
+def ids(backend, text: str) -> list[int]:
+    tokenizer = backend[1]
+    return [tokenizer.eos_token_id if letter == "$" else tokenizer(letter)["input_ids"][0] for letter in text]
+
+
+def allowed(backend, mask: torch.Tensor, row: int) -> str:
+    """Those of some letters, and of the end, that a row of a mask allows."""
+    return "".join(
+        letter for letter in "abc$" if int(mask[row, (token := ids(backend, letter)[0]) // 32]) >> (token % 32) & 1
+    )
+
+
+def masks(backend, reqs, chains: list[str]) -> list[list[str]]:
+    from sgl_proxythinker.speculation.chain_masks import chain_mask
+
+    tokens = torch.tensor([ids(backend, chain) for chain in chains])
+    mask = chain_mask(reqs, tokens, len(backend[1])).vocab_mask
+    each = tokens.shape[1]
+    return [[allowed(backend, mask, place * each + offset) for offset in range(each)] for place in range(len(reqs))]
+
+
+OPEN = "abc$"
+
+
+@pytest.mark.parametrize(
+    ("written", "chain", "wanted"),
+    [
+        ("a", "abbc", ["b", "bc", "bc", "$"]),
+        ("a", "abcb", ["b", "bc", "$", OPEN]),  # a draft that isn't allowed: what follows counts for nothing
+        ("a", "acbb", ["b", OPEN, OPEN, OPEN]),
+        ("ab", "bc$a", ["bc", "$", OPEN, OPEN]),  # after the end
+    ],
+)
+def test_each_position_allows_what_the_grammar_does_after_the_drafts_before_it(backend, written, chain, wanted):
+    one = req(backend, "regex", "ab+c", written)
+    free = SimpleNamespace(grammar=None)
+    assert masks(backend, [free, one], [chain, chain]) == [[OPEN] * 4, wanted]
+    assert masks(backend, [one], ["".join(chain)]) == [wanted], "trying has moved nothing"
+
+
+def test_a_grammar_that_drafts_lead_into_an_error_goes_on_where_it_was(backend):
+    """Kills: an error of a draft that ends the server, or the request whose token it never was."""
+    one = req(backend, "ebnf", DEAD_LATER, "a")
+    for chain in ("abab", "ab$b", "aabb"):
+        told = masks(backend, [one], [chain])
+        assert told[0][0] == "b"
+    one.grammar.accept_token(ids(backend, "b")[0])
+
+
+def test_drafts_keep_to_the_grammar(backend):
+    from sgl_proxythinker.speculation.chain_masks import DraftMasks
+
+    one, dead = req(backend, "regex", "ab+c", "a"), req(backend, "ebnf", DEAD_LATER, "a")
+    drafts = DraftMasks([one, SimpleNamespace(grammar=None), dead])
+    logits = torch.zeros(3, len(backend[1]))
+    logits[:, ids(backend, "c")[0]] = 2.0
+    logits[:, ids(backend, "b")[0]] = 1.0
+    written = ["", "", ""]
+    for _ in range(4):
+        best = drafts.masked(logits).argmax(-1)
+        drafts.read(best)
+        written = [text + backend[1].decode([token]) for text, token in zip(written, best.tolist(), strict=True)]
+    assert written[0][:2] == "bc" and written[1] == "cccc" and written[2][0] == "b"
+    assert logits[0, ids(backend, "c")[0]] == 2.0, "the drafter's row is fused as it came"
+    assert masks(backend, [one, dead], ["ab", "ab"])[0] == ["b", "bc"], "trying has moved nothing"
