@@ -12,11 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
+from interpreted import assert_kernel_obeys
 from sgl_proxythinker.step.fusion import fuse_in_torch, fuse_logits
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 
@@ -306,16 +306,7 @@ def test_the_kernel_equals_the_specification(vocab_size, layouts, dtypes):
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the kernel runs in this process")
 def test_the_kernel_obeys_the_same_laws_when_interpreted():
     """Kills a mutant of the kernel on a machine without a GPU."""
-    pytest.importorskip("triton")
-    command = (sys.executable, "-m", "pytest", __file__, "-k", "kernel", "--noconftest", "-q", "-p", "no:cacheprovider")
-    run = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert_kernel_obeys(__file__)
 
 
 def test_a_cpu_needs_no_triton():

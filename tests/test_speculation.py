@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,6 +42,7 @@ from cases import Case, assert_agrees, oracle_answer
 from chi_square import SIGNIFICANCE, p_value
 from programs.pictures import random_picture
 from servers import COMMON, chat_messages, command, sabotaged, serving
+from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.speculation import check_speculation
 
@@ -61,6 +63,7 @@ def prepare(server_args):
         import torch
         from sgl_proxythinker.speculation.worker import SpeculativeWorker
 
+        print("drafts are wrong on purpose", flush=True)
         calls = itertools.count()
 
         def choose(worker, logits):
@@ -91,6 +94,8 @@ def test_it_says_that_it_speculates(guided):
     assert guided.get("/server_info").json()["proxy"]["speculate"] == K
     meta = guided.generate(text="Hi", sampling_params={"temperature": 0, "max_new_tokens": 12})["meta_info"]
     assert 0 < meta["spec_verify_ct"] <= meta["completion_tokens"]
+    assert "sglang:spec_accept_length" in guided.get("/metrics").text
+    assert "drafts are wrong on purpose" in guided.log_text(), "else the laws here say less than they seem to"
 
 
 def test_what_is_drawn_after_drafts_is_of_the_fused_distribution(guided, reference):
@@ -159,6 +164,26 @@ def test_nothing_is_held_after_many_requests_of_which_some_are_left(guided):
     assert guided.post("/flush_cache?timeout=60", None).ok, "every request is gone"
     assert guided.get("/health_generate").status_code == 200
     assert "memory leak" not in guided.log_text()
+
+
+def test_a_request_that_fills_the_pool_ends_by_its_length(guided):
+    """Kills: one that is admitted without room for its last chains, and aborted near its end."""
+    params = {"max_new_tokens": 96, "ignore_eos": True, "temperature": 0}
+    answer = guided.generate(input_ids=[17 + number % 50 for number in range(4000)], sampling_params=params)
+    meta = answer["meta_info"]
+    assert meta["finish_reason"]["type"] == "length" and 60 < meta["completion_tokens"] < 96
+
+
+def test_the_longest_chain_fits_the_table_of_requests_at_the_end_of_the_context(sglang):
+    """Kills: a bound on K that SGLang's table of requests has no room for, on ranks with and without the base."""
+    from sglang.srt.mem_cache.allocation_sizing import get_req_to_token_extra_context_len
+
+    for algorithm in ("PROXYTHINKER", None):
+        server_args = SimpleNamespace(
+            max_speculative_num_draft_tokens=MAX_DRAFTS + 1, speculative_algorithm=algorithm, page_size=1
+        )
+        # A cycle begins four tokens before the end of the context at the latest, and reserves two chains.
+        assert get_req_to_token_extra_context_len(server_args) >= 2 * (MAX_DRAFTS + 1) - 4
 
 
 def test_a_second_turn_over_what_a_chain_wrote_is_the_oracles(guided, reference):

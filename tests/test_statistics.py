@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
+from interpreted import assert_kernel_obeys
 from sgl_proxythinker.step import statistics
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, PairStatistics, RowStatistics, at_tokens
@@ -174,13 +172,4 @@ def test_the_device_chooses_who_computes():
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the kernel runs in this process")
 def test_the_kernel_obeys_the_same_laws_when_interpreted():
     """Kills a mutant of the kernel on a machine without a GPU."""
-    pytest.importorskip("triton")
-    command = (sys.executable, "-m", "pytest", __file__, "-k", "kernel", "--noconftest", "-q", "-p", "no:cacheprovider")
-    run = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert_kernel_obeys(__file__)

@@ -74,7 +74,10 @@ class DraftMasks:
 
 
 def _copies(reqs: Sequence[Any]) -> dict[int, Any]:
-    """Each request's grammar where it stands, by its place, unless it has ended."""
+    """Each request's grammar where it stands, by its place, unless it has ended.
+
+    A copy of llguidance's stands where the grammar does. One of xgrammar's, which is refused on a CPU, begins anew.
+    """
     copies = {}
     for place, req in enumerate(reqs):
         if req.grammar is not None and not req.grammar.is_terminated():
