@@ -50,7 +50,7 @@ from sgl_proxythinker.patches.calls import CALLS
 
 STAGES = {
     Stage.COMMAND_LINE: (server_args_add_cli_args, server_args_from_cli_args),
-    Stage.FRONT: (
+    Stage.MAIN_PROCESS: (
         engine_launch_subprocesses,
         get_max_seq_length,
         generate_req_input_handle_parallel_sampling,

@@ -151,13 +151,13 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.managers.tp_worker:TpModelWorker.init_attention_backends",
         "(self)",
         "90151e9f6333",
-        "the worker in the seat does it for three models",
+        "the primary model's worker does it for three models",
     ),
     _call(
         "sglang.srt.managers.tp_worker:TpModelWorker.init_cuda_graphs",
         "(self, capture_decode_cuda_graph=True)",
         "f05def96c111",
-        "the worker in the seat does it for three models",
+        "the primary model's worker does it for three models",
     ),
     _call(
         "sglang.srt.managers.tp_worker:TpModelWorker.forward_batch_generation",
@@ -884,7 +884,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.model_executor.model_runner:ModelRunner.war_fastpath_read_done_event",
         "attribute",
         "352a4cb2db51",
-        "the event of a model beside the seat's is taken from it, so that the scheduler waits for the seat's",
+        "the event of a model beside the primary's is taken from it, so that the scheduler waits for the primary's",
     ),
     _call(
         "sglang.srt.managers.scheduler:Scheduler.ps",

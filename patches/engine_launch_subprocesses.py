@@ -10,7 +10,7 @@ from functools import partial
 from sgl_proxythinker.launch.dead_ranks import name_roles
 from sgl_proxythinker.launch.hooks import provider
 from sgl_proxythinker.launch.processes import run_detokenizer, run_scheduler
-from sgl_proxythinker.launch.server_args import prepare_front, prove_schedulers
+from sgl_proxythinker.launch.server_args import prepare_main_process, prove_schedulers
 from sgl_proxythinker.launch.stopped_processes import watch_for_stops
 from sgl_proxythinker.server import is_ours, proxy_placement
 from sgl_proxythinker.upstream.record import Upstream
@@ -35,7 +35,7 @@ def around(original, cls, server_args, **kwargs):
     launched = original(cls, server_args, **kwargs)
     manager, scheduler_init_result, watchdog = launched[0], launched[3], launched[4]
     prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
-    prepare_front(manager)
+    prepare_main_process(manager)
     name_roles(watchdog, proxy_placement(server_args))
     watch_for_stops(watchdog, server_args.watchdog_timeout)
     return launched

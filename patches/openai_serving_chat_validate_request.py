@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
-from sgl_proxythinker.requests.template_arguments import check_template_wishes, renders_calls, renders_tools
+from sgl_proxythinker.requests.template_arguments import check_template_arguments, renders_calls, renders_tools
 from sgl_proxythinker.requests.tools import as_object, check_calls, check_tools
 from sgl_proxythinker.server import is_ours
 from sgl_proxythinker.upstream.record import Upstream
@@ -30,7 +30,7 @@ _FIELDS = {
 }  # fmt: skip
 
 # Without those that mean something beside tools only, and always have a value.
-_WISHES = _FIELDS - {"tool_choice", "parallel_tool_calls"}
+_FIELDS_OF_TOOLS = _FIELDS - {"tool_choice", "parallel_tool_calls"}
 
 
 def around(original, chat, request):
@@ -56,7 +56,7 @@ def _check(chat, request):
     template = "" if chat.template_manager.chat_template_name is not None else _template_of(tokenizer)
     check_tools(body, _renders(renders_tools, tokenizer, template), chat.tool_call_parser)
     check_calls(body["messages"], _renders(renders_calls, tokenizer, template))
-    check_template_wishes(body, template)
+    check_template_arguments(body, template)
     check_last_turn(body)
     for tool in request.tools or []:
         if tool.function.parameters is not None:
@@ -68,7 +68,7 @@ def _check(chat, request):
 def _asks_for_something(request):
     """Whether anything is set that is checked here: most chats have a text and no more."""
     return (
-        any(getattr(request, field) for field in _WISHES)
+        any(getattr(request, field) for field in _FIELDS_OF_TOOLS)
         or request.tool_choice not in (None, "auto", "none")
         or any(getattr(message, "tools", None) or getattr(message, "tool_calls", None) for message in request.messages)
     )

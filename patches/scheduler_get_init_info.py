@@ -1,4 +1,4 @@
-"""Let every scheduler prove, before it is ready, that three models sit in its seat.
+"""Let every scheduler prove, before it is ready, that three models are its worker's.
 
 Stock: the dict that a scheduler sends to the main process when it is ready; /server_info shows it.
 Ours:  with a field `proxy` that only a worker of ours can fill; the main process stops the launch without it.

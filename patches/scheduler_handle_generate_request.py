@@ -1,9 +1,9 @@
 """End a request that the scheduler can't prepare with an error, alone and on every rank, and not the process.
 
 Stock: puts a request into the waiting queue or into the grammars'; what its values break, there or later in a batch,
-       ends the scheduler, and the server with it.
+       ends the scheduler, and the server with it. The pixels of its pictures stay until it ends.
 Ours:  tries first what preparing a batch of it alone would do, then the same; either failing answers this request
-       with 400. Ranks that disagree end the server.
+       with 400. Ranks that disagree end the server. Ranks whose models don't read the request free its pixels.
 Why a hook: every request enters a scheduler here, in the same order on every rank.
 """
 
@@ -20,5 +20,10 @@ UPSTREAM = Upstream(
 
 def around(original, scheduler, recv_req):
     from sgl_proxythinker.guards.bad_requests import receive
+    from sgl_proxythinker.step.unread_pictures import drop_unread_pictures
 
-    receive(scheduler, recv_req, lambda: original(scheduler, recv_req))
+    def handle():
+        drop_unread_pictures(recv_req, scheduler.tp_worker.ensemble.models)
+        original(scheduler, recv_req)
+
+    receive(scheduler, recv_req, handle)

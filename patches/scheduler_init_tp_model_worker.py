@@ -1,4 +1,4 @@
-"""Put our worker, three models behind SGLang's worker interface, into the scheduler's seat.
+"""Put our worker, three models behind SGLang's worker interface, in the place of the scheduler's.
 
 Stock: the scheduler builds a `TpModelWorker` for the one model it serves.
 Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies.

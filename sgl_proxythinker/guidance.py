@@ -34,7 +34,7 @@ COMMON = frozenset({str(BASE), str(EXPERT), str(AMATEUR)})
 _Weight = Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False)]
 
 
-class Wish(BaseModel):
+class GuidanceParams(BaseModel):
     """`custom_params` of a request, as a client writes them; None is the server's default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -44,7 +44,7 @@ class Wish(BaseModel):
     proxy_trace: bool | None = None
 
 
-KNOWN_KEYS = tuple(Wish.model_fields)
+KNOWN_KEYS = tuple(GuidanceParams.model_fields)
 
 
 class Contrast(NamedTuple):
@@ -143,15 +143,15 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
             f'custom_params is {shown(custom_params)}, not an object. Send {{"custom_params": {{"{ALPHA}": 0.5}}}}.'
         )
     try:
-        wish = Wish.model_validate(dict(custom_params))
+        asked = GuidanceParams.model_validate(dict(custom_params))
     except ValidationError as problem:
         raise RequestError(_sentence(problem.errors(include_url=False)[0])) from None
     own, minus = default.weights
-    if wish.proxy_alpha is not None:
-        own = minus = wish.proxy_alpha
-    if wish.proxy_amateur_alpha is not None:
-        minus = wish.proxy_amateur_alpha
-    return Guidance.of(own, minus, wish.proxy_trace is True)
+    if asked.proxy_alpha is not None:
+        own = minus = asked.proxy_alpha
+    if asked.proxy_amateur_alpha is not None:
+        minus = asked.proxy_amateur_alpha
+    return Guidance.of(own, minus, asked.proxy_trace is True)
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -82,6 +82,11 @@ class Server:
         assert response.ok, response.text
         return response.json()
 
+    def flush_cache(self) -> None:
+        """Start with an empty radix tree. SGLang refuses it while the last answer's request is being put away."""
+        flushed = self.post("/flush_cache?timeout=60", None)
+        assert flushed.ok, flushed.text
+
     @property
     def openai(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)

@@ -107,9 +107,14 @@ def test_the_named_test_sets_the_field(test, field):
 
 
 @pytest.mark.parametrize(
-    "test", ["tests/test_gone.py", "tests/test_oracle.py::test_gone", "tests/test_wishes.py::TestCalls::test_gone",
-             "tests/servers.py"]
-)  # fmt: skip
+    "test",
+    [
+        "tests/test_gone.py",
+        "tests/test_oracle.py::test_gone",
+        "tests/test_tools_and_templates.py::TestCalls::test_gone",
+        "tests/servers.py",
+    ],
+)
 def test_a_test_that_is_gone_is_found(test):
     with pytest.raises(LookupError):
         sets(test)
@@ -119,7 +124,7 @@ def test_a_claim_that_is_hollow_is_found():
     assert not is_set("tests/test_oracle.py", "page_size")
     assert not is_set("tests/test_fusion.py", "model_path")
     # A string that holds the flag is no flag, and neither is the flag of another server in the same file.
-    assert not is_set("tests/test_wishes.py::TestTools", "tool_call_parser")
+    assert not is_set("tests/test_tools_and_templates.py::TestTools", "tool_call_parser")
     assert not is_set("tests/test_server_flags.py::TestPaged", "disable_radix_cache")
 
 

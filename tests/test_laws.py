@@ -81,9 +81,9 @@ def test_a_prefix_serves_only_requests_that_the_same_models_read(guided, referen
     """Two trees in one: where the base alone computed a prefix, the small models have no keys and values of it."""
     image = random_picture(71)
     messages, params = chat_messages("Which?", [image]), KINDS[second][0]
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     cold = ask(guided, second, messages)
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     ask(guided, first, messages)
     warm = ask(guided, second, messages)
     case = Case("Which?", (image,), params["proxy_alpha"], params.get("proxy_amateur_alpha"))
@@ -95,7 +95,7 @@ def test_a_prefix_serves_only_requests_that_the_same_models_read(guided, referen
 
 def test_a_conversation_may_change_its_strength_at_every_turn(guided, reference):
     """What the other kind has computed of it is no prefix, and what its own kind has computed is."""
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     image = random_picture(72)
     turns, seen = chat_messages("What is here?", [image]), {}
     for kind in ("guided", "alpha 0", "guided", "alpha 0"):
@@ -116,7 +116,7 @@ def test_a_conversation_may_change_its_strength_at_every_turn(guided, reference)
 @pytest.mark.parametrize("field", ["extra_key", "cache_salt"])
 @pytest.mark.parametrize("kind", ["guided", "alpha 0"])
 def test_a_key_of_the_users_own_still_divides_the_tree(guided, field, kind):
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     messages = chat_messages("Whose?")
     asked = [ask(guided, kind, messages, **own) for own in ({}, {field: "mine"}, {field: "mine"}, {field: "theirs"})]
     everything = asked[0]["usage"]["prompt_tokens"] - 1

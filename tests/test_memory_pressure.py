@@ -173,7 +173,7 @@ def test_a_broken_request_leaves_nothing_in_the_tree(small, reference, text):
     zero times NaN is NaN.
     """
     sound = len(reference.tokenizer(text.partition(DAMAGED)[0]).input_ids) // CHUNK * CHUNK
-    small.post("/flush_cache", None)
+    small.flush_cache()
     assert ask_damaged(small, 0.5, text).status_code == 500
     again = ask_damaged(small, 0.0, text).json()["meta_info"]
     assert (again["prompt_tokens"] > 2 * CHUNK) == (text is not SHORT)
@@ -183,7 +183,7 @@ def test_a_broken_request_leaves_nothing_in_the_tree(small, reference, text):
 
 
 def test_chunks_of_a_sound_prompt_are_in_the_tree(small, reference):
-    small.post("/flush_cache", None)
+    small.flush_cache()
     case = Case(SEVERAL_CHUNKS, alpha=0.5)
     first, second = (_long_answer(small, case, False) for _ in range(2))
     assert first["meta_info"]["cached_tokens"] == 0

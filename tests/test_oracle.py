@@ -24,7 +24,7 @@ def test_alpha_changes_the_tokens(expected):
 
 
 def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(guided, expected, reference):
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     cases = mixed_cases()
     for answer, oracle, case in zip(ask_all(guided, cases), expected, cases, strict=True):
         assert_agrees(answer, oracle, case, reference)
@@ -43,7 +43,7 @@ def test_one_request_alone_gives_the_same_tokens_as_in_a_crowd(guided, expected,
 
 def test_the_same_image_in_three_models_of_equal_width(guided, reference):
     """An image cache shared between the models would be a silent corruption here, not a crash."""
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     image = random_picture(41)
     for alpha in (1.5, 1.5, 0.0, -1.0):
         case = Case("What do you see?", (image, image), alpha)

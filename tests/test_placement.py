@@ -109,7 +109,7 @@ def test_what_is_placed_can_run(family):
         assert {*base, *expert, *amateur} == set(everyone), "no rank is idle"
         assert 0 in base, "the first rank samples, and has the base"
         for role, own in placement.ranks.items():
-            assert list(own) == list(range(own[0], own[-1] + 1)), "the exchange reads a role's ranks as one block"
+            assert list(own) == list(range(own[0], own[-1] + 1)), "the gathering reads a role's ranks as one block"
             for count in shapes[role][:5]:
                 divides = count % len(own) == 0 or (count == shapes[role].kv_heads and len(own) % count == 0)
                 assert divides, f"{role} of {placement}"

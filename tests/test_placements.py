@@ -176,7 +176,7 @@ def expected(reference):
 
 def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected, reference):
     """Kills: a small model without some rows of a step, logits of another rank's shard or of another step."""
-    server.post("/flush_cache", None)
+    server.flush_cache()
     cases = [case for case, _ in expected]
     for _ in ("cold", "warm"):
         for answer, (case, oracle) in zip(ask_all(server, cases), expected, strict=True):
@@ -186,7 +186,7 @@ def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected, refer
 
 def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, reference):
     messages, images = chat_messages("Which?", [random_picture(9)]), [random_picture(9)]
-    server.post("/flush_cache", None)
+    server.flush_cache()
     for alpha, cached in ((0.0, False), (1.5, False), (0.0, True), (1.5, True)):
         answer = server.chat(messages, alpha, logprobs=True)
         oracle = reference.generate(messages, images, alpha=alpha, max_new_tokens=16)
@@ -341,6 +341,6 @@ def test_an_aborted_request_ends_on_every_rank(server, reference, way, alpha):
             *_, last = (json.loads(line[6:]) for line in lines if line.startswith(b"data: {"))
             assert last["meta_info"]["finish_reason"]["type"] == "abort"
             assert last["meta_info"]["completion_tokens"] < 600
-    assert server.post("/flush_cache?timeout=60", None).ok, "flushing needs every request to be gone"
+    server.flush_cache()  # flushing needs every request to be gone
     oracle = reference.generate("After it", alpha=1.5, max_new_tokens=8)
     assert_same_tokens(generate(server, "After it", 1.5, 8)["output_ids"], oracle, reference, 1.5)

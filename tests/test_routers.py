@@ -31,7 +31,7 @@ BODIES = {
 MESSAGES = ("/v1/messages", {"messages": HI, "max_tokens": 12, "temperature": 0})
 STRENGTHS = ("0", "4")
 
-# Where a router lets custom_params through; docs/wishes.md says the same.
+# Where a router lets custom_params through; docs/fields.md says the same.
 KEEPS_CUSTOM_PARAMS = {
     "sglang-router": {"completions", "completions stream"},
     "smg": set(BODIES),

@@ -89,7 +89,7 @@ def whole_pages(tokens: int) -> int:
 class TestPaged:
     def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(self, paged, reference):
         """The second time whole pages are found, and the rest of a prompt is computed by each model."""
-        paged.post("/flush_cache", None)
+        paged.flush_cache()
         cases = mixed_cases()
         expected = [oracle_answer(reference, case) for case in cases]
         for _ in ("cold", "warm"):
@@ -104,7 +104,7 @@ class TestPaged:
     def test_pages_of_the_base_alone_are_no_prefix_of_a_guided_request(self, paged, reference):
         picture = random_picture(9)
         messages = chat_messages("Which?", [picture])
-        paged.post("/flush_cache", None)
+        paged.flush_cache()
         for alpha, cached in ((0.0, False), (1.5, False), (0.0, True), (1.5, True)):
             answer = paged.chat(messages, alpha, logprobs=True, extra_body=WHOLE)
             oracle = reference.generate(messages, [picture], alpha=alpha, max_new_tokens=16)
@@ -126,7 +126,7 @@ class TestPaged:
 
     def test_what_is_asked_often_stays_when_pages_are_needed(self, paged, reference):
         """By age it would go first."""
-        paged.post("/flush_cache", None)
+        paged.flush_cache()
         often = list(range(20, 120))
         for _ in range(3):
             ask(paged, input_ids=often, tokens=1)
@@ -138,7 +138,7 @@ class TestPaged:
         assert_same_tokens(answer["output_ids"], oracle, reference, 1.5)
 
     def test_steps_are_as_small_as_they_were_asked_for(self, paged):
-        paged.post("/flush_cache", None)
+        paged.flush_cache()
         ask_all(paged, mixed_cases())
         steps = re.findall(r"Prefill batch.*#new-seq: (\d+), #new-token: (\d+)", paged.log_text())
         assert max(int(requests) for requests, _ in steps) == AT_ONCE

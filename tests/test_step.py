@@ -193,7 +193,7 @@ def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
     assert (weights_of(step), step.traced.rows[BASE].tolist()) == ([(1.5, 0.5)], [0])
 
 
-# The front keeps requests apart, the scheduler believes it
+# The main process keeps requests apart, the scheduler believes it
 
 
 @pytest.mark.parametrize("key", [None, "", "mine", "a|b"])

@@ -46,7 +46,7 @@ def assert_complete(answer: dict) -> dict:
 def test_it_is_what_the_oracle_says(guided, reference, alpha, images):
     """The prompts are prefilled in several chunks, and once more from the cache."""
     pictures, text = [random_picture(71), random_picture(72, 112, 56)][:images], PLACE * images + LONG
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     for _ in ("cold", "cached"):
         answer = guided.generate(
             text=[text], image_data=[[data_url(one) for one in pictures]] if images else None,
@@ -117,12 +117,12 @@ def test_asking_changes_no_token(guided):
 def test_the_last_chunk_of_a_stream_carries_the_trace(guided):
     """Kills: a trace that is sent again with every token, 157 MB for 2,048 of them."""
     body = {"text": "Hi", "stream": True, "sampling_params": params(2.0)}
-    guided.post("/flush_cache", None)  # in 16 bits a prompt from the cache has not quite the same numbers
+    guided.flush_cache()  # in 16 bits a prompt from the cache has not quite the same numbers
     response = guided.post("/generate", body, stream=True)
     events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: ")]
     assert events.pop() == "[DONE]"
     chunks = [json.loads(event) for event in events]
-    guided.post("/flush_cache", None)
+    guided.flush_cache()
     whole = assert_complete(guided.generate(text="Hi", sampling_params=params(2.0)))
     assert len(chunks) > 2 and not any("proxy_trace" in chunk["meta_info"] for chunk in chunks[:-1])
     assert all(chunk["meta_info"]["proxy_alpha"] == 2.0 for chunk in chunks)

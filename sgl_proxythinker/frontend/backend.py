@@ -6,7 +6,7 @@ from typing import Any
 
 from sgl_proxythinker.frontend.chat_template import learn_chat_template
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
-from sgl_proxythinker.upstream.language import RuntimeEndpoint, http_request
+from sgl_proxythinker.upstream.frontend_language import RuntimeEndpoint, http_request
 
 START = "start one with: python -m sglang.launch_server --plugin proxythinker ..."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sgl_proxythinker.upstream.language import ChatTemplate
+from sgl_proxythinker.upstream.frontend_language import ChatTemplate
 
 Render = Callable[[list[dict]], str]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.frontend.chat_template import learn_chat_template
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
-from sgl_proxythinker.upstream.language import BaseBackend, RuntimeEndpoint, SglSamplingParams, StreamExecutor
+from sgl_proxythinker.upstream.frontend_language import BaseBackend, RuntimeEndpoint, SglSamplingParams, StreamExecutor
 
 if TYPE_CHECKING:
     from sgl_proxythinker.frontend.engine import Engine

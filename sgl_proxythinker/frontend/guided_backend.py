@@ -17,7 +17,7 @@ from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
 from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.plugin import provide_hooks
-from sgl_proxythinker.upstream.language import (
+from sgl_proxythinker.upstream.frontend_language import (
     BaseBackend,
     ChoicesDecision,
     ChoicesSamplingMethod,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, TRACE, Guidance, read_guidance
-from sgl_proxythinker.upstream.language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
+from sgl_proxythinker.upstream.frontend_language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
 
@@ -37,9 +37,9 @@ def proxy_gen(
     # Nothing is generated meanwhile.
     if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, trace)):
         return expression
-    wish = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, TRACE: trace}
-    read_guidance(wish, Guidance())
-    params = {name: value for name, value in wish.items() if value is not None and value is not False}
+    asked = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, TRACE: trace}
+    read_guidance(asked, Guidance())
+    params = {name: value for name, value in asked.items() if value is not None and value is not False}
     if not params:
         return expression
     if isinstance(expression, SglSelect):

@@ -21,8 +21,8 @@ class Stage(StrEnum):
     """When hooks are installed."""
 
     COMMAND_LINE = "command line"  # with the plugin, in every process
-    FRONT = "front"  # in the main process of a server that asked for us
-    HTTP = "HTTP"  # beside the front's, where there is an HTTP server
+    MAIN_PROCESS = "main process"  # in the main process of a server that asked for us
+    HTTP = "HTTP"  # beside the main process's, where there is an HTTP server
     SCHEDULER = "scheduler"
     DETOKENIZER = "detokenizer"
     PROGRAMS = "programs"  # in a process with a backend for programs

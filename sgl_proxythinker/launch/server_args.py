@@ -79,7 +79,7 @@ def finish_server_args(
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
-    install(Stage.FRONT)  # SGLang's heavy imports happen here, after the CPU support is in place
+    install(Stage.MAIN_PROCESS)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
 
 
@@ -91,7 +91,7 @@ def _speculate(server_args: Any, given: dict[str, Any], drafts: int) -> None:
     server_args.override("proxythinker.speculate", **arguments_for(drafts))
 
 
-def prepare_front(manager: Any) -> None:
+def prepare_main_process(manager: Any) -> None:
     """Before the HTTP server listens: check what comes in, and close the routes that one fused token can't serve."""
     server = sys.modules.get("sglang.srt.entrypoints.http_server")
     if server is not None:  # the offline Engine has no HTTP server

@@ -60,10 +60,10 @@ class HostedModel:
         self._graph_bytes = 0
 
     def build(self, **kwargs: Any) -> None:
-        """Load it beside the model in the scheduler's seat, as a draft worker: SGLang's way to a second model.
+        """Load it beside the primary model, as a draft worker: SGLang's way to a second model.
 
         Args:
-            kwargs: the arguments of the seat's `TpModelWorker`, of which arguments and rank are replaced.
+            kwargs: the arguments of the primary's `TpModelWorker`, of which arguments and rank are replaced.
         """
         with self.loading():
             self.adopt(WholeModelWorker(**self.worker_arguments(is_draft_worker=True, **kwargs)))
@@ -99,7 +99,7 @@ class HostedModel:
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
         """Upstream's, of this model, and what they took."""
         before = self.free_bytes()
-        # The seat's worker is a subclass that does it for all models of the rank.
+        # The primary's worker is a subclass that does it for all models of the rank.
         TpModelWorker.init_cuda_graphs(self.worker, *args, **kwargs)
         if self.worker.device == "cuda":
             self._graph_bytes = max(0, before - self.free_bytes() - self._graph_buffers.logits_bytes)

@@ -55,16 +55,16 @@ class _Sized(KVCacheConfigurator):
 
 
 @contextmanager
-def seat_share(runner: ModelRunner, share: Callable[[int], int]) -> Iterator[None]:
+def primary_share(runner: ModelRunner, share: Callable[[int], int]) -> Iterator[None]:
     """Within it the runner's KV pool is sized from `share(free bytes)`; user caps and page size still apply."""
     with _configurator(runner, _Budgeted, share=share):
         yield
 
 
 @contextmanager
-def sized_like(runner: ModelRunner, seat: ModelRunner) -> Iterator[None]:
-    """Within it the runner's KV pool gets exactly the seat's slots."""
-    with _configurator(runner, _Sized, resolved=seat.memory_pool_config):
+def sized_like(runner: ModelRunner, primary: ModelRunner) -> Iterator[None]:
+    """Within it the runner's KV pool gets exactly the primary's slots."""
+    with _configurator(runner, _Sized, resolved=primary.memory_pool_config):
         yield
 
 

@@ -56,7 +56,8 @@ TESTED: dict[str, str] = {
     "tests/test_memory_pressure.py::test_retracted_requests_give_the_oracles_tokens": "schedule_conservativeness",
     "tests/test_memory_pressure.py::test_a_broken_row_ends_its_request_with_an_error_and_no_other": "enable_metrics",
     "tests/test_memory_pressure.py::test_a_chunk_of_what_is_new_carries_its_trace": "incremental_streaming_output",
-    "tests/test_wishes.py::TestCalls": "chat_template tool_call_parser constrained_json_disable_any_whitespace",
+    "tests/test_tools_and_templates.py::TestCalls": """
+        chat_template tool_call_parser constrained_json_disable_any_whitespace""",
     "tests/test_server_flags.py::TestPaged::test_a_cold_and_a_warm_cache_give_the_oracles_tokens": """
         page_size enable_cache_report""",
     "tests/test_server_flags.py::TestPaged::test_what_is_asked_often_stays_when_pages_are_needed": """

@@ -69,9 +69,9 @@ def _with_guidance(
 ) -> tuple[dict[str, Any], Guidance]:
     """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
-    wishes = _wishes(params.get("custom_params"), call)
-    named = isinstance(wishes, dict) and wishes.get(ALPHA) is not None
-    guidance = read_guidance(wishes, Guidance() if config is None else config.guidance)
+    asked = _guidance_params(params.get("custom_params"), call)
+    named = isinstance(asked, dict) and asked.get(ALPHA) is not None
+    guidance = read_guidance(asked, Guidance() if config is None else config.guidance)
     if config is None:
         _refuse_without_proxies(guidance)
     elif config.require_strength and not named and not starting:
@@ -101,7 +101,7 @@ def _place(call: HttpCall | None) -> str:
     return "" if call is not None and call.speaks_openai else " in sampling_params"
 
 
-def _wishes(custom_params: Any, call: HttpCall | None) -> Any:
+def _guidance_params(custom_params: Any, call: HttpCall | None) -> Any:
     """What a request says of guidance, wherever it may say it: in its parameters, its body, the name of its model."""
     if call is None:
         return custom_params

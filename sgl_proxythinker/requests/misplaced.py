@@ -47,14 +47,14 @@ def check_places(body: Mapping[str, Any], right_place: str, read_in: str, declar
     """
     in_sampling_params = "sampling_params" in right_place
     for key in body:
-        if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_wishes(body[key]))):
+        if _is_ours(key) or (in_sampling_params and key == "custom_params" and any(_found_in(body[key]))):
             _refuse(key, right_place)
     for name in body.keys() - CONTAINERS - set(declared) - _NEVER_SEARCHED - {"custom_params"}:
-        for path in _wishes(_parsed(body[name]), exactly=True):
+        for path in _found_in(_parsed(body[name]), exactly=True):
             _refuse(f"{name}.{path}", right_place)
     for container in body.keys() & CONTAINERS:
         inner = _parsed(body[container])
-        for path in _wishes(inner, exactly=container in _OF_CLIENTS):
+        for path in _found_in(inner, exactly=container in _OF_CLIENTS):
             where = f"{container}.{path}".replace(".[", "[")
             if not where.startswith((f"{read_in}.", f"{read_in}[")):
                 _refuse(where, right_place)
@@ -72,7 +72,7 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _wishes(value: Any, path: str = "", level: int = 0, exactly: bool = False) -> Iterator[str]:
+def _found_in(value: Any, path: str = "", level: int = 0, exactly: bool = False) -> Iterator[str]:
     """Paths of names that are ours, in objects and lists of a container.
 
     Args:
@@ -86,10 +86,10 @@ def _wishes(value: Any, path: str = "", level: int = 0, exactly: bool = False) -
             if _is_ours(key, exactly):
                 yield here
             else:
-                yield from _wishes(inner, here, level + 1, exactly)
+                yield from _found_in(inner, here, level + 1, exactly)
     elif isinstance(value, list):
         for number, inner in enumerate(value[:1024]):
-            yield from _wishes(inner, f"{path}[{number}]", level + 1, exactly)
+            yield from _found_in(inner, f"{path}[{number}]", level + 1, exactly)
 
 
 def _is_ours(key: Any, exactly: bool = False) -> bool:

@@ -76,7 +76,7 @@ def words_of(template: str) -> frozenset[str]:
     return frozenset(re.findall(r"[A-Za-z_]\w*", " ".join(code)))
 
 
-def check_template_wishes(body: Mapping[str, Any], template: str) -> None:
+def check_template_arguments(body: Mapping[str, Any], template: str) -> None:
     """Refuse `chat_template_kwargs` and `reasoning_effort` that the template doesn't read.
 
     Args:

@@ -19,7 +19,7 @@ from sgl_proxythinker.speculation.chain_masks import DraftMasks
 from sgl_proxythinker.speculation.chain_sampling import sample_chains
 from sgl_proxythinker.speculation.penalties import chain_penalties
 from sgl_proxythinker.speculation.pending import PendingTokens
-from sgl_proxythinker.step.exchange import one_token_for_all
+from sgl_proxythinker.step.logits_gather import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.trace import trace_tokens
 from sgl_proxythinker.step.worker import ProxyWorker
@@ -52,7 +52,7 @@ class SpeculativeWorker(BaseSpecWorker):
         self.speculative_num_draft_tokens = server_args.speculative_num_draft_tokens
         models = target_worker.ensemble.models
         # SGLang looks for a draft's KV pool; any model's will do: all have the same slots.
-        runner = models.get(DRAFTER, target_worker.ensemble.seat).runner
+        runner = models.get(DRAFTER, target_worker.ensemble.primary).runner
         self._draft_worker = SimpleNamespace(
             draft_runner=runner, draft_runners=[], graph_memory_usage={}, graph_time_usage={}, weight_load_time=0.0
         )

@@ -14,8 +14,8 @@ import torch
 from sgl_proxythinker.models.hosted import HostedModel
 from sgl_proxythinker.models.sm_partition import sms_by_weights
 from sgl_proxythinker.roles import BASE, Role
-from sgl_proxythinker.step.exchange import LogitsExchange
 from sgl_proxythinker.step.logits import ShardedLogits
+from sgl_proxythinker.step.logits_gather import LogitsGather
 from sgl_proxythinker.step.plan import Step
 from sgl_proxythinker.step.rows import SelectedRequests, select_rows
 from sgl_proxythinker.upstream.runtime import (
@@ -29,7 +29,7 @@ from sgl_proxythinker.upstream.runtime import (
 class EnsembleOutput(NamedTuple):
     """What the models made of a batch."""
 
-    of_seat: ModelRunnerOutput  # the seat's own; without logits where its model ran for no request
+    of_primary: ModelRunnerOutput  # the primary's own; without logits where its model ran for no request
     logits: dict[Role, ShardedLogits]  # of every model that ran, on whatever ranks; raw, read only
 
 
@@ -37,23 +37,25 @@ class Ensemble:
     """The models of this rank.
 
     Args:
-        seat: the model in the scheduler's seat. It runs last: the scheduler waits for the event that its runner
-            records.
-        beside: the others of this rank, in the order in which they run.
-        exchange: brings the logits of models on other ranks.
+        primary: the one whose worker SGLang's scheduler calls. It runs last: the scheduler waits for the event that
+            its runner records.
+        colocated: the others of this rank, in the order in which they run.
+        gather: brings the logits of models on other ranks.
         has_streams: decode steps of the models run at the same time, each on a CUDA stream of its own.
     """
 
-    def __init__(self, seat: HostedModel, beside: Collection[HostedModel], exchange: LogitsExchange, has_streams: bool):
-        self.seat = seat
-        self.beside = tuple(beside)
-        self._exchange = exchange
-        self._streams = {model.role: torch.cuda.Stream() for model in beside} if has_streams else {}
+    def __init__(
+        self, primary: HostedModel, colocated: Collection[HostedModel], gather: LogitsGather, has_streams: bool
+    ):
+        self.primary = primary
+        self.colocated = tuple(colocated)
+        self._gather = gather
+        self._streams = {model.role: torch.cuda.Stream() for model in colocated} if has_streams else {}
 
     @property
     def models(self) -> dict[Role, HostedModel]:
-        """Those of this rank by their roles, the seat's first."""
-        return {model.role: model for model in (self.seat, *self.beside)}
+        """Those of this rank by their roles, the primary's first."""
+        return {model.role: model for model in (self.primary, *self.colocated)}
 
     def forward(
         self, step: Step, batch: ForwardBatch, given: Mapping[Role, torch.Tensor], *args: Any, **kwargs: Any
@@ -64,22 +66,22 @@ class Ensemble:
             step: what the requests ask for.
             batch: of all requests, which can be divided where models run for some of them. Read only.
             given: raw logits of models of this rank that have read the batch, and don't run.
-            args, kwargs: of the runner's `forward`, for a base in the seat.
+            args, kwargs: of the runner's `forward`, for a primary base.
         """
         batches = _divided(step, batch)
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
         streams = self._streams if batch.forward_mode.is_decode() else {}
         here = dict(given)
-        for model in self.beside:
+        for model in self.colocated:
             if model.role in batches and model.role not in given:
                 here[model.role] = self._launch(model, batches[model.role], streams.get(model.role))
-        of_seat = self._run_seat(batch, {} if self.seat.role in given else batches, *args, **kwargs)
-        if self.seat.role in (BASE, *batches) and self.seat.role not in given:
-            here[self.seat.role] = of_seat.logits_output.next_token_logits
+        of_primary = self._run_primary(batch, {} if self.primary.role in given else batches, *args, **kwargs)
+        if self.primary.role in (BASE, *batches) and self.primary.role not in given:
+            here[self.primary.role] = of_primary.logits_output.next_token_logits
         for role, stream in streams.items():
             if role in batches:
                 torch.cuda.current_stream().wait_stream(stream)
-        return EnsembleOutput(of_seat, self.gather(here, step))
+        return EnsembleOutput(of_primary, self.gather(here, step))
 
     def raw_logits(self, model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
         """[rows, head rows] float32: what a model of this rank says of a batch; of a graph, until its next replay."""
@@ -87,7 +89,7 @@ class Ensemble:
 
     def gather(self, here: Mapping[Role, torch.Tensor], step: Step) -> dict[Role, ShardedLogits]:
         """The logits of all models that run in a step, from those of this rank. Collective as `forward`."""
-        return self._exchange.gather(here, step.logits_rows())
+        return self._gather.gather(here, step.logits_rows())
 
     def sms_beside_base(self) -> int | None:
         """SMs for the small models beside the base, together; None where they decode on the whole GPU.
@@ -96,17 +98,17 @@ class Ensemble:
         order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
         GPU, whether it may use them or not.
         """
-        has_collectives = any(model.group.ps.tp_size > 1 for model in self.beside)
-        has_collectives_of_two = len(self.beside) > 1 and has_collectives
-        is_quantized = any(model.runner.model_config.quantization for model in self.beside)
+        has_collectives = any(model.group.ps.tp_size > 1 for model in self.colocated)
+        has_collectives_of_two = len(self.colocated) > 1 and has_collectives
+        is_quantized = any(model.runner.model_config.quantization for model in self.colocated)
         if not self._streams or has_collectives_of_two or is_quantized:
             return None
-        sm_count = torch.cuda.get_device_properties(self.seat.runner.gpu_id).multi_processor_count
-        theirs = sum(model.weight_bytes for model in self.beside)
-        return sms_by_weights(theirs, self.seat.weight_bytes, sm_count, has_collectives)
+        sm_count = torch.cuda.get_device_properties(self.primary.runner.gpu_id).multi_processor_count
+        theirs = sum(model.weight_bytes for model in self.colocated)
+        return sms_by_weights(theirs, self.primary.weight_bytes, sm_count, has_collectives)
 
     def _launch(self, model: HostedModel, batch: ForwardBatch, stream: torch.cuda.Stream | None) -> torch.Tensor:
-        """The raw logits of a model beside the seat's: [rows, head rows] float32.
+        """The raw logits of a model beside the primary's: [rows, head rows] float32.
 
         With a stream they are there once the current one has waited for it; the batch must live until then.
         """
@@ -116,8 +118,8 @@ class Ensemble:
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
             logits = self.raw_logits(model, batch)
-        # The seat's model announces to the scheduler that its step's shared tables were read: for this model too. Its
-        # graph copies what it reads of them before it is replayed.
+        # The primary announces to the scheduler that its step's shared tables were read: for this model too. Its graph
+        # copies what it reads of them before it is replayed.
         was_read, model.runner.war_fastpath_read_done_event = model.runner.war_fastpath_read_done_event, None
         if was_read is None:
             main.wait_stream(stream)
@@ -125,17 +127,17 @@ class Ensemble:
             main.wait_event(was_read)
         return logits
 
-    def _run_seat(
+    def _run_primary(
         self, batch: ForwardBatch, batches: Mapping[Role, ForwardBatch], *args: Any, **kwargs: Any
     ) -> ModelRunnerOutput:
-        """The base on all requests; where a small model has the seat, that one on its own, if there are any."""
-        if self.seat.role == BASE:
-            return self.seat.forward(batch, *args, **kwargs)
-        if self.seat.role not in batches:
+        """The base on all requests; where a small model is the primary, that one on its own, if there are any."""
+        if self.primary.role == BASE:
+            return self.primary.forward(batch, *args, **kwargs)
+        if self.primary.role not in batches:
             return ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
-        own = batches[self.seat.role]
+        own = batches[self.primary.role]
         # Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
-        return self.seat.forward(own if own is batch else _without_logprobs(own))
+        return self.primary.forward(own if own is batch else _without_logprobs(own))
 
 
 def _divided(step: Step, batch: ForwardBatch) -> dict[Role, ForwardBatch]:

@@ -19,15 +19,15 @@ from sgl_proxythinker.models.arguments import server_args_of
 from sgl_proxythinker.models.graph_capture import captured_on
 from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.models.hosted import HostedModel, WholeModelWorker
-from sgl_proxythinker.models.kv_pools import kv_bytes_per_token, seat_share, sized_like
+from sgl_proxythinker.models.kv_pools import kv_bytes_per_token, primary_share, sized_like
 from sgl_proxythinker.models.memory import KVBudget, ModelMemory, RankMemory, graph_table, plan_table
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.batch_fields import undividable
 from sgl_proxythinker.step.ensemble import Ensemble
-from sgl_proxythinker.step.exchange import LogitsExchange, least_of_all, logits_dtype, one_token_for_all
 from sgl_proxythinker.step.fusion import fuse_logits
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
+from sgl_proxythinker.step.logits_gather import LogitsGather, least_of_all, logits_dtype, one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.trace import attach_evidence, trace_tokens
@@ -54,7 +54,7 @@ class VerifiedRows(NamedTuple):
 class ProxyWorker(WholeModelWorker):
     """SGLang's worker for one model of this rank, which also runs the others on this rank, and fuses.
 
-    The model in the seat is the base; on ranks without the base it is the small model that they run.
+    The primary model is the base; on ranks without the base it is the small model that they run.
 
     Args:
         config: the small models.
@@ -75,14 +75,14 @@ class ProxyWorker(WholeModelWorker):
             spec, tp_size = config.small_models.get(role), groups[role].ps.tp_size
             return HostedModel(role, groups[role], server_args_of(role, spec, server_args, base_config, tp_size))
 
-        seat_role, *others = groups
-        seat = host(seat_role)
-        with seat.loading(), joined_world():
-            super().__init__(**seat.worker_arguments(**kwargs, is_draft_worker=seat_role != BASE))
-        seat.adopt(self)
-        # Arguments are copied now: loading the seat's model may have settled some of them.
-        beside = [host(role) for role in others]
-        for model in beside:
+        primary_role, *others = groups
+        primary = host(primary_role)
+        with primary.loading(), joined_world():
+            super().__init__(**primary.worker_arguments(**kwargs, is_draft_worker=primary_role != BASE))
+        primary.adopt(self)
+        # Arguments are copied now: loading the primary's model may have settled some of them.
+        colocated = [host(role) for role in others]
+        for model in colocated:
             model.build(**kwargs)
         # Over all ranks: schedulers share requests in it too.
         self.world = get_tp_group()
@@ -90,13 +90,13 @@ class ProxyWorker(WholeModelWorker):
         self.vocab_size = self.world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
         self._width = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
-        self.ensemble = Ensemble(seat, beside, self._make_exchange([seat, *beside]), has_streams)
+        self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
         self._inputs = StepInputs(tuple(config.small_models), self.device)
         self._given: Mapping[Role, torch.Tensor] = {}
         self._sound: torch.Tensor  # [N] bool of the last fused rows
         self._warned_of: set[str] = set()
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
-        # from what this method of the seat's runner returns.
+        # from what this method of the primary's runner returns.
         self.model_runner.forward = self._guided_forward
         if placement.world_size > 1:
             self._sample = self.model_runner.sample
@@ -111,18 +111,18 @@ class ProxyWorker(WholeModelWorker):
 
     def alloc_memory_pool(self, *args: Any, **kwargs: Any) -> None:
         """KV pools with the same slots on all ranks: as many tokens as the free bytes of each hold for its models."""
-        seat, token_bytes = self.ensemble.seat, {}
+        primary, token_bytes = self.ensemble.primary, {}
         for role, model in self.ensemble.models.items():
             with model.arguments():
                 token_bytes[role] = kv_bytes_per_token(model.runner)
 
         def share(free_bytes: int) -> int:
             tokens = least_of_all(KVBudget(free_bytes, token_bytes).tokens, self.world)
-            return tokens * token_bytes[seat.role]
+            return tokens * token_bytes[primary.role]
 
-        with seat.arguments(), seat_share(self.model_runner, share):
+        with primary.arguments(), primary_share(self.model_runner, share):
             super().alloc_memory_pool(*args, **kwargs)
-        for model in self.ensemble.beside:
+        for model in self.ensemble.colocated:
             with model.arguments(), sized_like(model.runner, self.model_runner):
                 model.worker.alloc_memory_pool(None, *self.get_memory_pool())
         self._log_plan(token_bytes)
@@ -135,17 +135,17 @@ class ProxyWorker(WholeModelWorker):
         return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
 
     def init_attention_backends(self) -> None:
-        with self.ensemble.seat.arguments():
+        with self.ensemble.primary.arguments():
             super().init_attention_backends()
-        for model in self.ensemble.beside:
+        for model in self.ensemble.colocated:
             with model.arguments():
                 model.worker.init_attention_backends()
 
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
-        with self.ensemble.seat.arguments():
-            self.ensemble.seat.init_cuda_graphs(*args, **kwargs)
+        with self.ensemble.primary.arguments():
+            self.ensemble.primary.init_cuda_graphs(*args, **kwargs)
         sms = self.ensemble.sms_beside_base()
-        for model in self.ensemble.beside:
+        for model in self.ensemble.colocated:
             with model.arguments(), captured_on(sms, self.gpu_id):
                 model.init_cuda_graphs(*args, **kwargs)
         self._warm_up()
@@ -183,7 +183,7 @@ class ProxyWorker(WholeModelWorker):
         return VerifiedRows(result, self._sound, step)
 
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
-        """The seat's forward, with the fused logits of all models in place of its own."""
+        """The primary's forward, with the fused logits of all models in place of its own."""
         step = self._dividable(forward_batch)
         output, logits = self.ensemble.forward(step, forward_batch, self._given, *args, **kwargs)
         pairs, fused = self._fuse(logits, step)
@@ -246,17 +246,17 @@ class ProxyWorker(WholeModelWorker):
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self.world)
 
-    def _make_exchange(self, models: list[HostedModel]) -> LogitsExchange:
+    def _make_gather(self, models: list[HostedModel]) -> LogitsGather:
         everywhere = set().union(*self.world.all_gather_object({model.runner.dtype for model in models}))
         dtype = logits_dtype(everywhere, self.server_args)
-        return LogitsExchange(self.placement, self.world, self.vocab_size, dtype, self.device)
+        return LogitsGather(self.placement, self.world, self.vocab_size, dtype, self.device)
 
     def _log_what_is_left(self) -> None:
         rows = self.model_runner.max_running_requests
         memory = RankMemory(
             {role: model.graph_memory for role, model in self.ensemble.models.items()},
             rows * self._width * torch.float32.itemsize,
-            self.ensemble.seat.free_bytes(),
+            self.ensemble.primary.free_bytes(),
         )
         ranks = self.world.all_gather_object(memory)
         if self.rank == 0:

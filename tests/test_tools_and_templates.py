@@ -12,7 +12,7 @@ from servers import COMMON, chat_messages, command, serving
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
 from sgl_proxythinker.requests.template_arguments import (
     RESERVED,
-    check_template_wishes,
+    check_template_arguments,
     renders_calls,
     renders_tools,
     words_of,
@@ -134,7 +134,7 @@ class TestTemplate:
         ],
     )  # fmt: skip
     def test_what_is_read_or_asks_for_nothing_passes(self, body):
-        check_template_wishes(body, TEMPLATE)
+        check_template_arguments(body, TEMPLATE)
 
     @pytest.mark.parametrize(
         ("body", "name"),
@@ -151,11 +151,11 @@ class TestTemplate:
     )
     def test_what_would_be_lost_is_refused(self, body, name):
         with pytest.raises(ValueError, match=name):
-            check_template_wishes(body, TEMPLATE)
+            check_template_arguments(body, TEMPLATE)
 
     def test_a_template_that_reads_an_effort_is_given_one(self):
-        check_template_wishes({"reasoning_effort": "low"}, "{{ reasoning_effort }}")
-        check_template_wishes({"reasoning_effort": "low"}, "{{ enable_thinking }}")
+        check_template_arguments({"reasoning_effort": "low"}, "{{ reasoning_effort }}")
+        check_template_arguments({"reasoning_effort": "low"}, "{{ enable_thinking }}")
 
     def test_every_parameter_of_apply_chat_template_is_reserved(self):
         transformers = pytest.importorskip("transformers")

@@ -1,4 +1,4 @@
-"""Laws of the exchange of logits, over real gloo processes with SGLang's own groups.
+"""Laws of the gathering of logits, over real gloo processes with SGLang's own groups.
 
 Run as a script, this file is those processes: SGLang is imported once and the ranks are forked from it.
 """
@@ -19,7 +19,7 @@ from roster import SMALL, TRIPLE
 from servers import clean_environment
 from sgl_proxythinker.placement import Placement, Shape, place
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
-from sgl_proxythinker.step.exchange import LogitsExchange
+from sgl_proxythinker.step.logits_gather import LogitsGather
 
 WORLD = 5  # ranks that are forked; a scenario takes the first of them
 WITHIN_S = 300
@@ -59,12 +59,12 @@ def logits_of(role: Role, rows: int, step: int, vocab_size: int, dtype: str) -> 
 def run_steps(group, layout: str, vocab_size: int, dtype: str) -> list[str]:
     """Gather as the ranks do, step after step. Returns what was wrong on this rank."""
     placement, wrong = placement_of(layout), []
-    exchange = LogitsExchange(placement, group, vocab_size, getattr(torch, dtype), "cpu")
+    gather = LogitsGather(placement, group, vocab_size, getattr(torch, dtype), "cpu")
     for step, (base_rows, proxy_rows) in enumerate(STEPS):
         rows = {BASE: base_rows} | ({} if proxy_rows is None else dict.fromkeys(SMALL, proxy_rows))
         computed = {role: logits_of(role, count, step, vocab_size, dtype) for role, count in rows.items()}
         here = {role: computed[role].clone() for role in placement.roles_on(group.rank_in_group) if role in rows}
-        gathered = exchange.gather(here, rows)
+        gathered = gather.gather(here, rows)
         if gathered.keys() != rows.keys():
             wrong.append(f"step {step}: {list(gathered)} in place of {list(rows)}")
         for role, sharded in gathered.items():
@@ -79,7 +79,7 @@ def run_steps(group, layout: str, vocab_size: int, dtype: str) -> list[str]:
 
 
 def draw_tokens(group, dtype: str) -> list[int]:
-    from sgl_proxythinker.step.exchange import one_token_for_all
+    from sgl_proxythinker.step.logits_gather import one_token_for_all
 
     own = torch.tensor([100 * group.rank_in_group + row for row in range(4)], dtype=getattr(torch, dtype))
     return one_token_for_all(own, group).tolist()
@@ -87,7 +87,7 @@ def draw_tokens(group, dtype: str) -> list[int]:
 
 def count_tokens(group, smallest: int) -> int:
     """KV tokens of ranks that have room for different numbers of them, `smallest` on one rank."""
-    from sgl_proxythinker.step.exchange import least_of_all
+    from sgl_proxythinker.step.logits_gather import least_of_all
 
     return least_of_all(2**40 + (group.rank_in_group - smallest) ** 2, group)
 
@@ -184,10 +184,10 @@ def test_every_rank_has_as_many_kv_tokens_as_the_one_with_the_least_room(told, s
 # These ranks have nobody to talk to: a collective would raise.
 
 
-def alone(layout: str, rank: int) -> LogitsExchange:
+def alone(layout: str, rank: int) -> LogitsGather:
     placement = placement_of(layout)
     group = SimpleNamespace(rank_in_group=rank, world_size=placement.world_size)
-    return LogitsExchange(placement, group, 7, torch.float16, "cpu")
+    return LogitsGather(placement, group, 7, torch.float16, "cpu")
 
 
 def test_models_on_all_ranks_meet_without_a_collective():

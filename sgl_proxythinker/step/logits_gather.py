@@ -17,7 +17,7 @@ from sgl_proxythinker.roles import Role
 from sgl_proxythinker.step.logits import ShardedLogits
 
 
-class LogitsExchange:
+class LogitsGather:
     """Brings the logits of all roles to all ranks.
 
     Args:
