@@ -20,10 +20,12 @@ UPSTREAM = Upstream(
 
 def around(original, scheduler, recv_req):
     from sgl_proxythinker.guards.bad_requests import receive
+    from sgl_proxythinker.server import proxy_config
     from sgl_proxythinker.step.unread_pictures import drop_unread_pictures
 
     def handle():
-        drop_unread_pictures(recv_req, scheduler.tp_worker.ensemble.models)
+        if proxy_config(scheduler.server_args) is not None:
+            drop_unread_pictures(recv_req, scheduler.tp_worker.ensemble.models)
         original(scheduler, recv_req)
 
     receive(scheduler, recv_req, handle)
