@@ -99,7 +99,8 @@ class Guidance(NamedTuple):
     def tree_key(self, extra_key: str | None, also: frozenset[str] = frozenset()) -> str | None:
         """The part of the radix tree that it belongs to, as SGLang's `extra_key`.
 
-        What base, expert and amateur have read is in the common part, which has the request's own key. Any other part
+        What base, expert and amateur have read is in the common part, which has the request's own key, but for traced
+        answers by the base alone, which no damaged expert ends: they have a part of their own. Any other part
         begins with who has read it and with the length of the request's own key, since SGLang may append to the whole.
 
         Args:
@@ -107,7 +108,8 @@ class Guidance(NamedTuple):
             also: models that read every request's tokens in this server.
         """
         readers = self.reads | also
-        if readers == COMMON:
+        # Of a traced answer by the base alone nobody knows whether the others' keys and values are finite.
+        if readers == COMMON and not (self.trace and self.is_base_alone):
             return extra_key
         own = extra_key or ""
         return f"{_MARK}{'+'.join(sorted(readers))}:{len(own)}:{own}"

@@ -62,7 +62,7 @@ def test_prompt_logprobs_at_alpha_zero_are_the_bases(guided, plain):
 KINDS = {
     "guided": ({"proxy_alpha": 1.5}, "common"),
     "without the expert": ({"proxy_alpha": 0.0, "proxy_amateur_alpha": 1.0}, "common"),
-    "alpha 0, traced": ({"proxy_alpha": 0.0, "proxy_trace": True}, "common"),
+    "alpha 0, traced": ({"proxy_alpha": 0.0, "proxy_trace": True}, "traced at alpha 0"),
     "alpha 0": ({"proxy_alpha": 0.0}, "the base's"),
 }
 

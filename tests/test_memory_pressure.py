@@ -182,6 +182,13 @@ def test_a_broken_request_leaves_nothing_in_the_tree(small, reference, text):
     assert ask_damaged(small, 0.0, text).json()["meta_info"]["cached_tokens"] == again["prompt_tokens"] - 1
 
 
+def test_what_the_base_answers_for_a_broken_proxy_harms_no_guided_neighbour(small):
+    """A traced answer at alpha 0 is no error, and the expert's keys and values of its last chunk are NaN."""
+    small.flush_cache()
+    assert ask_damaged(small, 0.0, LONG[2]).ok
+    _long_answer(small, Case(SEVERAL_CHUNKS, alpha=0.5), False)
+
+
 def test_chunks_of_a_sound_prompt_are_in_the_tree(small, reference):
     small.flush_cache()
     case = Case(SEVERAL_CHUNKS, alpha=0.5)
