@@ -58,14 +58,6 @@ def png(width: int, height: int, colour: str) -> str:
     return data_url(Image.new("RGB", (width, height), colour))
 
 
-def flush(server) -> None:
-    for _ in range(20):
-        if server.post("/flush_cache", {}).ok:
-            return
-        time.sleep(0.5)
-    raise AssertionError("the server never rests")
-
-
 class TestKeys:
     """No picture is answered from the cache of another one."""
 
@@ -81,9 +73,9 @@ class TestKeys:
         ],
     )
     def test_the_same_colour_in_another_shape(self, guided, alpha, first, second):
-        flush(guided)
+        guided.flush_cache()
         alone = ask(guided, WHAT, png(*second), alpha)
-        flush(guided)
+        guided.flush_cache()
         ask(guided, WHAT, png(*first), alpha)
         after = ask(guided, WHAT, png(*second), alpha)
         assert after["meta_info"]["cached_tokens"] <= 1, "no more than what stands before the picture"
@@ -93,9 +85,9 @@ class TestKeys:
     def test_the_order_of_two(self, guided, alpha):
         wide, tall = png(112, 56, "red"), png(56, 112, "red")
         text = f"{PLACE}and{WHAT}"
-        flush(guided)
+        guided.flush_cache()
         alone = ask(guided, text, [tall, wide], alpha)
-        flush(guided)
+        guided.flush_cache()
         ask(guided, text, [wide, tall], alpha)
         after = ask(guided, text, [tall, wide], alpha)
         assert after["meta_info"]["cached_tokens"] <= 1

@@ -1,5 +1,6 @@
 """Pixels are held by the ranks whose models look at them."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -46,12 +47,16 @@ def test_what_the_base_alone_reads_costs_other_ranks_no_pixels(items, roles):
         assert (item.feature.shape, item.feature.dtype) == (feature.shape, feature.dtype)
         assert item.hash != key
     assert items[0].hash != items[1].hash, "keys of two pictures stay two"
-    pad_values = [item.pad_value for item in items[:2]]
-    for item, (_, key) in zip(items, before, strict=False):
-        item.hash, item.pad_value = key, None
-        item.set_pad_value()
-    assert [item.pad_value for item in items[1:2]] == pad_values[1:]
     assert items[2].feature is None
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["keyed", "not yet"])
+def test_its_ids_are_those_of_the_other_ranks(items, number):
+    """They address the same slots in the radix trees of all ranks."""
+    elsewhere = copy.copy(items[number])
+    elsewhere.set_pad_value()
+    taken(items, BASE_ALONE, [EXPERT])
+    assert items[number].pad_value == elsewhere.pad_value is not None
 
 
 @pytest.mark.parametrize(
