@@ -10,7 +10,7 @@ from benchmarks.engines import Decode, Plan
 from benchmarks.layout import Layout, Shard
 
 CONFIGURATIONS = ("plain-base", "plain-proxy", "guided")
-SINCE_SHARED_GPUS = ("gpu_of_rank", "max_total_tokens")  # of a setting; older lines have none
+SINCE_THE_FIRST = ("gpu_of_rank", "max_total_tokens", "speculate", "acceptance")  # of a setting; older lines have none
 
 
 def summaries(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
     if configuration == "guided":
         # It has a table of its own for each plain base that it was to be compared with.
         models += [setting_layout(setting).placement, ranks_of(setting, "plain-base")]
-        models += [setting.get(name) for name in SINCE_SHARED_GPUS]
+        models += [setting.get(name) for name in SINCE_THE_FIRST]
     return json.dumps(models + [setting[name] for name in named])
 
 

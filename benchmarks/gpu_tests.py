@@ -1,12 +1,14 @@
 """Run the tests that say something on a GPU, and write down which code they ran on.
 
     make gpu-tests PYTHON=python3                      # on a GPU host, from a bare checkout
+    python -m benchmarks.gpu_tests --jobs 6 --within 540   # six at once, by pytest-xdist
     python -m benchmarks.gpu_tests -k oracle           # what follows goes to pytest
     python -m benchmarks.gpu_tests --tell-if-stale     # prints a line if the package has changed since
 
 The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
 Beside the lane `gpu` these are the tests that put tensors on the GPU, and those that compare a server's tokens with the
-oracle's: their servers run there, with its kernels, graphs and streams. The exit code is pytest's.
+oracle's: their servers run there, with its kernels, graphs and streams. Those that want the GPU's memory for themselves
+(`alone`) run after all others. The exit code is pytest's, the first that is not 0.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,9 +30,11 @@ from benchmarks.bare_checkout import write_metadata
 from benchmarks.conditions import ask_conditions
 
 ROOT = Path(__file__).parent.parent
-INTERRUPTED = 2  # pytest's exit code
+INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
+COUNTS = ("tests", "failures", "errors", "skipped")
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
+TOGETHER, ALONE = "(gpu or on_gpu) and not alone", "alone"
 
 
 def main() -> None:
@@ -38,27 +44,35 @@ def main() -> None:
     parser.add_argument("--tell-if-stale", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=RESULT, help="(%(default)s)")
     parser.add_argument("--within", type=float, metavar="SECONDS", help="stop then, and write down what ran")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once, each with servers of its own")
     parser.add_argument("--commit", help="default: git's, else $COMMIT")
     args, for_pytest = parser.parse_known_args()
     if args.tell_if_stale:
         print(staleness(args.out), end="")
         return
-    sys.exit(run(args.out, args.commit, args.within, for_pytest))
+    sys.exit(run(args.out, args.commit, args.within, args.jobs, for_pytest))
 
 
-def run(out: Path, commit: str | None, within_s: float | None, for_pytest: list[str]) -> int:
+def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_pytest: list[str]) -> int:
     """pytest's exit code."""
     where = ask_conditions(commit)
-    selected = for_pytest or ["-m", "gpu or on_gpu", "tests"]
+    by_selection = [for_pytest] if for_pytest else [["-m", marked, "tests"] for marked in (TOGETHER, ALONE)]
+    at_once = ["-n", str(jobs), "--dist", "loadgroup"] if jobs > 1 else ["-p", "no:xdist"]
+    begin, counts, codes = time.monotonic(), Counter(), []
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
-        report = Path(folder) / "report.xml"
-        # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
-        options = ["-q", "-o", "addopts=", "-p", "no:timeout", "-p", "no:xdist", f"--junitxml={report}"]
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-        code = run_within(within_s, [sys.executable, "-m", "pytest", *options, *selected], env)
-        suite = ElementTree.parse(report).getroot().find("testsuite").attrib
-    counts = {name: int(suite[name]) for name in ("tests", "failures", "errors", "skipped")}
+        for number, selected in enumerate(by_selection):
+            report = Path(folder) / f"report-{number}.xml"
+            # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
+            options = ["-q", "-o", "addopts=", "-p", "no:timeout", *at_once, f"--junitxml={report}"]
+            left_s = within_s and max(0.0, within_s - (time.monotonic() - begin))
+            codes.append(run_within(left_s, [sys.executable, "-m", "pytest", *options, *selected], env))
+            if report.exists():  # a run that is cut off while it collects writes none
+                suite = ElementTree.parse(report).getroot().find("testsuite").attrib
+                counts.update({name: int(suite[name]) for name in COUNTS})
+            at_once = ["-p", "no:xdist"]
+    code = next((code for code in codes if code not in (0, NO_TESTS)), 0)
     passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,8 +81,8 @@ def run(out: Path, commit: str | None, within_s: float | None, for_pytest: list[
         "passed": passed,
         "failed": counts["failures"] + counts["errors"],
         "skipped": counts["skipped"],
-        "seconds": round(float(suite["time"])),
-        "was_cut_off": code == INTERRUPTED,
+        "seconds": round(time.monotonic() - begin),
+        "was_cut_off": INTERRUPTED in codes,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")

@@ -11,22 +11,25 @@ Three engines, one after the other and each in a process of its own: the plain b
 guided by two such proxies. The guided one also decodes batches whose requests are all at alpha 0, which may cost 3 %
 more than the plain base, and batches of which half is at alpha 0, where guidance may cost what it costs that half
 alone, and 3 %. Weights are random (`benchmarks.weightless`), dimensions real. Every measurement is a line of --out with
-its conditions; tables compare the newest guided lines with the newest plain ones of the same machine, commit and
-settings, whatever run they come from. The last line printed is JSON.
+its conditions. With --speculate a step's time is that of a token; --acceptance 1 times whole cycles of K + 1 tokens.
+Tables compare the newest guided lines with the newest plain ones of the same machine, commit and settings, whatever run
+they come from. The last line printed is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import forced_acceptance
 from benchmarks.conditions import ask_conditions, query_gpus
 from benchmarks.cost_summary import (
     CONFIGURATIONS,
-    SINCE_SHARED_GPUS,
+    SINCE_THE_FIRST,
     ranks_of,
     setting_layout,
     step_ceiling_ms,
@@ -37,6 +40,8 @@ from benchmarks.layout import add_arguments, layout_of
 from benchmarks.lines import append_line, read_lines
 from benchmarks.weightless import BYTES_PER_WEIGHT, DIMENSIONS, write_weightless
 from programs.shared_gpus import share_gpus
+
+forced_acceptance.force_if_asked()  # here: a spawned scheduler imports this module, and runs nothing of it
 
 GIB = 1 << 30
 MIXED_FROM = 8  # the smallest batch that is also measured mixed
@@ -88,6 +93,10 @@ def parse_arguments() -> argparse.Namespace:
         metavar="0,1,1",
         help="GPUs of the guided engine's ranks, which may share one (programs.shared_gpus): for want of GPUs",
     )
+    parser.add_argument("--speculate", type=int, metavar="K", help="drafts of the guided engine (default: none)")
+    parser.add_argument(
+        "--acceptance", type=float, metavar="P", help="of each draft, forced: random weights accept next to nothing"
+    )
     parser.add_argument("--cpu", action="store_true", help="float32 on the CPU, to rehearse")
     parser.add_argument("--only", choices=CONFIGURATIONS, action="append", help="repeat for more; default: all three")
     parser.add_argument("--out", type=Path, default=Path("results/guided_cost.jsonl"), help="JSON lines, appended")
@@ -96,6 +105,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help="print the tables of FILE and stop")
     parser.add_argument("--child", choices=CONFIGURATIONS, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.acceptance is not None:
+        os.environ[forced_acceptance.VARIABLE] = str(args.acceptance)
     if args.gpu_of_rank:
         if len(args.gpu_of_rank) != args.tp_size or args.cpu:
             parser.error(f"--gpu-of-rank names the GPU of each of the {args.tp_size} ranks of --tp-size, not on --cpu")
@@ -134,7 +145,11 @@ def run_engine(args: argparse.Namespace) -> None:
         expert, amateur = (
             write_weightless(args.models / f"{args.proxy}-{role}", args.proxy) for role in ("expert", "amateur")
         )
-        proxy = ProxyConfig(expert_path=str(expert), amateur_path=str(amateur), **layout_of(args).proxy_settings())
+        # Older code, which is compared with this one, knows no speculation.
+        speculate = {"speculate": args.speculate} if args.speculate else {}
+        proxy = ProxyConfig(
+            expert_path=str(expert), amateur_path=str(amateur), **layout_of(args).proxy_settings(), **speculate
+        )
     measure_engine(plan_of(args), proxy, model_path=str(path), **engine_arguments(args))
 
 
@@ -224,7 +239,7 @@ def setting_of(args: argparse.Namespace, where: dict[str, Any]) -> dict[str, Any
         "prefill": list(args.prefill),
         "machine": where["machine"],
         "commit": where["commit"],
-    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size", *SINCE_SHARED_GPUS)}
+    } | {name: getattr(args, name) for name in ("placement", "proxy_tp_size", "base_tp_size", *SINCE_THE_FIRST)}
 
 
 def kv_account(

@@ -10,6 +10,42 @@ def _call(symbol: str, signature: str, digest: str, why: str, release: str = "0.
 
 CALLS: tuple[Upstream, ...] = (
     _call(
+        "sglang.srt.model_executor.runner.base_runner:BaseRunner._dummy_run",
+        "(self, batch_size, run_ctx=None, forward_mode_override=None, *, buffers)",
+        "79b2d98dfa48",
+        "kernels of chains are warmed up by it, with an input of ours",
+    ),
+    _call(
+        "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.get_spec_info",
+        "(self, num_tokens)",
+        "f9ea1c573b55",
+        "graphs of chains are captured with an input of ours",
+    ),
+    _call(
+        "sglang.srt.speculative.spec_info:create_dummy_verify_input",
+        "(spec_algorithm, server_args, custom_mask, num_tokens_per_req, is_draft_worker)",
+        "7aa89af59a88",
+        "kernels of chains are warmed up with an input of ours",
+    ),
+    _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner._decode_cuda_graph_runner_cls",
+        "(self)",
+        "8cd7bc01fc5b",
+        "the class of graphs of chains is named by it",
+    ),
+    _call(
+        "sglang.srt.managers.overlap_utils:FutureMap._resolve_spec_extras",
+        "(self, batch)",
+        "a6ff3a710678",
+        "the token that a cycle begins with is read by ours in its place",
+    ),
+    _call(
+        "sglang.srt.model_executor.forward_batch_info:ForwardBatch.compute_spec_mrope_positions",
+        "(self, model_runner, batch, seq_positions=None)",
+        "b93ffa7cc2de",
+        "rotary positions are made by it for a whole chain",
+    ),
+    _call(
         "sglang.srt.constrained.base_grammar_backend:GrammarMask",
         "class(NamedTuple)",
         "9ff17de82b4b",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.guidance import MAX_ALPHA, Guidance
 from sgl_proxythinker.placement import PlacementName
-from sgl_proxythinker.roles import AMATEUR, EXPERT, Role
+from sgl_proxythinker.roles import AMATEUR, DRAFTER, EXPERT, Role
 from sgl_proxythinker.settings_file import read_settings
 
 # A local path, as text or as a `Path`, or a hub id.
@@ -97,7 +97,7 @@ class ProxyConfig(BaseModel):
     @property
     def always_read(self) -> frozenset[str]:
         """The small models that read every request's tokens, also where the base alone answers."""
-        return frozenset({str(EXPERT)}) if self.speculate else frozenset()
+        return frozenset({str(DRAFTER)}) if self.speculate else frozenset()
 
     @cached_property
     def small_models(self) -> Mapping[Role, ModelSpec]:

@@ -30,3 +30,5 @@ class Role(str):
 BASE = Role("base")  # large, untuned: has the knowledge
 EXPERT = Role("expert")  # small, RL-tuned: has the slow-thinking behaviour
 AMATEUR = Role("amateur")  # the expert before RL: its bias is subtracted
+
+DRAFTER = EXPERT  # who writes ahead under speculation: its logits are needed at every position anyway

@@ -38,12 +38,16 @@ def pytest_configure(config):
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
     config.addinivalue_line("markers", "sources: beside its lane; it reads SGLang's text, which SGLANG_SRC names")
+    config.addinivalue_line("markers", "alone: beside its lane; the GPU's memory is to be its own")
     config.addinivalue_line("markers", "on_gpu: beside its lane; on a GPU it tests what runs there (make gpu-tests)")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(_lane(item))
+        layout = getattr(item, "callspec", None) and item.callspec.params.get("layout")
+        if layout and servers.ON_GPU:  # such a host has the memory for several at once
+            item.add_marker(pytest.mark.xdist_group(layout))
         if _says_something_on_a_gpu(item):
             item.add_marker("on_gpu")
 

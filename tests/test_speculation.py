@@ -226,20 +226,21 @@ def test_an_interval_of_streams_is_a_400(guided):
 
 
 @pytest.mark.parametrize(
-    ("given", "on_cpu", "complaint"),
+    ("given", "attention_backend", "complaint"),
     [
-        ({}, False, "tried on a CPU only"),
-        ({"enable_mixed_chunk": True}, True, "--enable-mixed-chunk doesn't go with --proxy-speculate"),
-        ({"prefill_attention_backend": "triton"}, True, "--prefill-attention-backend doesn't go with"),
-        ({"decode_attention_backend": "triton"}, True, "--decode-attention-backend doesn't go with"),
-        ({"page_size": 16}, True, "--page-size 16 doesn't go with"),
-        ({"stream_interval": 8}, True, "--stream-interval 8 doesn't go with"),
+        ({}, "aiter", "not tried with --attention-backend aiter. Use one of fa3, flashinfer, triton, or"),
+        ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
+        ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
+        ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
+        ({"page_size": 16}, "fa3", "--page-size 16 doesn't go with"),
+        ({"stream_interval": 8}, "fa3", "--stream-interval 8 doesn't go with"),
     ],
 )
-def test_what_it_was_not_tried_with_is_refused(given, on_cpu, complaint):
+def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        check_speculation(given, on_cpu)
+        check_speculation(given, attention_backend)
 
 
-def test_what_it_was_tried_with_is_not():
-    check_speculation({"enable_mixed_chunk": False, "page_size": 1, "prefill_attention_backend": None}, True)
+@pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton", "flashinfer"])
+def test_what_it_was_tried_with_is_not(attention_backend):
+    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend)

@@ -145,7 +145,7 @@ def speculating(tmp_path_factory):
         yield server
 
 
-@pytest.mark.skipif(ON_GPU, reason="speculation runs on a CPU so far")
+@pytest.mark.skipif(ON_GPU, reason="16 bits: a chain that is read at once is rounded otherwise")
 @pytest.mark.parametrize("shaped", [{}, {"regex": "(I think|The|It|No|Yes)[a-z0-9 ,.<>/]*"}], ids=["free", "a regex"])
 def test_answers_that_were_written_ahead_are_the_same(family, speculating, shaped):
     """Kills: a token that follows from a draft and not from the law; drafts that are never accepted."""

@@ -24,6 +24,9 @@ from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
 
 logger = logging.getLogger(__name__)
 
+# Chains of the largest CUDA graph of a verify, which writes a row of logits for each token: 0.3 GB for base and amateur
+# each, with three drafts. SGLang's own default is at least twice as many on GPUs of 60 GB and more.
+_MOST_CHAINS, _LARGE_GPU = 128, 60_000_000_000
 # Before a server with a failed process ends, SGLang writes out where its other processes stand. Its event loop waits
 # for that up to a minute and more, and every client with it; so it is done only where somebody asks for it.
 _SLOW_DUMPS = ("SGLANG_PYSPY_DUMP_BEFORE_CRASH", "SGLANG_CUDA_COREDUMP_BEFORE_CRASH")
@@ -72,6 +75,8 @@ def finish_server_args(
         memory = _gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
+        if config.speculate and _captures_too_many(given, memory):
+            given["cuda_graph_max_bs_decode"] = _MOST_CHAINS
         server_args = resolve()
         if config.speculate:
             _speculate(server_args, given, config.speculate)
@@ -86,7 +91,7 @@ def finish_server_args(
 def _speculate(server_args: Any, given: dict[str, Any], drafts: int) -> None:
     from sgl_proxythinker.speculation.algorithm import arguments_for, register
 
-    check_speculation(given, cpu.is_needed(given.get("device")))
+    check_speculation(given, server_args.attention_backend)
     register()
     server_args.override("proxythinker.speculate", **arguments_for(drafts))
 
@@ -121,6 +126,12 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
     if config is not None:
         # What /server_info shows: every model was found on the ranks that are to run it.
         scheduler_infos[0]["proxy"] = config.describe()
+
+
+def _captures_too_many(given: dict[str, Any], memory_bytes: int | None) -> bool:
+    """Whether SGLang would choose the sizes of CUDA graphs, and choose them for one token a request."""
+    is_chosen = not given.get("cuda_graph_max_bs_decode") and not given.get("cuda_graph_bs_decode")
+    return is_chosen and memory_bytes is not None and memory_bytes >= _LARGE_GPU
 
 
 def _gpu_bytes(given: dict[str, Any]) -> int | None:

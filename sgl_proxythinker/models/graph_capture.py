@@ -15,7 +15,7 @@ from sgl_proxythinker.upstream.runtime import DecodeCudaGraphRunner
 
 @contextmanager
 def captured_on(sms: int | None, gpu_id: int) -> Iterator[None]:
-    """While it is open, decode graphs of up to `MOST_ROWS` rows are captured on a part of the GPU.
+    """While it is open, graphs of up to `MOST_ROWS` rows of logits are captured on a part of the GPU.
 
     Args:
         sms: how many SMs; None, or where there are no such streams: all.
@@ -28,7 +28,7 @@ def captured_on(sms: int | None, gpu_id: int) -> Iterator[None]:
     capture = DecodeCudaGraphRunner.capture_one_shape
 
     def capture_one_shape(runner: DecodeCudaGraphRunner, size: int, *args: Any, **kwargs: Any) -> None:
-        if size > MOST_ROWS:
+        if size * runner.captured_req_width > MOST_ROWS:
             capture(runner, size, *args, **kwargs)
             return
         stream.wait_stream(torch.cuda.current_stream())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sgl_proxythinker.models.chains import as_extend
 from sgl_proxythinker.models.graph_buffers import GraphBuffers
 from sgl_proxythinker.models.groups import RoleGroup, swapped
 from sgl_proxythinker.models.memory import GraphMemory
+from sgl_proxythinker.models.verify_graphs import capturing_chains
 from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.roles import Role
 from sgl_proxythinker.upstream.runtime import (
@@ -24,6 +25,7 @@ from sgl_proxythinker.upstream.runtime import (
     get_context,
     mm_utils,
 )
+from sgl_proxythinker.upstream.speculation import SpeculativeAlgorithm
 
 
 class WholeModelWorker(TpModelWorker):
@@ -99,10 +101,29 @@ class HostedModel:
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
         """Upstream's, of this model, and what they took."""
         before = self.free_bytes()
-        # The primary's worker is a subclass that does it for all models of the rank.
-        TpModelWorker.init_cuda_graphs(self.worker, *args, **kwargs)
+        reads_chains = self.runner.spec_algorithm.is_speculative()
+        with capturing_chains(self.runner) if reads_chains else nullcontext():
+            # The primary's worker is a subclass that does it for all models of the rank.
+            TpModelWorker.init_cuda_graphs(self.worker, *args, **kwargs)
         if self.worker.device == "cuda":
             self._graph_bytes = max(0, before - self.free_bytes() - self._graph_buffers.logits_bytes)
+
+    def read_chains(self, algorithm: str, drafts: int) -> None:
+        """From here on attention and graphs of a small model are made for chains of tokens.
+
+        Not earlier: SGLang gives the draft model of an algorithm no KV pool of its own.
+
+        Args:
+            algorithm: its name in SGLang's registry.
+            drafts: of a chain, which has a token more.
+        """
+        self.runner.server_args.override(
+            f"proxythinker.{self.role}",
+            speculative_algorithm=algorithm,
+            speculative_eagle_topk=1,
+            speculative_num_steps=drafts,
+        )
+        self.runner.spec_algorithm = SpeculativeAlgorithm.from_string(algorithm)
 
     def free_bytes(self) -> int:
         """Of the device, with nothing held back for reuse."""

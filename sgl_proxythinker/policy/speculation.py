@@ -12,6 +12,8 @@ _REFUSED = {
     "prefill_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
     "decode_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
 }
+# Those that read a chain without a mask as what it is, tokens that follow each other.
+_CAUSAL_BACKENDS = ("fa3", "flashinfer", "triton", "torch_native")
 # Allowed at 1, which is what they are without a wish.
 _MORE_THAN_ONE = {
     "page_size": "rejected drafts leave pages that were not tried",
@@ -19,19 +21,20 @@ _MORE_THAN_ONE = {
 }
 
 
-def check_speculation(given: Mapping[str, Any], on_cpu: bool) -> None:
+def check_speculation(given: Mapping[str, Any], attention_backend: str) -> None:
     """Raise unless a server with these arguments can speculate.
 
     Args:
         given: SGLang's arguments by field name, as the user gave them.
-        on_cpu: the models run on a CPU.
+        attention_backend: that SGLang chose, or the user.
 
     Raises:
         LaunchError: they can't; says what to leave out.
     """
-    if not on_cpu:
+    if attention_backend not in _CAUSAL_BACKENDS:
         raise LaunchError(
-            "--proxy-speculate was tried on a CPU only: CUDA graphs of a verify are not captured yet. Leave it out."
+            f"--proxy-speculate was not tried with --attention-backend {attention_backend}. Use one of "
+            f"{', '.join(_CAUSAL_BACKENDS[:-1])}, or leave --proxy-speculate out."
         )
     for name, why in _REFUSED.items():
         if given.get(name):

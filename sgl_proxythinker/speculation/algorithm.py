@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgl_proxythinker.upstream.speculation import CustomSpecAlgo, FutureMap, SpeculativeAlgorithm, get_spec
+from sgl_proxythinker.upstream.speculation import CustomSpecAlgo, SpeculativeAlgorithm, get_spec
 
 NAME = "PROXYTHINKER"
 
@@ -19,7 +19,9 @@ class GuidedAlgorithm(CustomSpecAlgo):
     def create_future_map(
         self, device: Any, pool: Any, needs_cpu_seq_lens: bool = True, needs_confidence_relay: bool = False
     ) -> Any:
-        return FutureMap(device, self, pool, needs_cpu_seq_lens, needs_confidence_relay)
+        from sgl_proxythinker.speculation.relay import TokenRelay
+
+        return TokenRelay(device, self, pool, needs_cpu_seq_lens, needs_confidence_relay)
 
     def need_topk(self) -> bool:
         return False
@@ -50,8 +52,6 @@ def arguments_for(drafts: int) -> dict[str, Any]:
     They are set once SGLang has resolved its own: with them it would choose other kernels for the base.
     """
     return {
-        # The relay of overlap scheduling takes no tensors of a CPU.
-        "disable_overlap_schedule": True,
         "speculative_algorithm": NAME,
         "speculative_eagle_topk": 1,
         "speculative_num_steps": drafts,

@@ -20,6 +20,7 @@ class PendingTokens(SpecInput):
     topk_p: Any = None
     topk_index: Any = None
     hidden_states: Any = None
+    dsa_topk_indices: Any = None
 
     def __post_init__(self) -> None:
         super().__init__(SpecInputType.EAGLE_DRAFT)

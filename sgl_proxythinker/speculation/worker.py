@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from sgl_proxythinker.models.chains import as_decode
 from sgl_proxythinker.models.hosted import HostedModel
-from sgl_proxythinker.roles import EXPERT, Role
+from sgl_proxythinker.models.verify_graphs import chain_input
+from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.speculation.chain_masks import DraftMasks
 from sgl_proxythinker.speculation.chain_sampling import sample_chains
 from sgl_proxythinker.speculation.penalties import chain_penalties
@@ -24,14 +26,7 @@ from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.trace import trace_tokens
 from sgl_proxythinker.step.worker import ProxyWorker
 from sgl_proxythinker.upstream.runtime import CaptureHiddenMode, ForwardBatch
-from sgl_proxythinker.upstream.speculation import (
-    BaseSpecWorker,
-    DFlashVerifyInput,
-    ForwardMode,
-    GenerationBatchResult,
-)
-
-DRAFTER = EXPERT  # its logits are needed at every position anyway
+from sgl_proxythinker.upstream.speculation import BaseSpecWorker, ForwardMode, GenerationBatchResult
 
 
 class SpeculativeWorker(BaseSpecWorker):
@@ -104,18 +99,12 @@ class SpeculativeWorker(BaseSpecWorker):
         target, seq_lens = self._target_worker, batch.seq_lens
         positions = seq_lens[:, None] + self._offsets
         slots = self.req_to_token_pool.req_to_token[batch.req_pool_indices[:, None], positions].long()
-        seq_lens_cpu, pending = batch.seq_lens_cpu, batch.spec_info.bonus_tokens.long()
-        tokens, drafter_logits = self._draft(batch, pending, slots)
+        pending = batch.spec_info.bonus_tokens.long()
+        batch.forward_mode, batch.out_cache_loc, batch.seq_lens_sum = ForwardMode.TARGET_VERIFY, slots.flatten(), None
+        tokens, drafter_logits = self._draft(batch, pending, slots, positions)
 
-        batch.forward_mode = ForwardMode.TARGET_VERIFY
-        batch.input_ids, batch.out_cache_loc = tokens.flatten(), slots.flatten()
-        batch.seq_lens, batch.seq_lens_cpu, batch.seq_lens_sum = seq_lens, seq_lens_cpu, None
-        batch.spec_info = DFlashVerifyInput(
-            batch.input_ids,
-            positions.flatten(),
-            self.speculative_num_draft_tokens,
-            capture_hidden_mode=CaptureHiddenMode.NULL,
-        )
+        batch.input_ids = tokens.flatten()
+        batch.spec_info = chain_input(batch.input_ids, positions.flatten(), self.speculative_num_draft_tokens)
         verified = target.verify(batch, drafter_logits, self.speculative_num_draft_tokens)
         result, logits_output = verified.result, verified.result.logits_output
 
@@ -123,7 +112,7 @@ class SpeculativeWorker(BaseSpecWorker):
         if target.placement.world_size > 1:
             drawn = one_token_for_all(drawn, target.world)
         chains = drawn.view_as(tokens).long()
-        accept_lens = (chains[:, :-1] == tokens[:, 1:]).int().cumprod(dim=1).sum(dim=1) + 1
+        accept_lens = self._accept(chains, tokens)
         # A row that follows a draft which was not drawn counts for nothing.
         counts = (self._offsets < accept_lens[:, None]).flatten()
         attach_verdict(logits_output, verified.sound | ~counts, verified.step.owner)
@@ -141,53 +130,66 @@ class SpeculativeWorker(BaseSpecWorker):
             speculative_num_draft_tokens=self.speculative_num_draft_tokens,
         )
 
+    def _accept(self, chains: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[B] int64, how many tokens of each chain count.
+
+        Args:
+            chains: [B, n] int64, the token that was drawn at each position.
+            tokens: [B, n] int64, what was read there.
+        """
+        return (chains[:, :-1] == tokens[:, 1:]).int().cumprod(dim=1).sum(dim=1) + 1
+
     def _draft(
-        self, batch: Any, pending: torch.Tensor, slots: torch.Tensor
+        self, batch: Any, pending: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, dict[Role, torch.Tensor]]:
         """What the models will read, and the drafter's logits of it.
 
         Args:
-            batch: the `ScheduleBatch`; its fields are overwritten, which the scheduler undoes.
+            batch: the `ScheduleBatch`, as the verify will read it, but for its tokens; its fields are overwritten,
+                which the scheduler undoes.
             pending: [B] int64, the token of each request that no model has read.
             slots: [B, n] int64, where the KV of what is read goes.
+            positions: [B, n] int64, where in its request.
 
         Returns:
-            [B, n] int64 tokens, the same on all ranks, and the drafter's [B * n, head rows] float32 logits; none on a
-            rank without it.
+            [B, n] int64 tokens, the same on all ranks, and the drafter's [B * n, head rows] float32 logits, which are
+            there once the verify has ended; none on a rank without it.
         """
         target = self._target_worker
         drafter = target.ensemble.models.get(DRAFTER)
         chains, logits = torch.empty_like(slots), {}
         if drafter is not None:
-            chains, logits[DRAFTER] = self._write_ahead(drafter, batch, pending, slots)
+            chains, logits[DRAFTER] = self._write_ahead(drafter, batch, pending, slots, positions)
         if target.placement.world_size > 1:
             target.world.broadcast(chains, src=target.placement.ranks[DRAFTER][0])
         return chains, logits
 
     def _write_ahead(
-        self, drafter: HostedModel, batch: Any, pending: torch.Tensor, slots: torch.Tensor
+        self, drafter: HostedModel, batch: Any, pending: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`_draft` on a rank with the drafter: n decode steps of it, the last of which reads the last draft."""
-        target, seq_lens, seq_lens_cpu = self._target_worker, batch.seq_lens, batch.seq_lens_cpu
-        tokens, rows, masks = [pending], [], DraftMasks(batch.reqs)
-        # A decode step with a `spec_info` would be one of SGLang's drafts, whose positions are counted otherwise.
-        batch.forward_mode, batch.spec_info = ForwardMode.DECODE, None
-        for offset in range(slots.shape[1]):
-            batch.input_ids, batch.out_cache_loc = tokens[-1], slots[:, offset]
-            batch.seq_lens, batch.seq_lens_sum = seq_lens + offset + 1, None
-            batch.seq_lens_cpu = None if seq_lens_cpu is None else seq_lens_cpu + offset + 1
-            forward_batch = ForwardBatch.init_new(
-                batch,
-                drafter.runner,
-                capture_hidden_mode=CaptureHiddenMode.NULL,
-                return_hidden_states_before_norm=False,
-            )
+        """`_draft` on a rank with the drafter: n decode steps of it, the last of which reads the last draft.
+
+        Nobody waits for that one before the verify, so it runs beside it.
+        """
+        ensemble, each, masks = self._target_worker.ensemble, slots.shape[1], DraftMasks(batch.reqs)
+        # Its positions, rotary ones too, are made for all steps at once, on the device.
+        batch.input_ids = pending.repeat_interleave(each)
+        batch.spec_info = chain_input(batch.input_ids, positions.flatten(), each)
+        whole = ForwardBatch.init_new(
+            batch, drafter.runner, capture_hidden_mode=CaptureHiddenMode.NULL, return_hidden_states_before_norm=False
+        )
+        rows = torch.empty(len(slots), each, drafter.runner.model_config.vocab_size, device=self.device)
+        tokens = [pending]
+        for offset in range(each):
+            step = as_decode(whole, tokens[-1], each, offset)
+            if offset == each - 1:
+                ensemble.start(drafter, step, rows[:, offset])
+                break
             # A decode graph's logits are there until its next replay.
-            logits = target.ensemble.raw_logits(drafter, forward_batch).clone()
-            rows.append(logits)
-            tokens.append(self._choose(masks.masked(logits[:, : target.vocab_size])))
+            rows[:, offset] = ensemble.raw_logits(drafter, step)
+            tokens.append(self._choose(masks.masked(rows[:, offset, : self._target_worker.vocab_size])))
             masks.read(tokens[-1])
-        return torch.stack(tokens[:-1], dim=1), torch.stack(rows, dim=1).flatten(0, 1)
+        return torch.stack(tokens, dim=1), rows.flatten(0, 1)
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         """[B] int64: the draft that follows, from [B, ids] raw logits of the drafter."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,8 @@ class Ensemble:
         """
         batches = _divided(step, batch)
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
-        streams = self._streams if batch.forward_mode.is_decode() else {}
+        is_short = batch.forward_mode.is_decode() or batch.forward_mode.is_target_verify()
+        streams = self._streams if is_short else {}
         here = dict(given)
         for model in self.colocated:
             if model.role in batches and model.role not in given:
@@ -87,24 +89,37 @@ class Ensemble:
         """[rows, head rows] float32: what a model of this rank says of a batch; of a graph, until its next replay."""
         return model.forward(_without_logprobs(batch)).logits_output.next_token_logits
 
+    def start(self, model: HostedModel, batch: ForwardBatch, out: torch.Tensor) -> None:
+        """Start a decode step of a model, which may run beside the next `forward` of those that it is given to.
+
+        Args:
+            model: of this rank.
+            batch: its batch, which must live until that `forward` has returned.
+            out: [rows, head rows] float32, where its raw logits are by then.
+        """
+        stream = self._streams.get(model.role)
+        logits = self._launch(model, batch, stream)
+        with torch.cuda.stream(stream) if stream else nullcontext():
+            out.copy_(logits)
+
     def gather(self, here: Mapping[Role, torch.Tensor], step: Step) -> dict[Role, ShardedLogits]:
         """The logits of all models that run in a step, from those of this rank. Collective as `forward`."""
         return self._gather.gather(here, step.logits_rows())
 
-    def sms_beside_base(self) -> int | None:
-        """SMs for the small models beside the base, together; None where they decode on the whole GPU.
+    def sms_beside_base(self, models: Collection[HostedModel]) -> int | None:
+        """SMs for small models that run beside the base, together; None where they decode on the whole GPU.
 
         A kernel whose blocks wait for others needs room for all of them. All-reduces of two models that come in another
         order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
         GPU, whether it may use them or not.
         """
-        has_collectives = any(model.group.ps.tp_size > 1 for model in self.colocated)
-        has_collectives_of_two = len(self.colocated) > 1 and has_collectives
-        is_quantized = any(model.runner.model_config.quantization for model in self.colocated)
-        if not self._streams or has_collectives_of_two or is_quantized:
+        has_collectives = any(model.group.ps.tp_size > 1 for model in models)
+        has_collectives_of_two = len(models) > 1 and has_collectives
+        is_quantized = any(model.runner.model_config.quantization for model in models)
+        if not models or not self._streams or has_collectives_of_two or is_quantized:
             return None
         sm_count = torch.cuda.get_device_properties(self.primary.runner.gpu_id).multi_processor_count
-        theirs = sum(model.weight_bytes for model in self.colocated)
+        theirs = sum(model.weight_bytes for model in models)
         return sms_by_weights(theirs, self.primary.weight_bytes, sm_count, has_collectives)
 
     def _launch(self, model: HostedModel, batch: ForwardBatch, stream: torch.cuda.Stream | None) -> torch.Tensor:

@@ -22,7 +22,7 @@ from sgl_proxythinker.models.hosted import HostedModel, WholeModelWorker
 from sgl_proxythinker.models.kv_pools import kv_bytes_per_token, primary_share, sized_like
 from sgl_proxythinker.models.memory import KVBudget, ModelMemory, RankMemory, graph_table, plan_table
 from sgl_proxythinker.placement import Placement
-from sgl_proxythinker.roles import BASE, Role
+from sgl_proxythinker.roles import BASE, DRAFTER, Role
 from sgl_proxythinker.step.batch_fields import undividable
 from sgl_proxythinker.step.ensemble import Ensemble
 from sgl_proxythinker.step.fusion import fuse_logits
@@ -67,6 +67,7 @@ class ProxyWorker(WholeModelWorker):
         self.config = config
         self.placement = placement
         self.rank = world.tp_rank
+        self._algorithm = server_args.speculative_algorithm  # of the server; a small model's arguments name none
         base_config = ModelConfig.from_server_args(server_args)
         join_world(server_args, world, kwargs["nccl_port"], base_config)
         groups = make_groups(placement, world)
@@ -135,6 +136,10 @@ class ProxyWorker(WholeModelWorker):
         return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
 
     def init_attention_backends(self) -> None:
+        if self.config.speculate:
+            for role, model in self.ensemble.models.items():
+                if role not in (BASE, DRAFTER):
+                    model.read_chains(self._algorithm, self.config.speculate)
         with self.ensemble.primary.arguments():
             super().init_attention_backends()
         for model in self.ensemble.colocated:
@@ -144,9 +149,12 @@ class ProxyWorker(WholeModelWorker):
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
         with self.ensemble.primary.arguments():
             self.ensemble.primary.init_cuda_graphs(*args, **kwargs)
-        sms = self.ensemble.sms_beside_base()
+        # A drafter's steps are waited for, one after the other, before the base runs.
+        waited_for = {DRAFTER} if self.config.speculate else set()
+        beside = [model for model in self.ensemble.colocated if model.role not in waited_for]
+        sms = self.ensemble.sms_beside_base(beside)
         for model in self.ensemble.colocated:
-            with model.arguments(), captured_on(sms, self.gpu_id):
+            with model.arguments(), captured_on(sms if model in beside else None, self.gpu_id):
                 model.init_cuda_graphs(*args, **kwargs)
         self._warm_up()
         self._log_what_is_left()

@@ -19,6 +19,7 @@ from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode, Forw
 from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
 from sglang.srt.model_executor.model_runner import ModelRunner, ModelRunnerOutput
 from sglang.srt.model_executor.pool_configurator import create_memory_pool_configurator
+from sglang.srt.model_executor.runner import base_runner
 from sglang.srt.model_executor.runner.decode_cuda_graph_runner import DecodeCudaGraphRunner
 from sglang.srt.runtime_context import get_context, get_resources
 from sglang.srt.speculative.draft_worker_common import draft_server_args_copy
@@ -36,6 +37,7 @@ __all__ = [
     "ModelRunnerOutput",
     "MultiModalStaticCache",
     "TpModelWorker",
+    "base_runner",
     "bootstrap",
     "create_memory_pool_configurator",
     "draft_server_args_copy",

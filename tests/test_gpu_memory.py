@@ -1,0 +1,84 @@
+"""7B guided by two 3B, on GPUs of 24 and 48 GB: one is refused before weights are read, the other serves.
+
+They are one larger GPU, with a ballast that leaves as much as such a GPU has, and SGLang told of a smaller one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.weightless import write_weightless
+from servers import ON_GPU, command, launch_and_wait, sabotaged, serving
+
+MIB = 1 << 20
+# What nvidia-smi says of an RTX 4090 and of an L40S, the smaller of those that are sold with 24 and 48 GB.
+MIB_OF_24, MIB_OF_48 = 24_564, 46_068
+ROWS = 64
+# Speed and memory depend on shapes; the published checkpoints of 29 GB are not here.
+NO_WEIGHTS = ("--load-format", "dummy")
+
+pytestmark = [
+    pytest.mark.xdist_group("gpu_memory"),
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        not ON_GPU or torch.cuda.get_device_properties(0).total_memory < (MIB_OF_48 + 1024) * MIB,
+        reason="needs a GPU of more than 48 GB",
+    ),
+]
+
+SMALLER = """
+import sglang.srt.utils.common as common
+common.get_nvgpu_memory_capacity = lambda: {mebibytes}
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("weightless")
+    return [
+        write_weightless(folder / name, size) for name, size in (("base", "7B"), ("expert", "3B"), ("amateur", "3B"))
+    ]
+
+
+def arguments_on(mebibytes: int, models: list[Path], folder: Path) -> list[str]:
+    base, expert, amateur = models
+    return sabotaged(folder, SMALLER.format(mebibytes=mebibytes), command(base, (expert, amateur), *NO_WEIGHTS))
+
+
+@contextlib.contextmanager
+def ballast(leave_mebibytes: int) -> Iterator[None]:
+    """Hold all but so much of the GPU's free memory."""
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - leave_mebibytes * MIB, dtype=torch.uint8, device="cuda")
+    yield
+    del held
+    torch.cuda.empty_cache()
+
+
+def test_24_gb_are_refused_before_weights_are_read_and_the_shortfall_is_named(models, tmp_path):
+    code, output = launch_and_wait(arguments_on(MIB_OF_24, models, tmp_path))
+    assert code and "Load weight begin" not in output
+    [told] = re.findall(r"rank 0 would hold (\d+) GiB of weights, and a GPU has (\d+)", output)
+    assert 28 <= int(told[0]) <= 30 and int(told[1]) == 24
+
+
+def test_48_gb_start_with_default_flags_and_serve_64_rows(models, tmp_path):
+    with ballast(MIB_OF_48), serving(arguments_on(MIB_OF_48, models, tmp_path), tmp_path / "log") as server:
+        told = server.get("/server_info").json()
+        assert told["max_running_requests"] is None or told["max_running_requests"] >= ROWS
+        asked = [
+            {"temperature": 0, "max_new_tokens": 64, "ignore_eos": True, "custom_params": {"proxy_alpha": row % 3 / 2}}
+            for row in range(ROWS)
+        ]
+        answers = server.generate(text=[f"Say {row}" for row in range(ROWS)], sampling_params=asked)
+        assert [len(answer["output_ids"]) for answer in answers] == [64] * ROWS
+        rows = [int(count) for count in re.findall(r"Decode batch.*#running-req: (\d+)", server.log_text())]
+        assert max(rows) == ROWS, "all at once"
+        left = [float(line.split()[-1]) for line in server.log_text().splitlines() if re.search(r"^0 +fused", line)]
+        assert left and min(left) > 0, "what the plan says is left, with full image caches"
