@@ -34,6 +34,8 @@ INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
 COUNTS = ("tests", "failures", "errors", "skipped")
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
+# What they import is missing on such a host: a browser's driver, a fuzzer.
+NOT_THERE = [f"--ignore=tests/test_{name}.py" for name in ("explain_page", "fuzz")]
 TOGETHER, ALONE = "(gpu or on_gpu) and not alone", "alone"
 
 
@@ -56,7 +58,7 @@ def main() -> None:
 def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_pytest: list[str]) -> int:
     """pytest's exit code."""
     where = ask_conditions(commit)
-    by_selection = [for_pytest] if for_pytest else [["-m", marked, "tests"] for marked in (TOGETHER, ALONE)]
+    by_selection = [for_pytest] if for_pytest else [["-m", marked, *NOT_THERE, "tests"] for marked in (TOGETHER, ALONE)]
     at_once = ["-n", str(jobs), "--dist", "loadgroup"] if jobs > 1 else ["-p", "no:xdist"]
     begin, counts, codes = time.monotonic(), Counter(), []
     with TemporaryDirectory(prefix="gpu-tests-") as folder:

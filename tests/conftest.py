@@ -42,6 +42,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "on_gpu: beside its lane; on a GPU it tests what runs there (make gpu-tests)")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(_lane(item))

@@ -20,6 +20,7 @@ from programs.pictures import data_url
 from programs.server_process import end, free_port, running, wait_until_ready
 from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.policy.speculation import TRY_ON_GPU
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300
@@ -134,7 +135,8 @@ def sabotaged(folder: Path, sabotage: str, arguments: list[str]) -> list[str]:
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
     ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
-    shared = MEMORY_IS_SHARED if ON_GPU else {}  # by the servers of several workers
+    # Memory is shared by the servers of several workers.
+    shared = MEMORY_IS_SHARED | {TRY_ON_GPU: "1"} if ON_GPU else {}
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})
 
 

@@ -44,7 +44,7 @@ from programs.pictures import random_picture
 from servers import COMMON, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.policy.speculation import TRY_ON_GPU, check_speculation
 
 pytestmark = pytest.mark.xdist_group("speculation")
 
@@ -70,7 +70,7 @@ def prepare(server_args):
             best = logits.argmax(-1)
             at_random = torch.randint_like(best, worker._target_worker.vocab_size)
             end = torch.full_like(best, next(iter(worker._target_worker.model_runner.model_config.hf_eos_token_id)))
-            half = torch.where(torch.rand(best.shape) < 0.5, at_random, best)
+            half = torch.where(torch.rand_like(logits[:, 0]) < 0.5, at_random, best)
             return (at_random, end, half, best)[next(calls) // 5 % 4]
 
         SpeculativeWorker._choose = choose
@@ -228,7 +228,7 @@ def test_an_interval_of_streams_is_a_400(guided):
 @pytest.mark.parametrize(
     ("given", "attention_backend", "complaint"),
     [
-        ({}, "aiter", "not tried with --attention-backend aiter. Use one of fa3, flashinfer, triton, or"),
+        ({}, "ascend", "not tried with --attention-backend ascend. Use one of fa3, flashinfer, triton, or"),
         ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
@@ -238,9 +238,15 @@ def test_an_interval_of_streams_is_a_400(guided):
 )
 def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        check_speculation(given, attention_backend)
+        check_speculation(given, attention_backend, True, {})
+
+
+def test_on_a_gpu_it_is_for_who_tries_it():
+    with pytest.raises(LaunchError, match=f"have not been compared .* {TRY_ON_GPU}=1"):
+        check_speculation({}, "fa3", False, {TRY_ON_GPU: "0"})
+    check_speculation({}, "fa3", False, {TRY_ON_GPU: "1"})
 
 
 @pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton", "flashinfer"])
 def test_what_it_was_tried_with_is_not(attention_backend):
-    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend)
+    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend, True, {})

@@ -72,6 +72,7 @@ def finish_server_args(
         check_arguments(given, _defaults())
         models = check_models(config, given)
         given["context_length"] = models.context_length
+        given["mm_feature_transport"] = "cpu"  # the only one that is let through, and not SGLang's default
         memory = _gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
@@ -91,7 +92,7 @@ def finish_server_args(
 def _speculate(server_args: Any, given: dict[str, Any], drafts: int) -> None:
     from sgl_proxythinker.speculation.algorithm import arguments_for, register
 
-    check_speculation(given, server_args.attention_backend)
+    check_speculation(given, server_args.attention_backend, cpu.is_needed(given.get("device")), os.environ)
     register()
     server_args.override("proxythinker.speculate", **arguments_for(drafts))
 

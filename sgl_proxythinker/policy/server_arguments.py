@@ -117,13 +117,16 @@ ARGUED: dict[str, str] = {
         cuda_graph_backend_decode cuda_graph_max_bs_decode cuda_graph_bs_decode disable_cuda_graph_padding""",
     "They choose text or settings that a request didn't, before there are ids for the three models.": """
         sampling_defaults hf_chat_template_name completion_template""",
-    "It is an old name of --mm-feature-transport cuda_ipc, SGLang's default on a GPU.": """
-        keep_mm_feature_on_device""",
 }
 
 _ATTENTION = Limits(
     ("triton", "torch_native", "fa3", "flashinfer"),
     "Other kernels have not been tried with three KV pools in one process.",
+)
+
+_UNORDERED_PICTURES = (
+    "SGLang 0.5.17 hands pixels from process to process on the GPU and waits for neither end (its pull request 33949): "
+    "on a busy GPU a model may read another picture."
 )
 
 LIMITS: dict[str, Limits] = {
@@ -153,6 +156,7 @@ LIMITS: dict[str, Limits] = {
     "model_config_parser": Limits(("auto", "hf"), "Guidance is tested with Hugging Face configs."),
     "enable_multimodal": Limits((True,), "Vision models without their images have not been tried."),
     "cuda_graph_backend_decode": Limits(("full", "disabled"), "Other kinds of graphs have not been tried."),
+    "mm_feature_transport": Limits(("cpu",), _UNORDERED_PICTURES),
 }
 
 IRRELEVANT: dict[str, str] = {
@@ -190,8 +194,14 @@ IRRELEVANT: dict[str, str] = {
 # One Refusal per reason; the fields that only tune a refused feature stand with it.
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
+        _UNORDERED_PICTURES,
+        "It is an old name of --mm-feature-transport cuda_ipc; leave it out.",
+        "keep_mm_feature_on_device",
+        allowed=(False,),
+    ),
+    Refusal(
         "SGLang's own drafts would be verified against the base's logits, not the fused ones.",
-        "On a CPU --proxy-speculate lets the expert draft; else decode without drafts.",
+        "--proxy-speculate lets the expert draft.",
         """
         speculative_algorithm speculative_draft_model_path speculative_draft_model_revision
         speculative_draft_load_format speculative_num_steps speculative_eagle_topk
