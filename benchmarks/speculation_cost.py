@@ -2,11 +2,11 @@
 
     python -m benchmarks.speculation_cost --drafts 1,2,3,4,5 --out results/speculation.jsonl
 
-A server without speculation and one that writes K tokens ahead run beside each other; their turns alternate, and each
-turn asks the same held-out problems with pictures, so that both see the same machine. Answers are compared text by
-text: a difference is an error. The family's text is templated, and its expert is nearly always right: its acceptance is
-a bound from above. Ratios of tiny models on a CPU are mostly those of Python's work, and say nothing about a GPU. The
-last line printed is JSON.
+A server without speculation and one that writes K tokens ahead, or where that pays (auto), run beside each other; their
+turns alternate, and each turn asks the same held-out problems with pictures, so that both see the same machine. Answers
+are compared text by text: a difference is an error. The family's text is templated, and its expert is nearly always
+right: its acceptance is a bound from above. Ratios of tiny models on a CPU are mostly those of Python's work, and say
+nothing about a GPU. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speculation_cost", description=__doc__.splitlines()[0])
-    parser.add_argument("--drafts", default="3", help="K, several in turn (%(default)s)")
+    parser.add_argument("--drafts", default="3", help="K or auto, several in turn (%(default)s)")
     parser.add_argument("--alphas", default="0.5,0", help="(%(default)s)")
     parser.add_argument("--at-once", default="1,8", help="requests that decode together (%(default)s)")
     parser.add_argument("--problems", type=int, default=24)
@@ -56,8 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="speculation_cost.") as folder:
         models = named_models("family", Path(folder))
         with serving(models) as plain:
-            for drafts in map(int, args.drafts.split(",")):
-                with serving(models, "--proxy-speculate", str(drafts)) as speculating:
+            for drafts in args.drafts.split(","):
+                with serving(models, "--proxy-speculate", drafts) as speculating:
                     for alpha in map(float, args.alphas.split(",")):
                         for at_once in map(int, args.at_once.split(",")):
                             row = compare((plain.url, speculating.url), asked, alpha, at_once, args.turns)

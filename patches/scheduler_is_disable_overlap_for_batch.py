@@ -23,6 +23,6 @@ def around(original, scheduler, batch, last_batch):
     if original(scheduler, batch, last_batch):
         return True
     config = proxy_config(scheduler.server_args)
-    if config is None or not config.speculate or not batch or not batch.forward_mode.is_decode():
+    if config is None or not config.drafts or not batch or not batch.forward_mode.is_decode():
         return False
     return bool(scheduler.result_queue) and any(map(is_penalized, batch.reqs))

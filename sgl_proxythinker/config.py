@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,16 +24,23 @@ ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(
 MAX_DRAFTS = 7
 
 
-def _drafts(value: Any) -> Any:
+AUTO = "auto"
+# Of `auto`, where drafts pay. More bring little where some are wrong, and wait for more of the drafter's steps.
+AUTO_DRAFTS = 3
+
+
+def _speculate(value: Any) -> Any:
     """YAML reads `off` as false."""
     if value is False or value == "off":
         return 0
-    if isinstance(value, bool) or not str(value).isdecimal():
-        raise ValueError(f"speculate is {value!r}: 'off', or a number of drafts from 1 to {MAX_DRAFTS}")
+    if value == AUTO:
+        return AUTO
+    if isinstance(value, bool) or not str(value).isdecimal() or not 0 <= int(value) <= MAX_DRAFTS:
+        raise ValueError(f"speculate is {value!r}: 'off', 'auto', or a number of drafts from 1 to {MAX_DRAFTS}")
     return int(value)
 
 
-Drafts = Annotated[int, BeforeValidator(_drafts)]
+Speculate = Annotated[int | Literal["auto"], BeforeValidator(_speculate)]
 
 
 class ProxyOptions(BaseModel):
@@ -76,8 +83,8 @@ class ProxyConfig(BaseModel):
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
     streams: bool = Field(True, description="on a GPU, decode steps of the models of a rank run at the same time")
-    speculate: Drafts = Field(
-        0, ge=0, le=MAX_DRAFTS, description="tokens that the expert writes ahead in each cycle; off: no speculation"
+    speculate: Speculate = Field(
+        0, description="tokens that the expert writes ahead in each cycle; off: none; auto: some where that pays"
     )
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
@@ -95,9 +102,19 @@ class ProxyConfig(BaseModel):
         return Guidance.of(self.alpha)
 
     @property
+    def drafts(self) -> int:
+        """Tokens that are written ahead in a cycle that has any; 0 where none ever has."""
+        return self.speculate if isinstance(self.speculate, int) else AUTO_DRAFTS
+
+    @property
+    def chooses_drafts(self) -> bool:
+        """Whether a step may go without drafts."""
+        return self.speculate == AUTO
+
+    @property
     def always_read(self) -> frozenset[str]:
         """The small models that read every request's tokens, also where the base alone answers."""
-        return frozenset({str(DRAFTER)}) if self.speculate else frozenset()
+        return frozenset({str(DRAFTER)}) if self.drafts and not self.chooses_drafts else frozenset()
 
     @cached_property
     def small_models(self) -> Mapping[Role, ModelSpec]:

@@ -110,6 +110,11 @@ class Server:
 speculate: str | None = None
 
 
+def told_speculation(flag: str | None) -> int | str:
+    """What `/server_info` says of `--proxy-speculate FLAG`; None: it is not given."""
+    return int(flag) if flag and flag.isdecimal() else flag or "off"
+
+
 def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[str]:
     """The command line of a server with our plugin."""
     if speculate and proxies and "--proxy-speculate" not in flags:

@@ -104,7 +104,7 @@ on_a_cpu = pytest.mark.skipif(ON_GPU, reason="a sentence about CPUs")
             "--prefill-attention-backend doesn't go with --proxy-speculate",
             marks=on_a_cpu,
         ),
-        (("--proxy-speculate", "x"), "speculate is 'x': 'off', or a number of drafts from 1 to 7"),
+        (("--proxy-speculate", "x"), "speculate is 'x': 'off', 'auto', or a number of drafts from 1 to 7"),
     ],
 )
 def test_a_refused_flag_is_named(triple, flags, name):

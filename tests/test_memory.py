@@ -48,15 +48,19 @@ def test_the_table_shows_what_each_rank_holds_and_its_sum():
 
 
 def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
-    """Kills: caches or fused rows that are not counted, and a rank that is told another's."""
+    """Kills: caches, drafts or fused rows that are not counted, and a rank that is told another's."""
     base, proxy = GraphMemory(2 * GIB, GIB // 2, GIB // 10), GraphMemory(GIB, GIB // 4, GIB // 10)
-    ranks = [RankMemory({BASE: base, EXPERT: proxy}, GIB // 5, 4 * GIB), RankMemory({AMATEUR: proxy}, GIB // 5, GIB)]
+    ranks = [
+        RankMemory({BASE: base, EXPERT: proxy}, GIB // 5, GIB // 2, 4 * GIB),
+        RankMemory({AMATEUR: proxy}, GIB // 5, 0, GIB),
+    ]
     head, *rows = (line.split() for line in graph_table(ranks).splitlines())
     assert head == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
     assert rows == [
         ["0", "base", "2.00", "0.50", "0.10"],
         ["0", "expert", "1.00", "0.25", "0.10"],
-        ["0", "fused", "0.20", "3.60"],
+        ["0", "drafts", "0.50"],
+        ["0", "fused", "0.20", "3.10"],
         ["1", "amateur", "1.00", "0.25", "0.10"],
         ["1", "fused", "0.20", "0.70"],
     ]

@@ -78,7 +78,7 @@ LAYOUTS = {
         plan="chosen: small models run at the same time, on an equal part of the ranks each",
     ),
     "dedicated over three, speculating": Layout(
-        "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "3"),
+        "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "auto"),
         ("base", "expert", "amateur"),
     ),
     "dedicated over four": Layout(
@@ -150,7 +150,9 @@ def test_the_server_says_where_its_models_are(server, layout, triple):
         "alpha": 0.5,
         "placement": layout.name,
         "streams": True,
-        "speculate": int(layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate or 0) or "off",
+        "speculate": servers.told_speculation(
+            layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate
+        ),
     }
     assert server.get("/server_info").json()["proxy"] == proxy
     assert server.get("/model_info").json()["proxy"] == proxy

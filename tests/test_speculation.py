@@ -1,7 +1,8 @@
 """A server that speculates gives the tokens of one that doesn't, whatever is drafted.
 
-Its drafts are wrong here on purpose: at random, the end of the answer, or wrong every other time. The laws of the other
-files are asked of it as they stand (`pytest --speculate K` asks all of them, with drafts by the expert).
+Its drafts are wrong here on purpose: at random, the end of the answer, or wrong every other time, and now and then
+there are none. The laws of the other files are asked of it as they stand (`pytest --speculate K` asks all of them, with
+drafts by the expert).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ from sgl_proxythinker.policy.speculation import TRY_ON_GPU, check_speculation
 pytestmark = pytest.mark.xdist_group("speculation")
 
 K = 3
-# In place of the expert's choice; the tokenizer of the random triple ends an answer with this id.
+# In place of the expert's choice; the tokenizer of the random triple ends an answer with this id. And cycles go without
+# drafts at random, whatever they cost.
 WRONG_DRAFTS = """
 import sgl_proxythinker.launch.processes as processes
 
@@ -75,6 +77,17 @@ def prepare(server_args):
 
         SpeculativeWorker._choose = choose
 
+        import random
+        from sgl_proxythinker.speculation.draft_choice import DraftChoice
+
+        choose_by_times = DraftChoice.choose
+
+        def choose_at_random(choice, requests, now_s):
+            choose_by_times(choice, requests, now_s)
+            return random.choice((0, choice._drafts))
+
+        DraftChoice.choose = choose_at_random
+
 
 processes._prepare = prepare
 """
@@ -84,14 +97,14 @@ processes._prepare = prepare
 def guided(triple, tmp_path_factory):
     """In the place of the main server, for the laws of the other files."""
     folder = tmp_path_factory.mktemp("speculation")
-    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-metrics", "--proxy-speculate", str(K))
+    flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-metrics", "--proxy-speculate", "auto")
     arguments = sabotaged(folder, WRONG_DRAFTS, command(triple.base, (triple.expert, triple.amateur), *flags))
     with serving(arguments, folder / "log") as server:
         yield server
 
 
 def test_it_says_that_it_speculates(guided):
-    assert guided.get("/server_info").json()["proxy"]["speculate"] == K
+    assert guided.get("/server_info").json()["proxy"]["speculate"] == "auto"
     meta = guided.generate(text="Hi", sampling_params={"temperature": 0, "max_new_tokens": 12})["meta_info"]
     assert 0 < meta["spec_verify_ct"] <= meta["completion_tokens"]
     assert "sglang:spec_accept_length" in guided.get("/metrics").text
@@ -238,15 +251,22 @@ def test_an_interval_of_streams_is_a_400(guided):
 )
 def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        check_speculation(given, attention_backend, True, {})
+        check_speculation(given, attention_backend, True, False, {})
+
+
+def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
+    given = {"enable_deterministic_inference": True}
+    check_speculation(given, "fa3", True, False, {})
+    with pytest.raises(LaunchError, match="--enable-deterministic-inference doesn't go with --proxy-speculate auto"):
+        check_speculation(given, "fa3", True, True, {})
 
 
 def test_on_a_gpu_it_is_for_who_tries_it():
     with pytest.raises(LaunchError, match=f"have not been compared .* {TRY_ON_GPU}=1"):
-        check_speculation({}, "fa3", False, {TRY_ON_GPU: "0"})
-    check_speculation({}, "fa3", False, {TRY_ON_GPU: "1"})
+        check_speculation({}, "fa3", False, False, {TRY_ON_GPU: "0"})
+    check_speculation({}, "fa3", False, False, {TRY_ON_GPU: "1"})
 
 
 @pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton", "flashinfer"])
 def test_what_it_was_tried_with_is_not(attention_backend):
-    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend, True, {})
+    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend, True, True, {})

@@ -37,9 +37,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "elsewhere.",
     ),
     "speculate": dict(
-        metavar="off|K",
+        metavar="off|K|auto",
         help="Let the expert write K tokens ahead, which all models then read in one step: the same tokens, fewer "
-        "steps (default: off; on a CPU only so far). With it the expert reads requests at alpha 0 too.",
+        "steps (default: off; on a CPU only so far). With K the expert reads requests at alpha 0 too; 'auto' writes "
+        "ahead for guided ones, and where it brings more tokens a second.",
     ),
     "config": dict(
         metavar="FILE",

@@ -38,7 +38,7 @@ def _prepare(server_args: Any) -> None:
     if server_args.device == "cpu":
         cpu.install(server_args.tp_size)
     config = proxy_config(server_args)
-    if config is not None and config.speculate:
+    if config is not None and config.drafts:
         from sgl_proxythinker.speculation.algorithm import register
 
         register()

@@ -76,11 +76,11 @@ def finish_server_args(
         memory = _gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
-        if config.speculate and _captures_too_many(given, memory):
+        if config.drafts and _captures_too_many(given, memory):
             given["cuda_graph_max_bs_decode"] = _MOST_CHAINS
         server_args = resolve()
-        if config.speculate:
-            _speculate(server_args, given, config.speculate)
+        if config.drafts:
+            _speculate(server_args, given, config)
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
@@ -89,12 +89,13 @@ def finish_server_args(
     return server_args
 
 
-def _speculate(server_args: Any, given: dict[str, Any], drafts: int) -> None:
+def _speculate(server_args: Any, given: dict[str, Any], config: ProxyConfig) -> None:
     from sgl_proxythinker.speculation.algorithm import arguments_for, register
 
-    check_speculation(given, server_args.attention_backend, cpu.is_needed(given.get("device")), os.environ)
+    on_cpu = cpu.is_needed(given.get("device"))
+    check_speculation(given, server_args.attention_backend, on_cpu, config.chooses_drafts, os.environ)
     register()
-    server_args.override("proxythinker.speculate", **arguments_for(drafts))
+    server_args.override("proxythinker.speculate", **arguments_for(config.drafts))
 
 
 def prepare_main_process(manager: Any) -> None:

@@ -60,6 +60,9 @@ class HostedModel:
         self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
         self._graph_buffers = GraphBuffers()
         self._graph_bytes = 0
+        # Graphs and attention of decode steps, where it also has those of chains: a model that may go without drafts.
+        self._decodes: tuple[Any, Any] | None = None
+        self._verifies: tuple[Any, Any] | None = None
 
     def build(self, **kwargs: Any) -> None:
         """Load it beside the primary model, as a draft worker: SGLang's way to a second model.
@@ -98,13 +101,20 @@ class HostedModel:
     def graph_memory(self) -> GraphMemory:
         return GraphMemory(self._graph_bytes, self._graph_buffers.logits_bytes, self._image_cache.max_size)
 
-    def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
-        """Upstream's, of this model, and what they took."""
+    def init_cuda_graphs(self, *args: Any, may_decode: bool = False, **kwargs: Any) -> None:
+        """Upstream's, of this model, and what they took. `may_decode`: if it reads chains, it has decode steps too."""
         before = self.free_bytes()
         reads_chains = self.runner.spec_algorithm.is_speculative()
         with capturing_chains(self.runner) if reads_chains else nullcontext():
             # The primary's worker is a subclass that does it for all models of the rank.
             TpModelWorker.init_cuda_graphs(self.worker, *args, **kwargs)
+        if reads_chains and may_decode and self.worker.device == "cuda":
+            self._verifies = self.runner.decode_cuda_graph_runner, self.runner.attn_backend
+            # Graphs read the buffers of the attention that they were captured with.
+            self.runner.attn_backend = self.runner._get_attention_backend()
+            with swapped(self.runner, "spec_algorithm", SpeculativeAlgorithm.NONE):
+                self.runner.init_decode_cuda_graph()
+            self._decodes = self.runner.decode_cuda_graph_runner, self.runner.attn_backend
         if self.worker.device == "cuda":
             self._graph_bytes = max(0, before - self.free_bytes() - self._graph_buffers.logits_bytes)
 
@@ -150,7 +160,10 @@ class HostedModel:
 
         Of a decode graph the logits in the output are there until its next replay.
         """
-        if forward_batch.forward_mode.is_target_verify() and self.worker.device == "cpu":
+        is_verify = forward_batch.forward_mode.is_target_verify()
+        if is_verify and self.worker.device == "cpu":
             forward_batch = as_extend(forward_batch)
+        if own := self._verifies if is_verify else self._decodes:
+            self.runner.decode_cuda_graph_runner, self.runner.attn_backend = own
         with self.group.active(), swapped(mm_utils, "embedding_cache", self._image_cache):
             return self._forward(forward_batch, *args, **kwargs)

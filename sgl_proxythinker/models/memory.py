@@ -43,6 +43,7 @@ class RankMemory(NamedTuple):
 
     models: Mapping[Role, GraphMemory]
     fused_bytes: int  # the rows of its largest batch that are sampled from
+    drafted_bytes: int  # the drafter's rows of a whole chain of each request, which are kept until they are fused
     free_bytes: int  # of the device, with empty image caches
 
 
@@ -59,7 +60,9 @@ def graph_table(ranks: Sequence[RankMemory]) -> str:
             for role, of_model in memory.models.items()
         ]
         images = sum(of_model.image_bytes for of_model in memory.models.values())
-        left = memory.free_bytes - memory.fused_bytes - images
+        left = memory.free_bytes - memory.fused_bytes - memory.drafted_bytes - images
+        if memory.drafted_bytes:
+            lines.append(f"{rank:<5} {'drafts':<8} {'':>11} {memory.drafted_bytes / GIB:>11.2f}")
         lines.append(f"{rank:<5} {'fused':<8} {'':>11} {memory.fused_bytes / GIB:>11.2f} {'':>11} {left / GIB:>9.2f}")
     return "\n".join(lines)
 

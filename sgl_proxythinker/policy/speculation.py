@@ -26,7 +26,11 @@ TRY_ON_GPU = "SGL_PROXYTHINKER_SPECULATE_ON_GPU"
 
 
 def check_speculation(
-    given: Mapping[str, Any], attention_backend: str, on_cpu: bool, environment: Mapping[str, str]
+    given: Mapping[str, Any],
+    attention_backend: str,
+    on_cpu: bool,
+    chooses_drafts: bool,
+    environment: Mapping[str, str],
 ) -> None:
     """Raise unless a server with these arguments can speculate.
 
@@ -34,6 +38,7 @@ def check_speculation(
         given: SGLang's arguments by field name, as the user gave them.
         attention_backend: that SGLang chose, or the user.
         on_cpu: the models run on a CPU.
+        chooses_drafts: by what it sees (`auto`).
         environment: of the process.
 
     Raises:
@@ -48,6 +53,11 @@ def check_speculation(
         raise LaunchError(
             f"--proxy-speculate was not tried with --attention-backend {attention_backend}. Use one of "
             f"{', '.join(_CAUSAL_BACKENDS[:-1])}, or leave --proxy-speculate out."
+        )
+    if chooses_drafts and given.get("enable_deterministic_inference"):
+        raise LaunchError(
+            "--enable-deterministic-inference doesn't go with --proxy-speculate auto: whether a token is read alone or "
+            "in a chain would depend on the load. Name a number of drafts, or leave one of them out."
         )
     for name, why in _REFUSED.items():
         if given.get(name):

@@ -3,26 +3,31 @@
 The expert writes k tokens ahead, one decode step each, and reads the last of them too, so that its row is there for the
 token after them. Base and amateur read all of it at once. A token is drawn at every position from the fused rows, and
 those count that follow drafts which were drawn as well. KV of drafts that don't count is overwritten by the next cycle.
+With `auto` a cycle may go without drafts: it is a decode step of all models then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from sgl_proxythinker.guidance import readers_of
 from sgl_proxythinker.models.chains import as_decode
 from sgl_proxythinker.models.hosted import HostedModel
 from sgl_proxythinker.models.verify_graphs import chain_input
 from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.speculation.chain_masks import DraftMasks
 from sgl_proxythinker.speculation.chain_sampling import sample_chains
+from sgl_proxythinker.speculation.draft_choice import DraftChoice
 from sgl_proxythinker.speculation.penalties import chain_penalties
 from sgl_proxythinker.speculation.pending import PendingTokens
 from sgl_proxythinker.step.logits_gather import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
+from sgl_proxythinker.step.rows import SelectedRequests, select_rows
 from sgl_proxythinker.step.trace import trace_tokens
 from sgl_proxythinker.step.worker import ProxyWorker
 from sgl_proxythinker.upstream.runtime import CaptureHiddenMode, ForwardBatch
@@ -52,6 +57,8 @@ class SpeculativeWorker(BaseSpecWorker):
             draft_runner=runner, draft_runners=[], graph_memory_usage={}, graph_time_usage={}, weight_load_time=0.0
         )
         self._offsets = torch.arange(self.speculative_num_draft_tokens, device=self.device)
+        chooses = target_worker.config.chooses_drafts
+        self._choice = DraftChoice(self.speculative_num_steps) if chooses else None
 
     @property
     def spec_v2_attn_backends(self) -> tuple:
@@ -79,13 +86,20 @@ class SpeculativeWorker(BaseSpecWorker):
             result.new_seq_lens = batch.seq_lens
             result.next_draft_input = PendingTokens(result.next_token_ids)
         else:
-            result = self._cycle(batch)
+            result = self._cycle(batch, self._drafts_of(batch.reqs))
         if on_publish is not None:
             on_publish(result.new_seq_lens)
         return result
 
+    def on_verify_complete_cpu(self, num_correct_drafts_per_req: list[int], batch_size: int | None = None) -> None:
+        """SGLang's call for each cycle in turn, once its results are on the host."""
+        if self._choice is not None:
+            self._choice.resolve(num_correct_drafts_per_req)
+
     def _prefill(self, batch: Any) -> GenerationBatchResult:
         """A step of prefill, as a server without speculation has it."""
+        if self._choice is not None:
+            self._choice.interrupt()
         # SGLang doesn't look for those that only score under speculation. The scheduler undoes what is written here.
         batch.is_prefill_only = all(req.sampling_params.max_new_tokens == 0 for req in batch.reqs)
         if batch.sampling_info is not None:
@@ -95,17 +109,44 @@ class SpeculativeWorker(BaseSpecWorker):
             batch.sampling_info.acc_additive_penalties, batch.sampling_info.acc_scaling_penalties = additive, scaling
         return self._target_worker.forward_batch_generation(batch)
 
-    def _cycle(self, batch: Any) -> GenerationBatchResult:
-        target, seq_lens = self._target_worker, batch.seq_lens
-        positions = seq_lens[:, None] + self._offsets
+    def _drafts_of(self, reqs: Sequence[Any]) -> int:
+        """How many drafts each of these requests gets now; the same on all ranks."""
+        if self._choice is None:
+            return self.speculative_num_steps
+        if not any(_is_drafted_for(req) for req in reqs):
+            self._choice.skip()
+            return 0
+        target = self._target_worker
+        if self._choice.is_due:
+            table = self._choice.plan() if target.rank == 0 else {}
+            if target.placement.world_size > 1:  # times are each rank's own
+                table = target.world.broadcast_object(table)
+            self._choice.follow(table)
+        return self._choice.choose(len(reqs), time.perf_counter())
+
+    def _cycle(self, batch: Any, drafts: int) -> GenerationBatchResult:
+        target, seq_lens, each = self._target_worker, batch.seq_lens, drafts + 1
+        positions = seq_lens[:, None] + self._offsets[:each]
         slots = self.req_to_token_pool.req_to_token[batch.req_pool_indices[:, None], positions].long()
         pending = batch.spec_info.bonus_tokens.long()
         batch.forward_mode, batch.out_cache_loc, batch.seq_lens_sum = ForwardMode.TARGET_VERIFY, slots.flatten(), None
-        tokens, drafter_logits = self._draft(batch, pending, slots, positions)
-
-        batch.input_ids = tokens.flatten()
-        batch.spec_info = chain_input(batch.input_ids, positions.flatten(), self.speculative_num_draft_tokens)
-        verified = target.verify(batch, drafter_logits, self.speculative_num_draft_tokens)
+        batch.input_ids = pending.repeat_interleave(each)
+        batch.spec_info = chain_input(batch.input_ids, positions.flatten(), each)
+        # Its positions, rotary ones too, are made on the device for all steps of the drafter at once.
+        chain = ForwardBatch.init_new(
+            batch,
+            target.model_runner,
+            capture_hidden_mode=CaptureHiddenMode.NULL,
+            return_hidden_states_before_norm=False,
+        )
+        given: dict[Role, torch.Tensor] = {}
+        if drafts:
+            tokens, given = self._draft(batch.reqs, chain, pending, each)
+            chain.input_ids = tokens.flatten()
+            chain.spec_info = chain_input(chain.input_ids, positions.flatten(), each)
+        else:
+            tokens, chain = pending[:, None], as_decode(chain, pending, each, 0)
+        verified = target.verify(batch.reqs, chain, given, each)
         result, logits_output = verified.result, verified.result.logits_output
 
         drawn = sample_chains(target.model_runner.sampler, batch, logits_output, tokens, positions)
@@ -114,7 +155,7 @@ class SpeculativeWorker(BaseSpecWorker):
         chains = drawn.view_as(tokens).long()
         accept_lens = self._accept(chains, tokens)
         # A row that follows a draft which was not drawn counts for nothing.
-        counts = (self._offsets < accept_lens[:, None]).flatten()
+        counts = (self._offsets[:each] < accept_lens[:, None]).flatten()
         attach_verdict(logits_output, verified.sound | ~counts, verified.step.owner)
         result.next_token_ids = drawn.int()
         if verified.step.traced and target.rank == 0:
@@ -127,7 +168,7 @@ class SpeculativeWorker(BaseSpecWorker):
             accept_lens=accept_lens.int(),
             new_seq_lens=seq_lens + accept_lens,
             next_draft_input=PendingTokens(bonus),
-            speculative_num_draft_tokens=self.speculative_num_draft_tokens,
+            speculative_num_draft_tokens=each,
         )
 
     def _accept(self, chains: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -140,48 +181,51 @@ class SpeculativeWorker(BaseSpecWorker):
         return (chains[:, :-1] == tokens[:, 1:]).int().cumprod(dim=1).sum(dim=1) + 1
 
     def _draft(
-        self, batch: Any, pending: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
+        self, reqs: Sequence[Any], chain: ForwardBatch, pending: torch.Tensor, each: int
     ) -> tuple[torch.Tensor, dict[Role, torch.Tensor]]:
         """What the models will read, and the drafter's logits of it.
 
         Args:
-            batch: the `ScheduleBatch`, as the verify will read it, but for its tokens; its fields are overwritten,
-                which the scheduler undoes.
+            reqs: SGLang's `Req` of each of B requests.
+            chain: the verify of their chains, of which only the tokens are not known. Read only.
             pending: [B] int64, the token of each request that no model has read.
-            slots: [B, n] int64, where the KV of what is read goes.
-            positions: [B, n] int64, where in its request.
+            each: n, tokens of a chain.
 
         Returns:
-            [B, n] int64 tokens, the same on all ranks, and the drafter's [B * n, head rows] float32 logits, which are
-            there once the verify has ended; none on a rank without it.
+            [B, n] int64 tokens, the same on all ranks, and the drafter's raw logits of the requests that it reads, n
+            rows of each, [.., head rows] float32, which are there once the verify has ended; none on a rank without it.
+            What stands for drafts of other requests is their last token, again and again.
         """
         target = self._target_worker
         drafter = target.ensemble.models.get(DRAFTER)
-        chains, logits = torch.empty_like(slots), {}
+        chains, logits = pending[:, None].repeat(1, each), {}
         if drafter is not None:
-            chains, logits[DRAFTER] = self._write_ahead(drafter, batch, pending, slots, positions)
+            drafted = [_is_drafted_for(req) for req in reqs]
+            if all(drafted):
+                chains, logits[DRAFTER] = self._write_ahead(drafter, reqs, chain, pending, each)
+            else:
+                selected = SelectedRequests.of(drafted, self.device, each)
+                theirs = [reqs[place] for place in selected.index]
+                rows = selected.on_device
+                chains[rows], logits[DRAFTER] = self._write_ahead(
+                    drafter, theirs, select_rows(chain, selected), pending[rows], each
+                )
         if target.placement.world_size > 1:
             target.world.broadcast(chains, src=target.placement.ranks[DRAFTER][0])
         return chains, logits
 
     def _write_ahead(
-        self, drafter: HostedModel, batch: Any, pending: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
+        self, drafter: HostedModel, reqs: Sequence[Any], chain: ForwardBatch, pending: torch.Tensor, each: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`_draft` on a rank with the drafter: n decode steps of it, the last of which reads the last draft.
 
         Nobody waits for that one before the verify, so it runs beside it.
         """
-        ensemble, each, masks = self._target_worker.ensemble, slots.shape[1], DraftMasks(batch.reqs)
-        # Its positions, rotary ones too, are made for all steps at once, on the device.
-        batch.input_ids = pending.repeat_interleave(each)
-        batch.spec_info = chain_input(batch.input_ids, positions.flatten(), each)
-        whole = ForwardBatch.init_new(
-            batch, drafter.runner, capture_hidden_mode=CaptureHiddenMode.NULL, return_hidden_states_before_norm=False
-        )
-        rows = torch.empty(len(slots), each, drafter.runner.model_config.vocab_size, device=self.device)
+        ensemble, masks = self._target_worker.ensemble, DraftMasks(reqs)
+        rows = torch.empty(len(pending), each, drafter.runner.model_config.vocab_size, device=self.device)
         tokens = [pending]
         for offset in range(each):
-            step = as_decode(whole, tokens[-1], each, offset)
+            step = as_decode(chain, tokens[-1], each, offset)
             if offset == each - 1:
                 ensemble.start(drafter, step, rows[:, offset])
                 break
@@ -194,3 +238,8 @@ class SpeculativeWorker(BaseSpecWorker):
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         """[B] int64: the draft that follows, from [B, ids] raw logits of the drafter."""
         return logits.argmax(-1)
+
+
+def _is_drafted_for(req: Any) -> bool:
+    """Whether the drafter has read what a request has written. `req`: SGLang's `Req`."""
+    return DRAFTER in readers_of(req.extra_key)

@@ -8,7 +8,7 @@ tree, chunked prefill, overlap, retraction, streaming) and below the fused row (
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,15 +131,14 @@ class ProxyWorker(WholeModelWorker):
     def get_worker_info(self) -> tuple:
         """Upstream's, with room in the pool for the slots that a cycle of speculation reserves."""
         slots, *before, most, most_input, seed, device, stream, rows, width, pool = super().get_worker_info()
-        reserve = 2 * (self.config.speculate + 1) if self.config.speculate else 0
-        most = min(most, slots - 1 - reserve)
+        most = min(most, slots - 1 - self._reserved_slots())
         return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
 
     def init_attention_backends(self) -> None:
-        if self.config.speculate:
+        if self.config.drafts:
             for role, model in self.ensemble.models.items():
                 if role not in (BASE, DRAFTER):
-                    model.read_chains(self._algorithm, self.config.speculate)
+                    model.read_chains(self._algorithm, self.config.drafts)
         with self.ensemble.primary.arguments():
             super().init_attention_backends()
         for model in self.ensemble.colocated:
@@ -147,10 +146,11 @@ class ProxyWorker(WholeModelWorker):
                 model.worker.init_attention_backends()
 
     def init_cuda_graphs(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"may_decode": self.config.chooses_drafts}
         with self.ensemble.primary.arguments():
             self.ensemble.primary.init_cuda_graphs(*args, **kwargs)
         # A drafter's steps are waited for, one after the other, before the base runs.
-        waited_for = {DRAFTER} if self.config.speculate else set()
+        waited_for = {DRAFTER} if self.config.drafts else set()
         beside = [model for model in self.ensemble.colocated if model.role not in waited_for]
         sms = self.ensemble.sms_beside_base(beside)
         for model in self.ensemble.colocated:
@@ -174,26 +174,32 @@ class ProxyWorker(WholeModelWorker):
             trace_tokens(result)
         return result
 
-    def verify(self, batch: Any, given: Mapping[Role, torch.Tensor], each: int) -> VerifiedRows:
-        """Let the models read several tokens of every request at once, and sample none.
+    def verify(
+        self, reqs: Sequence[Any], forward_batch: ForwardBatch, given: Mapping[Role, torch.Tensor], each: int
+    ) -> VerifiedRows:
+        """Let the models read some tokens of every request at once, and sample none.
 
         Args:
-            batch: a `ScheduleBatch` in SGLang's mode for it, with `each` tokens of each of B requests.
-            given: [B * each, head rows] raw logits of models that have read them.
+            reqs: SGLang's `Req` of each of B requests.
+            forward_batch: of the primary model, with `each` tokens of each request.
+            given: raw logits of models that have read them: `each` rows of each request that the model reads.
             each: how many.
         """
-        with self._inputs.of(batch.reqs, False, each) as step:
+        with self._inputs.of(reqs, False, each) as step:
             self._given = given
             try:
-                result = super().forward_batch_generation(batch, is_verify=True)
+                result = super().forward_batch_generation(None, forward_batch, is_verify=True)
             finally:
                 self._given = {}
         return VerifiedRows(result, self._sound, step)
 
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """The primary's forward, with the fused logits of all models in place of its own."""
-        step = self._dividable(forward_batch)
-        output, logits = self.ensemble.forward(step, forward_batch, self._given, *args, **kwargs)
+        step, given = self._dividable(forward_batch), self._given
+        if step is not self._inputs.current:
+            runs = self._inputs.current.runs
+            given = {role: rows[runs[role].rows_on_device.clamp(min=0)] for role, rows in given.items()}
+        output, logits = self.ensemble.forward(step, forward_batch, given, *args, **kwargs)
         pairs, fused = self._fuse(logits, step)
         self._sound = fused.sound
         self._attach(output.logits_output, step, logits, pairs, fused)
@@ -259,16 +265,27 @@ class ProxyWorker(WholeModelWorker):
         dtype = logits_dtype(everywhere, self.server_args)
         return LogitsGather(self.placement, self.world, self.vocab_size, dtype, self.device)
 
+    def _reserved_slots(self) -> int:
+        """Of a running request, past its tokens: a chain, and that of the cycle before it, which is under way."""
+        return 2 * (self.config.drafts + 1) if self.config.drafts else 0
+
     def _log_what_is_left(self) -> None:
-        rows = self.model_runner.max_running_requests
+        rows, models = self.model_runner.max_running_requests, self.ensemble.models
+        row_bytes = (self.config.drafts + 1) * self._width * torch.float32.itemsize
         memory = RankMemory(
-            {role: model.graph_memory for role, model in self.ensemble.models.items()},
-            rows * self._width * torch.float32.itemsize,
+            {role: model.graph_memory for role, model in models.items()},
+            rows * row_bytes,
+            rows * row_bytes if self.config.drafts and DRAFTER in models else 0,
             self.ensemble.primary.free_bytes(),
         )
         ranks = self.world.all_gather_object(memory)
         if self.rank == 0:
             logger.info("proxythinker: beside weights and KV, for %d rows:\n%s", rows, graph_table(ranks))
+            if self.config.drafts:
+                logger.info(
+                    "proxythinker: chains of %d tokens; each running request has %d slots reserved for them",
+                    self.config.drafts + 1, self._reserved_slots(),
+                )  # fmt: skip
 
     def _log_plan(self, token_bytes: dict[Role, int]) -> None:
         memory = {
