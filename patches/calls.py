@@ -923,6 +923,12 @@ CALLS: tuple[Upstream, ...] = (
         "the event of a model beside the primary's is taken from it, so that the scheduler waits for the primary's",
     ),
     _call(
+        "sglang.srt.managers.tp_worker:TpModelWorker.enable_spec",
+        "attribute",
+        "93c4d7590faa",
+        "ranks whose primary model is a small one would sample later than the others under speculation",
+    ),
+    _call(
         "sglang.srt.managers.scheduler:Scheduler.ps",
         "attribute",
         "26289652d3d9",

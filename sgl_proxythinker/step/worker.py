@@ -81,6 +81,9 @@ class ProxyWorker(WholeModelWorker):
         with primary.loading(), joined_world():
             super().__init__(**primary.worker_arguments(**kwargs, is_draft_worker=primary_role != BASE))
         primary.adopt(self)
+        # SGLang samples later than it computes where a grammar is read meanwhile, but not under speculation; it asks
+        # the primary's arguments, and those of a small model name no algorithm.
+        self.enable_spec = self._algorithm is not None
         # Arguments are copied now: loading the primary's model may have settled some of them.
         colocated = [host(role) for role in others]
         for model in colocated:
