@@ -10,6 +10,36 @@ def _call(symbol: str, signature: str, digest: str, why: str, release: str = "0.
 
 CALLS: tuple[Upstream, ...] = (
     _call(
+        "sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.__init__",
+        "(self, matcher, vocab_size, ctx, override_stop_tokens, key_string=None, grammar_stats=GrammarStats())",
+        "4090102fa85e",
+        "drafts are tried on a copy with the matcher that it keeps, forked",
+    ),
+    _call(
+        "sglang.srt.constrained.xgrammar_backend:XGrammarGrammar.copy",
+        "(self)",
+        "205c4490f89a",
+        "drafts are tried on a copy, which begins anew",
+    ),
+    _call(
+        "sglang.srt.model_executor.runner.decode_cuda_graph_runner:DecodeCudaGraphRunner.load_batch",
+        "(self, forward_batch, pp_proxy_tensors=None)",
+        "8e04125bed0d",
+        "the tables of the scheduler are read by it, and not by the replay after it",
+    ),
+    _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner.init_decode_cuda_graph",
+        "(self)",
+        "057049d7a32b",
+        "graphs of decode steps beside those of chains are captured by it",
+    ),
+    _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner._get_attention_backend",
+        "(self, init_new_workspace=False)",
+        "3eed27ead142",
+        "graphs of decode steps beside those of chains need attention of their own",
+    ),
+    _call(
         "sglang.srt.model_executor.runner.base_runner:BaseRunner._dummy_run",
         "(self, batch_size, run_ctx=None, forward_mode_override=None, *, buffers)",
         "79b2d98dfa48",

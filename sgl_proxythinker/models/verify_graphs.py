@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from sgl_proxythinker.models.groups import swapped
 from sgl_proxythinker.upstream.runtime import CaptureHiddenMode, DecodeCudaGraphRunner, base_runner
 from sgl_proxythinker.upstream.speculation import DFlashVerifyInput
@@ -23,10 +25,20 @@ def chain_input(tokens: Any, positions: Any, each: int) -> DFlashVerifyInput:
 
 
 class VerifyGraphRunner(DecodeCudaGraphRunner):
-    """Graphs of chains: upstream's has inputs of its own algorithms, and none of ours."""
+    """Graphs of chains: upstream's has inputs of its own algorithms, and none of ours.
+
+    Where a chain without a mask is read, the scheduler's tables are read before a replay, as for upstream's own chains
+    without one (DFlash's). It says so: what waits for that need not wait for the replay.
+    """
 
     def get_spec_info(self, num_tokens: int) -> DFlashVerifyInput:
         return chain_input(None, None, self.captured_req_width)
+
+    def load_batch(self, *args: Any, **kwargs: Any) -> None:
+        super().load_batch(*args, **kwargs)
+        was_read = torch.cuda.Event()
+        was_read.record()
+        self.model_runner.war_fastpath_read_done_event = was_read
 
 
 @contextmanager

@@ -74,16 +74,21 @@ class DraftMasks:
 
 
 def _copies(reqs: Sequence[Any]) -> dict[int, Any]:
-    """Each request's grammar where it stands, by its place, unless it has ended.
-
-    A copy of llguidance's stands where the grammar does. One of xgrammar's, which is refused on a CPU, begins anew.
-    """
+    """Each request's grammar where it stands, by its place, unless it has ended."""
     copies = {}
     for place, req in enumerate(reqs):
         if req.grammar is not None and not req.grammar.is_terminated():
             with contextlib.suppress(ValueError):  # one in an error can't be copied; its request ends
-                copies[place] = req.grammar.copy()
+                copies[place] = _copy(req.grammar)
     return copies
+
+
+def _copy(grammar: Any) -> Any:
+    """llguidance's copy stands where the grammar does; xgrammar's begins anew, but for a matcher that is forked."""
+    copy = grammar.copy()
+    if hasattr(grammar, "matcher"):
+        copy.matcher = grammar.matcher.fork()
+    return copy
 
 
 def _allows(row: torch.Tensor, token: int) -> bool:

@@ -222,7 +222,8 @@ class SpeculativeWorker(BaseSpecWorker):
         Nobody waits for that one before the verify, so it runs beside it.
         """
         ensemble, masks = self._target_worker.ensemble, DraftMasks(reqs)
-        rows = torch.empty(len(pending), each, drafter.runner.model_config.vocab_size, device=self.device)
+        width = drafter.runner.model_config.vocab_size
+        rows = torch.empty(len(pending), each, width, dtype=torch.float32, device=self.device)
         tokens = [pending]
         for offset in range(each):
             step = as_decode(chain, tokens[-1], each, offset)
