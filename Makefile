@@ -3,6 +3,7 @@
 #   make test    style, types and all tests; installs chromium with apt-get if there is none
 # And while you work on it: make laws, the tests that need neither a server nor SGLang.
 PYTHON ?= python3
+JOBS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
@@ -34,8 +35,9 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 # On a GPU host, from a bare checkout: PYTHON is one that has SGLang and pytest.
+# JOBS at once, each with servers of its own.
 gpu-tests:
-	$(PYTHON) -m benchmarks.gpu_tests
+	$(PYTHON) -m benchmarks.gpu_tests --jobs $(JOBS)
 
 bench-cpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.cpu_cost

@@ -42,7 +42,7 @@ from test_trace import (  # noqa: F401
 from cases import Case, assert_agrees, oracle_answer
 from chi_square import SIGNIFICANCE, p_value
 from programs.pictures import random_picture
-from servers import COMMON, chat_messages, command, sabotaged, serving
+from servers import COMMON, ON_GPU, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.speculation import TRY_ON_GPU, check_speculation
@@ -222,6 +222,14 @@ def test_a_grammar_without_an_end_ends_its_own_request_only(guided):
     assert [answer.status_code for answer in answers] == [400, 200] * 4
 
 
+@pytest.mark.skipif(not ON_GPU, reason="graphs need a GPU")
+def test_cycles_run_cuda_graphs(guided):
+    params = {"temperature": 0, "max_new_tokens": 200, "ignore_eos": True, "custom_params": {"proxy_alpha": 0.5}}
+    guided.generate(text="Tell", sampling_params=params)
+    said = [line for line in guided.log_text().splitlines() if "Decode batch" in line]
+    assert said and all("cuda graph: True" in line for line in said)
+
+
 def test_scoring_is_at_no_temperature(guided, reference):
     """Kills: log probabilities of a request that only scores, after what shapes a token that is drawn."""
     params = {"max_new_tokens": 0, "temperature": 0.4, "custom_params": {"proxy_alpha": 0.7}}
@@ -241,7 +249,8 @@ def test_an_interval_of_streams_is_a_400(guided):
 @pytest.mark.parametrize(
     ("given", "attention_backend", "complaint"),
     [
-        ({}, "ascend", "not tried with --attention-backend ascend. Use one of fa3, flashinfer, triton, or"),
+        ({}, "flashinfer", "not tried with --attention-backend flashinfer. Use one of fa3, triton, or"),
+        ({}, "ascend", "not tried with --attention-backend ascend. Use one of fa3, triton, or"),
         ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
@@ -267,6 +276,6 @@ def test_on_a_gpu_it_is_for_who_tries_it():
     check_speculation({}, "fa3", False, False, {TRY_ON_GPU: "1"})
 
 
-@pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton", "flashinfer"])
+@pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton"])
 def test_what_it_was_tried_with_is_not(attention_backend):
     check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend, True, True, {})

@@ -165,12 +165,25 @@ def test_each_row_of_a_request_is_told_in_order(logits):
     assert [req.customized_info for req in reqs] == [{TRACE: [alone[0]]}, None, {TRACE: ["before", alone[3]]}]
 
 
+def running(ended: bool = False, is_retracted: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(customized_info=None, finished=lambda: ended, is_retracted=is_retracted)
+
+
+def test_who_ended_or_was_retracted_while_its_chain_ran_is_told_nothing_of_it(logits):
+    """SGLang gives it no token either. Kills: a trace of a request that goes on later, shifted by what it never got."""
+    tokens = torch.tensor([7, 0, 49, 3, 21], device=DEVICE)
+    reqs = [running(ended=True), running(is_retracted=True), running()]
+    entries = step(logits, list(range(5)), tokens, owner=[0, 0, 1, 2, 2], reqs=reqs, accept_lens=[2, 1, 2])
+    assert entries[:2] == [None, None] and entries[2] is not None
+    assert [len((req.customized_info or {}).get(TRACE, [])) for req in reqs] == [0, 0, 1]
+
+
 def test_of_a_chain_the_tokens_that_were_accepted_are_told(logits):
     """Kills: a token that no request got, and a length of another request's chain."""
     tokens = torch.tensor([7, 0, 49, 3], device=DEVICE)
     alone = step(logits.clone()[:, :4], list(range(4)), tokens)
     for lengths in ([1, 2], [2, 1]):
-        reqs = [SimpleNamespace(customized_info=None) for _ in range(2)]
+        reqs = [running(), running()]
         entries = step(
             logits.clone()[:, :4], list(range(4)), tokens, owner=[0, 0, 1, 1], reqs=reqs, accept_lens=lengths
         )

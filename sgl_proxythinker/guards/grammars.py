@@ -95,7 +95,7 @@ def leave_an_end(grammar: Any, mask: torch.Tensor, row: int) -> None:
 
 
 def _why_dead(kind: str, grammar: Any) -> str | None:
-    grammar = _inner(grammar)
+    grammar = inner_grammar(grammar)
     if grammar is None or not (_is_llguidance(grammar) or hasattr(grammar, "matcher")):
         return None
     probe = grammar.copy()
@@ -120,18 +120,18 @@ def _why_dead(kind: str, grammar: Any) -> str | None:
 def _refuses_end(grammar: Any, token: int) -> bool:
     """Whether this token is the model's end, at a place where the grammar has none."""
     if hasattr(grammar, "_is_thinking") and grammar._is_thinking():
-        return token in _ends(_inner(grammar))
-    grammar = _inner(grammar)
+        return token in _ends(inner_grammar(grammar))
+    grammar = inner_grammar(grammar)
     # llguidance forces the end after an error, and SGLang takes it for an accepted one. xgrammar refuses by itself.
     return _is_llguidance(grammar) and token in grammar.eos_tokens and not grammar.ll_matcher.is_accepting()
 
 
 def _is_own_stop(req: Any, token: int) -> bool:
     own = req.sampling_params.stop_token_ids
-    return bool(own) and token in own and token not in _ends(_inner(req.grammar))
+    return bool(own) and token in own and token not in _ends(inner_grammar(req.grammar))
 
 
-def _inner(grammar: Any) -> Any:
+def inner_grammar(grammar: Any) -> Any:
     """The grammar itself, where SGLang has put one of a reasoning model's thoughts around it."""
     return grammar.grammar if hasattr(grammar, "think_end_ids") else grammar
 

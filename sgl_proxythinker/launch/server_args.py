@@ -76,7 +76,8 @@ def finish_server_args(
         memory = _gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
-        if config.drafts and _captures_too_many(given, memory):
+        # Where steps may go without drafts, all sizes are captured for them, and so for chains.
+        if config.drafts and not config.chooses_drafts and _captures_too_many(given, memory):
             given["cuda_graph_max_bs_decode"] = _MOST_CHAINS
         server_args = resolve()
         if config.drafts:

@@ -12,8 +12,9 @@ _REFUSED = {
     "prefill_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
     "decode_attention_backend": "chains are read by the backend of prefill, and drafts by that of decode",
 }
-# Those that read a chain without a mask as what it is, tokens that follow each other.
-_CAUSAL_BACKENDS = ("fa3", "flashinfer", "triton", "torch_native")
+# Those that read a chain without a mask as what it is, tokens that follow each other, and that can prepare a step while
+# the last one runs. flashinfer can't: the plans of its steps pass through one buffer of the host.
+_CAUSAL_BACKENDS = ("fa3", "triton", "torch_native")
 # Allowed at 1, which is what they are without a wish.
 _MORE_THAN_ONE = {
     "page_size": "rejected drafts leave pages that were not tried",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from sgl_proxythinker.guards.grammars import inner_grammar
 from sgl_proxythinker.upstream.speculation import GrammarMask
 
 
@@ -86,8 +87,8 @@ def _copies(reqs: Sequence[Any]) -> dict[int, Any]:
 def _copy(grammar: Any) -> Any:
     """llguidance's copy stands where the grammar does; xgrammar's begins anew, but for a matcher that is forked."""
     copy = grammar.copy()
-    if hasattr(grammar, "matcher"):
-        copy.matcher = grammar.matcher.fork()
+    if (matcher := getattr(inner_grammar(grammar), "matcher", None)) is not None:
+        inner_grammar(copy).matcher = matcher.fork()
     return copy
 
 
@@ -109,5 +110,5 @@ def _fills(grammar: Any, mask: torch.Tensor, row: int) -> bool:
     except ValueError:
         return False
     # Our hook keeps the error of llguidance's mask, which allows the end only then.
-    matcher = getattr(grammar, "ll_matcher", None)
+    matcher = getattr(inner_grammar(grammar), "ll_matcher", None)
     return matcher is None or not matcher.is_error()

@@ -17,6 +17,7 @@ PERIOD = 8  # steps that a choice holds for
 SETTLING = 2  # steps after another choice or another size whose times are of both
 LEAST = 4  # steps that say something: one may have been stopped short, or have had no luck with its drafts
 REMEMBERED = 64
+LONGEST_TRIAL = 3  # periods, where steps are disturbed
 LONGEST_IN_THE_DARK = 16  # periods; then a step goes without drafts until the next trial
 WEIGHT = 0.25  # of what a period brought in what is known
 # The other way must be better by this much: two that are nearly the same don't take turns.
@@ -65,9 +66,10 @@ class _Size:
     ways: dict[int, _Way]
     chosen: int
     tried: int | None = None  # the other way, while it is tried
-    until_trial: int = SOONEST_TRIAL
+    until_trial: int = 0  # periods; the first one is at once
     wait: int = SOONEST_TRIAL
-    in_the_dark: int = 0  # periods that ended with a way that nothing is known of
+    more_periods: int = 0  # that a trial may last if it can't be timed in its first
+    in_the_dark: int = 0  # periods that ended with nothing known of what is chosen
 
     @property
     def current(self) -> int:
@@ -157,33 +159,31 @@ class DraftChoice:
         for way in state.ways.values():
             way.learn()
         other = next(drafts for drafts in state.ways if drafts != state.chosen)
+        mine, its = state.ways[state.chosen], state.ways[other]
         tried, state.tried = state.tried, None
-        if not all(way.is_known for way in state.ways.values()):
+        if not mine.is_known:
             state.in_the_dark += 1
-            if state.in_the_dark == LONGEST_IN_THE_DARK:
+            if state.chosen and state.in_the_dark > LONGEST_IN_THE_DARK:
                 # No steps follow each other undisturbed: what is not known can't be said to pay.
-                state.chosen, state.in_the_dark, state.until_trial = 0, 0, LATEST_TRIAL
-                state.ways = {0: _Way(1.0, 1.0), self._drafts: _Way(1.0, 1.0)}
-            elif state.ways[state.chosen].is_known:
-                state.tried = other
+                state.chosen, state.wait, state.until_trial = 0, LATEST_TRIAL, LATEST_TRIAL
             return
         state.in_the_dark = 0
-        mine, its = state.ways[state.chosen].rate, state.ways[other].rate
-        if its > mine * HYSTERESIS:
+        if its.is_known and its.rate > mine.rate * HYSTERESIS:
             logger.info(
                 "proxythinker: batches of %s: %d drafts, not %d: %.1f tokens/s of a request, not %.1f",
-                _named(size), other, state.chosen, its, mine,
+                _named(size), other, state.chosen, its.rate, mine.rate,
             )  # fmt: skip
             state.chosen, state.wait, state.until_trial = other, SOONEST_TRIAL, SOONEST_TRIAL
-            return
-        if tried is not None:
+        elif tried is not None and not its.is_known and state.more_periods:
+            state.tried, state.more_periods = other, state.more_periods - 1
+        elif tried is not None:
             state.wait = min(2 * state.wait, LATEST_TRIAL)
             state.until_trial = state.wait
-            return
-        state.until_trial -= 1
-        if state.until_trial <= 0:
-            state.tried = other
-            state.ways[other].forget(is_plain=not other)
+        else:
+            state.until_trial -= 1
+            if state.until_trial <= 0:
+                its.forget(is_plain=not other)
+                state.tried, state.more_periods = other, LONGEST_TRIAL - 1
 
 
 def _moved(known: float | None, seen: float) -> float:

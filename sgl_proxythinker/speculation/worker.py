@@ -27,7 +27,7 @@ from sgl_proxythinker.speculation.penalties import chain_penalties
 from sgl_proxythinker.speculation.pending import PendingTokens
 from sgl_proxythinker.step.logits_gather import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
-from sgl_proxythinker.step.rows import SelectedRequests, select_rows
+from sgl_proxythinker.step.rows import SelectedRequests, select_rows, to_device
 from sgl_proxythinker.step.trace import trace_tokens
 from sgl_proxythinker.step.worker import ProxyWorker
 from sgl_proxythinker.upstream.runtime import CaptureHiddenMode, ForwardBatch
@@ -57,6 +57,8 @@ class SpeculativeWorker(BaseSpecWorker):
             draft_runner=runner, draft_runners=[], graph_memory_usage={}, graph_time_usage={}, weight_load_time=0.0
         )
         self._offsets = torch.arange(self.speculative_num_draft_tokens, device=self.device)
+        self._shifted: list[str] = []  # the requests of
+        self._shifts: torch.Tensor | None = None
         chooses = target_worker.config.chooses_drafts
         self._choice = DraftChoice(self.speculative_num_steps) if chooses else None
 
@@ -132,6 +134,8 @@ class SpeculativeWorker(BaseSpecWorker):
         batch.forward_mode, batch.out_cache_loc, batch.seq_lens_sum = ForwardMode.TARGET_VERIFY, slots.flatten(), None
         batch.input_ids = pending.repeat_interleave(each)
         batch.spec_info = chain_input(batch.input_ids, positions.flatten(), each)
+        # Nobody embeds a picture in a chain. SGLang would copy the shifts of all pictures from the host, and wait.
+        shifts, batch.multimodal_inputs = self._rotary_shifts(batch), [None] * len(batch.reqs)
         # Its positions, rotary ones too, are made on the device for all steps of the drafter at once.
         chain = ForwardBatch.init_new(
             batch,
@@ -139,6 +143,8 @@ class SpeculativeWorker(BaseSpecWorker):
             capture_hidden_mode=CaptureHiddenMode.NULL,
             return_hidden_states_before_norm=False,
         )
+        if shifts is not None:
+            chain.mrope_positions = chain.mrope_positions + shifts.repeat_interleave(each)
         given: dict[Role, torch.Tensor] = {}
         if drafts:
             tokens, given = self._draft(batch.reqs, chain, pending, each)
@@ -170,6 +176,16 @@ class SpeculativeWorker(BaseSpecWorker):
             next_draft_input=PendingTokens(bonus),
             speculative_num_draft_tokens=each,
         )
+
+    def _rotary_shifts(self, batch: Any) -> torch.Tensor | None:
+        """[B] int64: how far pictures move the rotary positions of the text behind them; None: nowhere."""
+        rids = [req.rid for req in batch.reqs]
+        if rids != self._shifted:
+            pictures = batch.multimodal_inputs or []
+            shifts = [0 if of_one is None else int(of_one.mrope_position_delta) for of_one in pictures]
+            self._shifts = to_device(shifts, torch.int64, self.device) if any(shifts) else None
+            self._shifted = rids
+        return self._shifts
 
     def _accept(self, chains: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[B] int64, how many tokens of each chain count.

@@ -102,19 +102,26 @@ class Ensemble:
         with torch.cuda.stream(stream) if stream else nullcontext():
             out.copy_(logits)
 
+    def wait_for(self, roles: Collection[str]) -> None:
+        """Let the current stream wait for steps of these models that were started."""
+        for role, stream in self._streams.items():
+            if role in roles:
+                torch.cuda.current_stream().wait_stream(stream)
+
     def gather(self, here: Mapping[Role, torch.Tensor], step: Step) -> dict[Role, ShardedLogits]:
         """The logits of all models that run in a step, from those of this rank. Collective as `forward`."""
         return self._gather.gather(here, step.logits_rows())
 
-    def sms_beside_base(self, models: Collection[HostedModel]) -> int | None:
-        """SMs for small models that run beside the base, together; None where they decode on the whole GPU.
+    def sms_beside_base(self, roles: Collection[str]) -> int | None:
+        """SMs for those of the small models that are captured on a part of the GPU, together; None: on all of it.
 
         A kernel whose blocks wait for others needs room for all of them. All-reduces of two models that come in another
         order on another rank need it for both, and some quantized products (Marlin's) start a block for each SM of the
         GPU, whether it may use them or not.
         """
-        has_collectives = any(model.group.ps.tp_size > 1 for model in models)
-        has_collectives_of_two = len(models) > 1 and has_collectives
+        models = [model for model in self.colocated if model.role in roles]
+        has_collectives = any(model.group.ps.tp_size > 1 for model in self.colocated)
+        has_collectives_of_two = len(self.colocated) > 1 and has_collectives
         is_quantized = any(model.runner.model_config.quantization for model in models)
         if not models or not self._streams or has_collectives_of_two or is_quantized:
             return None

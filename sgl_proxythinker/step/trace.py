@@ -166,7 +166,7 @@ def publish_trace(batch: Any, result: Any) -> None:
     if on_its_way is None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
-    is_given = _is_given(result, on_its_way.owner)
+    is_given = _is_given(batch.reqs, result, on_its_way.owner)
     for row, token, base, expert, amateur, fused, top1, js_nats in on_its_way.values.read():
         request = on_its_way.owner[int(row)]
         if not is_given[int(row)]:
@@ -178,13 +178,19 @@ def publish_trace(batch: Any, result: Any) -> None:
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
 
 
-def _is_given(result: Any, owner: Sequence[int]) -> list[bool]:
-    """Whether the request of each row gets its token: of a chain those up to the last that was accepted, else all."""
+def _is_given(reqs: Sequence[Any], result: Any, owner: Sequence[int]) -> list[bool]:
+    """Whether the request of each row gets its token: of a chain those up to the last that was accepted, else all.
+
+    With overlap a request may have ended, or have been retracted, while the step ran: SGLang gives it none then.
+    """
     if result.accept_lens is None:
         return [True] * len(owner)
     if result.copy_done is not None:
         result.copy_done.synchronize()
-    lengths = result.accept_lens.tolist()
+    lengths = [
+        0 if req.finished() or req.is_retracted else length
+        for req, length in zip(reqs, result.accept_lens.tolist(), strict=True)
+    ]
     first: dict[int, int] = {}
     return [row - first.setdefault(request, row) < lengths[request] for row, request in enumerate(owner)]
 

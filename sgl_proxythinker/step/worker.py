@@ -135,6 +135,9 @@ class ProxyWorker(WholeModelWorker):
         """Upstream's, with room in the pool for the slots that a cycle of speculation reserves."""
         slots, *before, most, most_input, seed, device, stream, rows, width, pool = super().get_worker_info()
         most = min(most, slots - 1 - self._reserved_slots())
+        if self.device == "cuda" and self.config.drafts:
+            # A row of the page tables of a verify's graph is as long as the context, and chains are written past it.
+            most = min(most, self.model_config.context_len - 1 - self._reserved_slots())
         return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
 
     def init_attention_backends(self) -> None:
@@ -155,7 +158,7 @@ class ProxyWorker(WholeModelWorker):
         # A drafter's steps are waited for, one after the other, before the base runs.
         waited_for = {DRAFTER} if self.config.drafts else set()
         beside = [model for model in self.ensemble.colocated if model.role not in waited_for]
-        sms = self.ensemble.sms_beside_base(beside)
+        sms = self.ensemble.sms_beside_base({model.role for model in beside})
         for model in self.ensemble.colocated:
             with model.arguments(), captured_on(sms if model in beside else None, self.gpu_id):
                 model.init_cuda_graphs(*args, **kwargs)
@@ -201,6 +204,7 @@ class ProxyWorker(WholeModelWorker):
         step, given = self._dividable(forward_batch), self._given
         if step is not self._inputs.current:
             runs = self._inputs.current.runs
+            self.ensemble.wait_for(given)
             given = {role: rows[runs[role].rows_on_device.clamp(min=0)] for role, rows in given.items()}
         output, logits = self.ensemble.forward(step, forward_batch, given, *args, **kwargs)
         pairs, fused = self._fuse(logits, step)
