@@ -112,3 +112,13 @@ def test_drafts_keep_to_the_grammar(backend):
     assert written[0][:2] == "bc" and written[1] == "cccc" and written[2][0] == "b"
     assert logits[0, ids(backend, "c")[0]] == 2.0, "the drafter's row is fused as it came"
     assert masks(backend, [one, dead], ["ab", "ab"])[0] == ["b", "bc"], "trying has moved nothing"
+
+
+def test_a_grammar_behind_a_reasoning_models_thoughts_is_read_where_it_stands(either):
+    """Kills: a copy that begins anew inside of what SGLang puts around a grammar (`--reasoning-parser`)."""
+    from sglang.srt.constrained.reasoner_grammar_backend import ReasonerGrammarObject
+
+    around = ReasonerGrammarObject(req(either, "regex", "ab+c", "ab").grammar, ids(either, "$"))
+    around.maybe_init_reasoning(False)  # the thoughts are over
+    assert masks(either, [SimpleNamespace(grammar=around)], ["bc$a"]) == [["bc", "$", OPEN, OPEN]]
+    assert masks(either, [SimpleNamespace(grammar=around)], ["bbbb"]) == [["bc"] * 4], "trying has moved nothing"
