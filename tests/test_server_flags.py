@@ -72,10 +72,10 @@ UNCACHED = (
 # In pages
 
 
-@pytest.fixture(scope="module")
-def paged(triple, tmp_path_factory):
+@pytest.fixture(scope="module", params=[(), ("--proxy-speculate", "3")], ids=["token by token", "speculating"])
+def paged(request, triple, tmp_path_factory):
     # Any of the three has the one tokenizer.
-    flags = (*PAGED, "--tokenizer-path", str(triple.expert))
+    flags = (*PAGED, "--tokenizer-path", str(triple.expert), *request.param)
     log = tmp_path_factory.mktemp("paged") / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log, INTERPRETED) as server:
         yield server

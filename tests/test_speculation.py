@@ -254,7 +254,6 @@ def test_an_interval_of_streams_is_a_400(guided):
         ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
-        ({"page_size": 16}, "fa3", "--page-size 16 doesn't go with"),
         ({"stream_interval": 8}, "fa3", "--stream-interval 8 doesn't go with"),
     ],
 )
@@ -278,4 +277,4 @@ def test_on_a_gpu_it_is_for_who_tries_it():
 
 @pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton"])
 def test_what_it_was_tried_with_is_not(attention_backend):
-    check_speculation({"enable_mixed_chunk": False, "page_size": 1}, attention_backend, True, True, {})
+    check_speculation({"enable_mixed_chunk": False, "page_size": 16}, attention_backend, True, True, {})

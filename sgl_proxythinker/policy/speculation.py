@@ -17,7 +17,6 @@ _REFUSED = {
 _CAUSAL_BACKENDS = ("fa3", "triton", "torch_native")
 # Allowed at 1, which is what they are without a wish.
 _MORE_THAN_ONE = {
-    "page_size": "rejected drafts leave pages that were not tried",
     "stream_interval": "SGLang sends at certain numbers of tokens, which a chain may jump over",
 }
 

@@ -135,9 +135,12 @@ class ProxyWorker(WholeModelWorker):
         """Upstream's, with room in the pool for the slots that a cycle of speculation reserves."""
         slots, *before, most, most_input, seed, device, stream, rows, width, pool = super().get_worker_info()
         most = min(most, slots - 1 - self._reserved_slots())
-        if self.device == "cuda" and self.config.drafts:
-            # A row of the page tables of a verify's graph is as long as the context, and chains are written past it.
-            most = min(most, self.model_config.context_len - 1 - self._reserved_slots())
+        page = self.server_args.page_size
+        is_tight = self.device == "cuda" or (page > 1 and not self.placement.is_everywhere(BASE))
+        if self.config.drafts and is_tight:
+            # A row of the page tables of a verify's graph is as long as the context, and chains are written past it. So
+            # are whole pages of slots, for which the tables of requests have no room on ranks without the base.
+            most = min(most, self.model_config.context_len - page - self._reserved_slots())
         return slots, *before, most, min(most_input, most - 5), seed, device, stream, rows, width, pool
 
     def init_attention_backends(self) -> None:
