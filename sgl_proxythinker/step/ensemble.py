@@ -80,9 +80,8 @@ class Ensemble:
         of_primary = self._run_primary(batch, {} if self.primary.role in given else batches, *args, **kwargs)
         if self.primary.role in (BASE, *batches) and self.primary.role not in given:
             here[self.primary.role] = of_primary.logits_output.next_token_logits
-        for role, stream in streams.items():
-            if role in batches:
-                torch.cuda.current_stream().wait_stream(stream)
+        if streams:
+            self.wait_for(batches)
         return EnsembleOutput(of_primary, self.gather(here, step))
 
     def raw_logits(self, model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
