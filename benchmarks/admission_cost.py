@@ -46,7 +46,7 @@ from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line
 from benchmarks.local_server import named_models
 from programs.pictures import data_url, random_picture
-from programs.server_process import free_port, running, wait_until_ready
+from programs.server_process import reserve_port, running, wait_until_ready
 
 START_WITHIN_S = 900
 TRIMMED = 0.1  # of the pairs, on each side: a pause of the machine is not the code's
@@ -135,10 +135,10 @@ def serving(
     python: str, path: str | None, models: list[str], args: argparse.Namespace, name: str, place: Place
 ) -> Iterator[Side]:
     """A server of the package that `python` has, or that `path` holds."""
-    port = free_port()
+    port = reserve_port()
     command = [
         python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *args.server_flags.split(),
-        "--random-seed", "1", "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()),
+        "--random-seed", "1", "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(reserve_port()),
     ]  # fmt: skip
     # The folder that this runs in holds the new package: it may not be found first.
     env = os.environ | {"PYTHONSAFEPATH": "1"}

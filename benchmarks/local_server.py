@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.weightless import write_weightless
 from programs.random_triple import make_triple
-from programs.server_process import free_port, running, wait_until_ready
+from programs.server_process import reserve_port, running, wait_until_ready
 from sgl_proxythinker import tiny_family
 
 START_WITHIN_S = 420
@@ -111,11 +111,11 @@ def serving(models: list[str], *flags: str, log: Path | None = None) -> Iterator
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
-    port = free_port()
+    port = reserve_port()
     log = log or Path(tempfile.mkdtemp(prefix="proxythinker-")) / "server.log"
     command = [
         sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", *models, *flags,
-        "--admin-api-key", ADMIN_KEY, "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()),
+        "--admin-api-key", ADMIN_KEY, "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(reserve_port()),
     ]  # fmt: skip
     with running(command, log) as process:
         wait_until_ready(process, log, START_WITHIN_S)

@@ -18,7 +18,7 @@ import requests
 
 from benchmarks import layout
 from benchmarks.weightless import write_weightless
-from programs.server_process import free_port, running, wait_until_ready
+from programs.server_process import reserve_port, running, wait_until_ready
 
 # Name of an engine: is it guided, and further flags.
 ENGINES = {
@@ -110,7 +110,7 @@ def serving(args: argparse.Namespace, engine: str) -> Iterator[Server]:
     Raises:
         SystemExit: it did not start; the message holds the end of its log.
     """
-    port, log = free_port(), args.out.with_suffix(f".{engine}.log")
+    port, log = reserve_port(), args.out.with_suffix(f".{engine}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"\nstarting {engine}: log in {log}", flush=True)
     begin = time.perf_counter()
@@ -139,7 +139,7 @@ def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
         "host": "127.0.0.1",
         "port": port,
         # Left to itself, SGLang picks this one a minute before it listens there.
-        "nccl-port": free_port(),
+        "nccl-port": reserve_port(),
     }
     if guided:
         for role in ("expert", "amateur"):

@@ -18,6 +18,8 @@ from pathlib import Path
 # The log line, not /health: a server answers /health before its warm-up request is done.
 READY = "The server is fired up"
 
+_reserved: list[socket.socket] = []
+
 
 @contextlib.contextmanager
 def running(
@@ -62,10 +64,31 @@ def wait_until_ready(process: subprocess.Popen, log: Path, within_s: float) -> N
     raise RuntimeError(f"server not ready, exit code {process.poll()}; the end of {log}:\n{tail}")
 
 
-def free_port() -> int:
-    """A port below the range from which outgoing connections take theirs, free when it was looked at."""
+def reserve_port() -> int:
+    """A free TCP port of this host that no other caller is given, in any process, until this process ends.
+
+    It is below the range from which outgoing connections take theirs. A server listens there about a minute after it is
+    chosen, so looking whether it is free is not enough: a socket that never listens stays bound to it. Linux lets a
+    server that sets SO_REUSEADDR, as all of them do, listen beside it, and refuses the port to the next `reserve_port`.
+    """
     while True:
         port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        holder = _bind_everywhere(port)
+        if holder is not None:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _reserved.append(holder)
             return port
+
+
+def _bind_everywhere(port: int) -> socket.socket | None:
+    # On all addresses: SGLang's ranks meet there, not on loopback alone.
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    holder = socket.socket(family)
+    try:
+        if family == socket.AF_INET6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        holder.bind(("", port))
+    except OSError:
+        holder.close()
+        return None
+    return holder

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from programs.server_process import free_port, running
+from programs.server_process import reserve_port, running
 from sgl_proxythinker import tiny_family
 
 # What the start-up log says, in order, and what a person wants to know meanwhile.
@@ -60,10 +60,10 @@ def serving(models: Models, alpha: float, log: Path, console: Console) -> Iterat
     Raises:
         SystemExit: it did not start; the message holds the end of its log.
     """
-    port = free_port()
+    port = reserve_port()
     command = [
         sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", "--host", "127.0.0.1",
-        "--port", str(port), "--nccl-port", str(free_port()), "--model-path", str(models.base),
+        "--port", str(port), "--nccl-port", str(reserve_port()), "--model-path", str(models.base),
         "--proxy-expert-path", str(models.expert), "--proxy-amateur-path", str(models.amateur),
         "--proxy-alpha", str(alpha),
     ]  # fmt: skip

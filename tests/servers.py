@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from programs.pictures import data_url
-from programs.server_process import end, free_port, running, wait_until_ready
+from programs.server_process import end, reserve_port, running, wait_until_ready
 from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.policy.speculation import TRY_ON_GPU
@@ -152,7 +152,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
-    port = free_port()
+    port = reserve_port()
     with running([*arguments, *_addresses(port)], log, clean_environment(env)) as process:
         wait_until_ready(process, log, READY_WITHIN_S)
         yield Server(f"http://127.0.0.1:{port}", log, process)
@@ -161,7 +161,7 @@ def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) 
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a launch that must fail. Returns its exit code and everything it printed."""
     process = subprocess.Popen(
-        [*arguments, *_addresses(free_port())],
+        [*arguments, *_addresses(reserve_port())],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), process_group=0,
     )  # fmt: skip
     try:
@@ -173,4 +173,4 @@ def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> 
 
 def _addresses(port: int) -> tuple[str, ...]:
     # Left to itself, SGLang picks a port for its ranks a minute before it listens there; another server may be first.
-    return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()))
+    return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(reserve_port()))

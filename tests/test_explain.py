@@ -9,7 +9,7 @@ import pytest
 from programs.explain import main, page
 from programs.explanation import Answer, Explanation, Token, answer_from_trace
 from programs.pictures import random_picture
-from programs.server_process import free_port
+from programs.server_process import reserve_port
 from servers import chat_messages
 
 pytestmark = pytest.mark.xdist_group("guided")
@@ -58,7 +58,7 @@ def test_without_json_it_says_how_often_the_base_was_overruled(guided, tmp_path,
 def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path, capsys):
     html = ("--html", str(tmp_path / "out.html"))
     with pytest.raises(SystemExit, match="no server answers at"):
-        run(f"http://127.0.0.1:{free_port()}", pictures, *html)
+        run(f"http://127.0.0.1:{reserve_port()}", pictures, *html)
     with pytest.raises(SystemExit, match="longer than"):
         main(["--url", guided.url, "--question", "word " * 5000, *html])
     assert not (tmp_path / "out.html").exists()

@@ -119,9 +119,9 @@ def main() -> None:
 
     from sglang.srt.distributed import parallel_state
 
-    from programs.server_process import free_port
+    from programs.server_process import reserve_port
 
-    address = f"tcp://127.0.0.1:{free_port()}"
+    address = f"tcp://127.0.0.1:{reserve_port()}"
 
     def world_group_of(rank: int, size: int):
         if not torch.distributed.is_initialized():

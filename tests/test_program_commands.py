@@ -21,7 +21,7 @@ from programs.describe_then_reason import Conversation
 from programs.look_closer import Closer
 from programs.majority_vote import Majority
 from programs.pictures import random_picture
-from programs.server_process import free_port
+from programs.server_process import reserve_port
 from programs.think_then_answer import Answered
 from programs.verify_and_revise import Revised
 from servers import clean_environment
@@ -153,12 +153,20 @@ def test_a_program_that_fails_ends_with_a_sentence(capsys, guided, files, progra
     asked = ["--question", "word " * 5000, "--image", files[0], "--max-tokens", "4", "--url"]
     code, told = refused(capsys, program, *asked, guided.url)
     assert code == 1 and re.search(rf"programs.{program}: error: .*longer than", told), told
-    code, told = refused(capsys, program, *asked, f"http://127.0.0.1:{free_port()}")
+    code, told = refused(capsys, program, *asked, f"http://127.0.0.1:{reserve_port()}")
     assert code == 1 and "error: no server answers at http://127.0.0.1" in told, told
 
 
 def test_a_process_that_fails_says_only_the_sentence(files):
-    command = [sys.executable, "-m", "programs.compare", "--question", "q", "--url", f"http://127.0.0.1:{free_port()}"]
+    command = [
+        sys.executable,
+        "-m",
+        "programs.compare",
+        "--question",
+        "q",
+        "--url",
+        f"http://127.0.0.1:{reserve_port()}",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     assert "error: no server answers" in done.stderr and "Traceback" not in done.stderr

@@ -14,7 +14,7 @@ from sglang.lang.choices import greedy_token_selection, unconditional_likelihood
 
 from cases import ROUNDING, logprob_tolerance
 from programs.pictures import random_picture
-from programs.server_process import free_port
+from programs.server_process import reserve_port
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
@@ -322,7 +322,7 @@ def test_a_program_that_nobody_holds_is_gone_without_the_garbage_collector(backe
 
 def test_an_unreachable_server_is_a_sentence():
     with pytest.raises(ConnectionError, match="no server answers at http://127.0.0.1:.* start one with"):
-        ProxyBackend(f"http://127.0.0.1:{free_port()}")
+        ProxyBackend(f"http://127.0.0.1:{reserve_port()}")
 
 
 def test_another_backend_never_ignores_a_strength(guided):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from programs.server_process import free_port, running
+from programs.server_process import reserve_port, running
 from servers import clean_environment
 
 pytestmark = pytest.mark.xdist_group("guided")
@@ -76,10 +76,10 @@ def router(request):
 
 @contextlib.contextmanager
 def routing(kind, module, guided, tmp_path_factory):
-    port, log = free_port(), tmp_path_factory.mktemp(kind) / "log"
+    port, log = reserve_port(), tmp_path_factory.mktemp(kind) / "log"
     command = [
         sys.executable, "-m", *module, "--worker-urls", guided.url, "--host", "127.0.0.1", "--port", str(port),
-        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()), "--log-level", "warn",
+        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(reserve_port()), "--log-level", "warn",
     ]  # fmt: skip
     with running(command, log, clean_environment()):
         url = f"http://127.0.0.1:{port}"

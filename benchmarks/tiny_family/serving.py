@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs.server_process import free_port, running, wait_until_ready
+from programs.server_process import reserve_port, running, wait_until_ready
 
 START_WITHIN_S = 600
 # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.
@@ -55,12 +55,12 @@ class Launch:
 
     @contextlib.contextmanager
     def _started(self, server: str, copy: int) -> Iterator[tuple[subprocess.Popen, Path, str]]:
-        port, log, gpus = free_port(), self.logs / f"server-{server}-{copy}.log", _gpus()
+        port, log, gpus = reserve_port(), self.logs / f"server-{server}-{copy}.log", _gpus()
         spread = {"CUDA_VISIBLE_DEVICES": str(copy % gpus)} if gpus > 1 else {}
         command = [
             self.python, "-m", "sglang.launch_server", "--plugin", "proxythinker", *self._models(server),
             *(GPU_FLAGS if gpus else CPU_FLAGS).split(), *self.flags,
-            "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(free_port()), "--random-seed", "1",
+            "--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(reserve_port()), "--random-seed", "1",
         ]  # fmt: skip
         with running(command, log, self._environment() | spread) as process:
             yield process, log, f"http://127.0.0.1:{port}"
