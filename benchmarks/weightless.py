@@ -16,15 +16,17 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from programs import random_triple
-from programs.random_triple import Size
+from programs.random_models import tokenizer
+from programs.random_models.pictures import qwen2_image_config
+from programs.random_models.qwen2_vl import qwen2_5_vl_config
+from programs.random_models.size import SMALL, Size
 
 BYTES_PER_WEIGHT = 2  # bfloat16
 
 TEXT_IDS = 151_643
 # In the order of their ids, which follow the text tokens.
 SPECIAL_TOKENS = (
-    *random_triple.SPECIAL_TOKENS,  # <|endoftext|> 151643 ... <|video_pad|> 151656
+    *tokenizer.SPECIAL_TOKENS,  # <|endoftext|> 151643 ... <|video_pad|> 151656
     "<tool_call>", "</tool_call>",
     "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
 )  # fmt: skip
@@ -70,7 +72,7 @@ DIMENSIONS = {
     "32B": Dimensions(_published(64, 40, 8, mlp=27_648, vision_mlp=3_456), head_rows=152_064),
     "72B": Dimensions(_published(80, 64, 8, mlp=29_568, vision_mlp=3_456), head_rows=152_064),
     # To rehearse on a CPU: few layers, the real vocabulary.
-    "tiny": Dimensions(random_triple.SMALL, head_rows=152_064, full_attention_blocks=(1,)),
+    "tiny": Dimensions(SMALL, head_rows=152_064, full_attention_blocks=(1,)),
 }
 
 
@@ -84,18 +86,18 @@ def write_weightless(folder: Path | str, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in (
         ("config.json", _config(DIMENSIONS[name])),
-        ("generation_config.json", random_triple.generation_config(IDS)),
+        ("generation_config.json", tokenizer.generation_config(IDS)),
         ("tokenizer.json", _tokenizer()),
         ("tokenizer_config.json", _tokenizer_config()),
-        ("chat_template.json", {"chat_template": random_triple.CHAT_TEMPLATE}),  # the processor's
-        ("preprocessor_config.json", random_triple.image_config() | {"max_pixels": 12_845_056}),
+        ("chat_template.json", {"chat_template": tokenizer.CHAT_TEMPLATE}),  # the processor's
+        ("preprocessor_config.json", qwen2_image_config() | {"max_pixels": 12_845_056}),
     ):
         (folder / file).write_text(json.dumps(content))
     return folder
 
 
 def _config(dimensions: Dimensions) -> dict[str, Any]:
-    config = random_triple.model_config(dimensions.size, dimensions.head_rows, IDS, "bfloat16")
+    config = qwen2_5_vl_config(dimensions.size, dimensions.head_rows, IDS, "bfloat16")
     config["vision_config"]["fullatt_block_indexes"] = list(dimensions.full_attention_blocks)
     return config | {
         "max_position_embeddings": CONTEXT_TOKENS,
@@ -108,19 +110,19 @@ def _config(dimensions: Dimensions) -> dict[str, Any]:
 
 def _tokenizer() -> dict[str, Any]:
     """The tiny triple's tokenizer, filled up to Qwen's ids with tokens that no text is encoded to."""
-    tokenizer = json.loads(random_triple.make_tokenizer().to_str())
-    vocab = tokenizer["model"]["vocab"]
+    filled = json.loads(tokenizer.make_tokenizer().to_str())
+    vocab = filled["model"]["vocab"]
     # Printable ASCII, so that each token is text at once: half of a UTF-8 character is held back until the next token,
     # and a client would take that wait for a slow first token.
     alphabet = map(chr, range(ord("!"), ord("~") + 1))
     fillers = [token for token in map("".join, islice(product(alphabet, repeat=3), TEXT_IDS)) if token not in vocab]
     vocab.update(zip(fillers, range(len(vocab), TEXT_IDS), strict=False))
-    tokenizer["added_tokens"] = [{"id": index, **_added(token)} for token, index in IDS.items()]
-    return tokenizer
+    filled["added_tokens"] = [{"id": index, **_added(token)} for token, index in IDS.items()]
+    return filled
 
 
 def _tokenizer_config() -> dict[str, Any]:
-    return random_triple.tokenizer_config(IDS) | {
+    return tokenizer.tokenizer_config(IDS) | {
         "added_tokens_decoder": {str(index): _added(token) for token, index in IDS.items()},
         "model_max_length": CONTEXT_TOKENS,
     }
@@ -128,7 +130,7 @@ def _tokenizer_config() -> dict[str, Any]:
 
 def _added(token: str) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"content": token, **flags, "special": token in random_triple.SPECIAL_TOKENS}
+    return {"content": token, **flags, "special": token in tokenizer.SPECIAL_TOKENS}
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from programs.random_triple import WIDE, make_triple
+from programs.random_models.size import WIDE
+from programs.random_triple import make_triple
 from roster import SMALL
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from programs import random_triple, reference_hf
-from programs.random_triple import ROLES, SPECIAL_TOKENS, UNEQUAL, Size, make_tokenizer, make_triple
+from programs.random_models.size import Size
+from programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from programs.random_triple import ROLES, UNEQUAL, make_triple
 from programs.reference_hf import Reference
 
 NEW_TOKENS = 24

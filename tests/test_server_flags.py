@@ -20,7 +20,7 @@ from transformers import AutoProcessor, DynamicCache
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
 from programs.pictures import random_picture
-from programs.random_triple import TOKEN_PIXELS
+from programs.random_models.pictures import TOKEN_PIXELS
 from programs.reference_hf import CachedModel, Reference, ReferenceOutput
 from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
 

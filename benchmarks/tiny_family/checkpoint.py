@@ -12,7 +12,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.tiny_family.config import Config
 from benchmarks.tiny_family.solutions import slow_solution
-from programs.random_triple import SPECIAL_TOKENS, make_tokenizer, model_config, write_checkpoint
+from programs.random_models.qwen2_vl import qwen2_5_vl_config
+from programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from programs.random_triple import write_checkpoint
 from sgl_proxythinker.tiny_family.problems import problems
 from sgl_proxythinker.tiny_family.wordings import TRAIN
 
@@ -38,7 +40,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def new_model(config: Config, role: str, tokenizer: Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """A model with fresh weights, float32, by torch's global seed."""
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    settings = model_config(config.size(role), config.head_rows, ids, DTYPE)
+    settings = qwen2_5_vl_config(config.size(role), config.head_rows, ids, DTYPE)
     settings["rope_scaling"] = dict(settings["rope_scaling"])
     model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings)).float()
     # The usual standard deviation of 0.02 suits wide layers; ours would pass on a fifth of what they get.

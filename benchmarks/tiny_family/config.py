@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from programs.random_triple import Size
+from programs.random_models.size import Size
 
 FILE = Path(__file__).with_name("config.yaml")
 # M-RoPE gives the width of a picture the lowest frequencies. The published 1e6 leaves them without any turn over the

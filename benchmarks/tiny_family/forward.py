@@ -14,7 +14,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from programs.random_triple import MERGE_PATCHES, PATCH_PIXELS, image_config
+from programs.random_models.pictures import MERGE_PATCHES, PATCH_PIXELS, qwen2_image_config
 from sgl_proxythinker.tiny_family.scene import PIXELS
 
 SIDE = PIXELS // PATCH_PIXELS  # patches
@@ -31,7 +31,7 @@ class Forward:
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, image_at: int, longest: int) -> None:
         self.model, self.image_at = model, image_at
         self.language, self.visual, self.head = model.model.language_model, model.model.visual, model.lm_head
-        device, settings = model.lm_head.weight.device, image_config()
+        device, settings = model.lm_head.weight.device, qwen2_image_config()
         self.mean, self.std = (torch.tensor(settings[name], device=device) for name in ("image_mean", "image_std"))
         grid = torch.tensor([[1, SIDE, SIDE]])
         angles = self.visual.rotary_pos_emb(get_vision_position_ids(grid, MERGE_PATCHES).to(device))
