@@ -7,7 +7,8 @@
         --alpha 0.5 --image picture.png --question "What is this?" --max-tokens 32
 
 Every server test compares with it, so it shares no code with the package that is tested: each model reads the prompt
-and the pictures itself, with its own vision tower, M-RoPE positions and KV cache. The one exception is the picture
+and the pictures itself, with its own vision tower, positions and KV cache. Any architecture of `transformers` will do,
+with pictures that of a Qwen-VL. The one exception is the picture
 loader, `see`, so that oracle and server look at the same pixels; tests/test_picture_decode.py compares those with
 twins and with `transformers`' own loader.
 """
@@ -21,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
 
 from sgl_proxythinker.pictures.program import see
 
@@ -49,18 +51,21 @@ class Request:
     pictures: dict[str, torch.Tensor]  # pixel_values [patches, 1176], image_grid_thw [images, 3]; empty without images
 
 
-Load = Callable[[str | Path, torch.dtype, str], Qwen2_5_VLForConditionalGeneration]
+Load = Callable[[str | Path, torch.dtype, str], PreTrainedModel]
 
 
-def load_checkpoint(path: str | Path, dtype: torch.dtype, device: str) -> Qwen2_5_VLForConditionalGeneration:
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype).to(device)
+def load_checkpoint(path: str | Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    architecture = getattr(transformers, AutoConfig.from_pretrained(path).architectures[0])
+    return architecture.from_pretrained(path, dtype=dtype).to(device)
 
 
 class CachedModel:
     """One model that reads a prompt once and then token by token."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.eval()
+        # In time, height and width; a text model's are in time alone.
+        self.axes = (3,) if hasattr(model.config, "vision_config") else ()
         self.device = model.device
 
     def read(self, request: Request) -> torch.Tensor:
@@ -74,13 +79,13 @@ class CachedModel:
     def read_next(self, token_id: int) -> torch.Tensor:
         """Read one more token, by the cache. Returns [rows of lm_head] float32."""
         position = torch.tensor(self.cache.get_seq_length() + self.offset)
-        return self._forward(torch.tensor([[token_id]]), position.expand(3, 1, 1))[0]
+        return self._forward(torch.tensor([[token_id]]), position.expand(*self.axes, 1, 1))[0]
 
     def _prompt_positions(self, request: Request) -> tuple[torch.Tensor, int]:
-        """[3, 1, T] positions in time, height and width, and how far they run behind the number of tokens."""
+        """[3, 1, T] positions, of a text model [1, T], and how far they run behind the number of tokens."""
         input_ids = request.input_ids
         if not request.pictures:
-            return torch.arange(input_ids.shape[1]).expand(3, 1, -1), 0
+            return torch.arange(input_ids.shape[1]).expand(*self.axes, 1, -1), 0
         is_image = (input_ids == self.model.config.image_token_id).int()
         grid = request.pictures["image_grid_thw"]
         positions, offset = self.model.model.get_rope_index(input_ids, mm_token_type_ids=is_image, image_grid_thw=grid)
@@ -114,8 +119,9 @@ class Reference:
         device: str = "cpu",
         load: Load = load_checkpoint,
     ) -> None:
-        self.processor = AutoProcessor.from_pretrained(base)
-        self.tokenizer = self.processor.tokenizer
+        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
+        self.processor = AutoProcessor.from_pretrained(base) if sees else None
         self.base, self.expert, self.amateur = (
             CachedModel(load(path, dtype, device)) for path in (base, expert, amateur)
         )
@@ -207,9 +213,14 @@ class Reference:
             inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
             input_ids = torch.tensor([prompt])
         else:
-            if not isinstance(prompt, str):
+            # A chat template writes the token that begins a text itself.
+            is_chat = not isinstance(prompt, str)
+            if is_chat:
                 prompt = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-            inputs = self.processor(text=[prompt], images=images or None, return_tensors="pt")
+            if self.processor is None:
+                inputs = self.tokenizer([prompt], add_special_tokens=not is_chat, return_tensors="pt")
+            else:
+                inputs = self.processor(text=[prompt], images=images or None, return_tensors="pt")
             input_ids = inputs["input_ids"]
         return Request(input_ids, {name: inputs[name] for name in PICTURE_INPUTS if name in inputs})
 

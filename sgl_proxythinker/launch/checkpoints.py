@@ -12,20 +12,13 @@ from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
+from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
 
 logger = logging.getLogger(__name__)
-
-SUPPORTED_ARCHITECTURES = ("Qwen2_5_VLForConditionalGeneration",)
-
-# Attributes of the model's config that decide where an image's tokens are and what they mean.
-_IMAGE_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-_VISION = ("patch_size", "spatial_merge_size", "temporal_patch_size", "tokens_per_second", "in_channels")
-_PIXELS = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor", "patch_size", "merge_size",
-           "temporal_patch_size")  # fmt: skip
 
 
 class Models(NamedTuple):
@@ -57,19 +50,21 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     readers = sources | {BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))}
 
     configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
-    _check_architectures(configs, sources)
+    architectures = {role: _architecture(config, role, sources[role][0]) for role, config in configs.items()}
+    pictures = _pictures(architectures, configs)
     tokenizers = {role: _read(AutoTokenizer, "tokenizer", role, *source, trust) for role, source in readers.items()}
     vocab = tokenizers[BASE].get_vocab()
     for role in config.small_models:
         _check_tokenizer(vocab, tokenizers[role].get_vocab(), role)
     _check_heads(configs, vocab)
-    processors = {
-        role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in readers.items()
-    }
-    _check_equal(configs, _IMAGE_TOKENS, lambda config: config, "image token ids")
-    _check_equal(configs, _VISION, lambda config: config.vision_config, "vision tower")
-    _check_equal(processors, _PIXELS, lambda processor: processor, "image processor")
-    shapes = {role: _shape(config) for role, config in configs.items()}
+    if pictures is not None:
+        processors = {
+            role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in readers.items()
+        }
+        _check_equal(configs, pictures.token_ids, lambda config: config, "image token ids")
+        _check_equal(configs, pictures.tower, lambda config: config.vision_config, "vision tower")
+        _check_equal(processors, pictures.processor, lambda processor: processor, "image processor")
+    shapes = {role: architecture.shape(configs[role]) for role, architecture in architectures.items()}
     if given.get("dtype") in _WIDE or given.get("quantization") or any(map(_is_quantized, configs.values())):
         # Not what 16 bits a weight would take.
         shapes = {role: shape._replace(weight_bytes=0) for role, shape in shapes.items()}
@@ -85,14 +80,35 @@ def _read(loader: Any, what: str, role: Role, path: str, revision: str | None, t
         ) from error
 
 
-def _check_architectures(configs: Mapping[Role, Any], sources: Mapping[Role, Any]) -> None:
-    for role, config in configs.items():
-        found = (config.architectures or ["none"])[0]
-        if found not in SUPPORTED_ARCHITECTURES:
+def _architecture(config: Any, role: Role, path: str) -> Architecture:
+    found = _name(config)
+    usable = [name for name, row in ARCHITECTURES.items() if role == BASE or row.is_small]
+    if found not in usable:
+        raise LaunchError(
+            f"the {role} {path!r} is a {found}: guidance is built and tested for a {role} of {', '.join(usable)} only."
+        )
+    return ARCHITECTURES[found]
+
+
+def _name(config: Any) -> str:
+    return (config.architectures or ["none"])[0]
+
+
+def _pictures(architectures: Mapping[Role, Architecture], configs: Mapping[Role, Any]) -> Pictures | None:
+    """How all of the models see; None: none of them does."""
+    pictures = architectures[BASE].pictures
+    for role, architecture in architectures.items():
+        if architecture.pictures != pictures:
             raise LaunchError(
-                f"the {role} {sources[role][0]!r} is a {found}: guidance is built and tested for "
-                f"{', '.join(SUPPORTED_ARCHITECTURES)} only."
+                f"the base is a {_name(configs[BASE])}, which reads {_read_by(pictures)}, and the {role} a "
+                f"{_name(configs[role])}, which reads {_read_by(architecture.pictures)}: one processor feeds all "
+                "models. Use models of one family."
             )
+    return pictures
+
+
+def _read_by(pictures: Pictures | None) -> str:
+    return f"pictures as {pictures.family} does" if pictures else "text only"
 
 
 def _check_tokenizer(base: Mapping[str, int], proxy: Mapping[str, int], role: Role) -> None:
@@ -136,22 +152,6 @@ def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callab
                     f"{values[role]!r}. One processor feeds all three models, so the {role} would see other images "
                     "than it was trained on. Use models of one family."
                 )
-
-
-def _shape(config: Any) -> Shape:
-    text, vision = config.get_text_config(), config.vision_config
-    hidden, head_dim = text.hidden_size, text.hidden_size // text.num_attention_heads
-    layer = hidden * (2 * hidden + 2 * text.num_key_value_heads * head_dim + 3 * text.intermediate_size)
-    ends = text.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
-    block = vision.hidden_size * (4 * vision.hidden_size + 3 * vision.intermediate_size)
-    patch = vision.hidden_size * vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    merged = vision.hidden_size * vision.spatial_merge_size**2
-    tower = vision.depth * block + patch + merged * (merged + hidden)
-    weights = text.num_hidden_layers * layer + ends + tower
-    return Shape(
-        text.num_attention_heads, text.num_key_value_heads, text.intermediate_size,
-        vision.num_heads, vision.intermediate_size, 2 * weights,
-    )  # fmt: skip
 
 
 _WIDE = ("float", "float32")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from sgl_proxythinker.architectures import QWEN_PLACE as PLACE
 from sgl_proxythinker.errors import RequestError
 
-PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
 _PART = "<|image_pad|>"
 _VIDEO = "<|video_pad|>"
 _ANY_LENGTH = re.compile(r"<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>")

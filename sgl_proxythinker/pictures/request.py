@@ -7,15 +7,21 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sgl_proxythinker.architectures import QWEN_PLACE
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.key import set_keys
 from sgl_proxythinker.pictures.loader import PictureLoader
-from sgl_proxythinker.pictures.places import PLACE, PlaceIds, places_in_ids, places_in_text
+from sgl_proxythinker.pictures.places import PlaceIds, places_in_ids, places_in_text
 from sgl_proxythinker.server import proxy_config, request_limits
 
 # On SGLang's TokenizerManager. Only the offline engine sets the second one: a manager without it serves strangers.
 _LOADER = "proxy_picture_loader"
 _IS_LOCAL = "proxy_serves_this_process"
+
+READS_TEXT_ONLY = (
+    "this server's models read text only, and images, videos or sounds came with the prompt: leave them out, or ask a "
+    "server of a vision-language model."
+)
 
 # On SGLang's request: digests of its pictures, for their keys.
 _DIGESTS = "proxy_picture_digests"
@@ -35,8 +41,10 @@ def read_places(manager: Any, obj: Any) -> None:
         RequestError: HTTP 400 with the reason.
     """
     processor = manager.mm_processor
+    if processor is None and obj.contains_mm_input():
+        raise RequestError(READS_TEXT_ONLY)
     tokens: Any = getattr(processor, "mm_tokens", None)
-    if getattr(tokens, "image_token", None) != PLACE or getattr(obj, "video_data", None):
+    if getattr(tokens, "image_token", None) != QWEN_PLACE or getattr(obj, "video_data", None):
         return
     # SGLang's own first request has a picture, whatever the chat template makes of it; clients' get the sentence below.
     if manager.server_status.name == "Starting" and not getattr(manager, _IS_LOCAL, False):
