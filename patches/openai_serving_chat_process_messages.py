@@ -4,14 +4,12 @@ Stock: with `input_ids` the messages are not rendered, and their images are drop
        takes the content of a message as one text drops the images too.
 Ours:  with ids the images come along, so that their number must agree with that of the places in the ids; a template
        that takes texts only is told to a client that sends an image. SGLang's own first request may send one.
-       A server of a text model refuses images.
        What can't be rendered is noted, since the handler that counts tokens makes a 500 of it.
 Why a hook: after this function nobody knows that the messages had images.
 """
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.chat import images_of_messages
-from sgl_proxythinker.pictures.request import READS_TEXT_ONLY
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.sentences import tidy
 from sgl_proxythinker.server import is_ours
@@ -42,10 +40,7 @@ def _with_images(original, serving, request, is_multimodal):
         raise RequestError("no message has anything in it: send a text, or parts with one.")
     result = original(serving, request, is_multimodal)
     manager = serving.tokenizer_manager
-    if not is_multimodal:
-        if images_of_messages(request.messages):
-            raise RequestError(READS_TEXT_ONLY)
-    elif request.input_ids is not None:
+    if request.input_ids is not None:
         result.image_data = images_of_messages(request.messages) or None
     elif _takes_texts_only(serving.template_manager) and manager.server_status.name != "Starting":
         if images := images_of_messages(request.messages):

@@ -216,6 +216,8 @@ class Reference:
             # A chat template writes the token that begins a text itself.
             is_chat = not isinstance(prompt, str)
             if is_chat:
+                # Templates of text models take each message as one text.
+                prompt = prompt if self.processor else [_flat(message) for message in prompt]
                 prompt = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
             if self.processor is None:
                 inputs = self.tokenizer([prompt], add_special_tokens=not is_chat, return_tensors="pt")
@@ -223,6 +225,11 @@ class Reference:
                 inputs = self.processor(text=[prompt], images=images or None, return_tensors="pt")
             input_ids = inputs["input_ids"]
         return Request(input_ids, {name: inputs[name] for name in PICTURE_INPUTS if name in inputs})
+
+
+def _flat(message: dict) -> dict:
+    content = message["content"]
+    return message if isinstance(content, str) else message | {"content": "".join(part["text"] for part in content)}
 
 
 def main(arguments: list[str] | None = None) -> None:

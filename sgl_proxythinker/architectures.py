@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
     shape: Callable[[Any], Shape]  # of its `transformers` config
     pictures: Pictures | None = None  # None: it reads text only
     is_small: bool = True  # whether it may be a small model, not the base alone
+    was_on_gpu: bool = False  # whether its tokens were compared with the oracle's there
 
 
 QWEN_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -95,7 +96,7 @@ def _mlps(text: Any, layer: int) -> tuple[int, int]:
 
 
 ARCHITECTURES = {
-    "Qwen2_5_VLForConditionalGeneration": Architecture(_qwen2_5_vl_shape, _QWEN2_5_VL),
+    "Qwen2_5_VLForConditionalGeneration": Architecture(_qwen2_5_vl_shape, _QWEN2_5_VL, was_on_gpu=True),
     "Qwen2VLForConditionalGeneration": Architecture(_qwen2_vl_shape, _QWEN2_VL),
     "Qwen3VLForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL),
     "Qwen3VLMoeForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, is_small=False),

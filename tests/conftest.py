@@ -31,6 +31,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
+    parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 
 
 def pytest_configure(config):

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from programs.random_models import FAMILIES
 from programs.random_models.size import WIDE
 from programs.random_triple import make_triple
 from roster import SMALL
@@ -47,11 +48,13 @@ def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     }
 
 
-def test_the_bytes_of_weights_are_about_those_of_the_file(triple):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bytes_of_weights_are_about_those_of_the_file(tmp_path, family):
     """Random triples are float32 files; a server takes 16 bits a weight unless it is told otherwise."""
+    triple = make_triple(tmp_path, family=family, sizes={"base": FAMILIES[family].wide})
     for role, shape in check(triple).shapes.items():
         file = getattr(triple, role) / "model.safetensors"
-        assert shape.weight_bytes == pytest.approx(file.stat().st_size / 2, rel=0.15), role
+        assert shape.weight_bytes == pytest.approx(file.stat().st_size / 2, rel=0.02), role
     assert {shape.weight_bytes for shape in check(triple, dtype="float32").shapes.values()} == {0}
     assert {shape.weight_bytes for shape in check(triple, quantization="fp8").shapes.values()} == {0}
 
@@ -70,9 +73,33 @@ def test_equal_proxies_are_a_warning(triple, caplog):
 
 def test_another_architecture_is_refused(triple):
     file = triple.expert / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": ["Qwen2VLForConditionalGeneration"]}))
-    with pytest.raises(LaunchError, match="the expert .* is a Qwen2VLForConditionalGeneration"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": ["Qwen3_5ForConditionalGeneration"]}))
+    with pytest.raises(LaunchError, match="the expert .* is a Qwen3_5ForConditionalGeneration: .* where it is one of"):
         check(triple)
+
+
+@pytest.mark.parametrize(("family", "sentence"), [
+    ("qwen3-vl", "reads pictures as Qwen2.5-VL does, and the expert .*, which reads pictures as Qwen3-VL does"),
+    ("qwen2-vl", "reads pictures as Qwen2.5-VL does, and the expert .*, which reads pictures as Qwen2-VL does"),
+    ("qwen2", "and the expert a Qwen2ForCausalLM, which reads text only"),
+])  # fmt: skip
+def test_models_that_see_otherwise_are_refused(triple, tmp_path, family, sentence):
+    other = make_triple(tmp_path / "other", family=family)
+    with pytest.raises(LaunchError, match=sentence):
+        check(triple, expert=other.expert)
+
+
+@pytest.mark.parametrize("family", ["qwen3-moe", "qwen3-vl-moe"])
+def test_a_mixture_of_experts_is_a_base_only(tmp_path, family):
+    made = make_triple(tmp_path, family=family)
+    assert check(made)
+    with pytest.raises(LaunchError, match="the expert .* is a Qwen3.*Moe"):
+        check(made, expert=made.base)
+
+
+def test_text_models_of_two_architectures_that_share_a_vocabulary_fit(tmp_path):
+    base, small = (make_triple(tmp_path / family, family=family) for family in ("qwen2", "qwen3"))
+    assert check(base, expert=small.expert).shapes
 
 
 def test_a_special_token_with_another_id_is_found(triple):

@@ -45,7 +45,7 @@ class ProxyBackend(GuidedBackend, RuntimeEndpoint):
         if "proxy" not in self.model_info:
             raise RuntimeError(f"the server at {url} runs without the plugin proxythinker and can't guide; {START}")
         if chat_template_name is None:
-            self.chat_template = learn_chat_template(self._render)
+            self.chat_template = learn_chat_template(self._render, bool(self.model_info.get("has_image_understanding")))
 
     def ask(self, data: dict) -> dict:
         return self._post("/generate", data)
@@ -57,8 +57,8 @@ class ProxyBackend(GuidedBackend, RuntimeEndpoint):
         return self._post("/detokenize", {"tokens": sequences, "skip_special_tokens": False})["text"]
 
     def _render(self, messages: list[dict]) -> str:
-        """What /v1/chat/completions makes of messages."""
-        return self.detokenize([self._post("/tokenize", {"messages": messages})["tokens"]])[0]
+        """What /v1/chat/completions makes of messages, as a text for /generate."""
+        return self.without_beginning(self._post("/tokenize", {"messages": messages})["tokens"])
 
     def _assert_success(self, response: Any) -> None:
         """Raises RuntimeError with the server's sentence where there is one."""

@@ -14,11 +14,13 @@ _PIXEL = (  # a PNG of one pixel
 )
 
 
-def learn_chat_template(render: Render) -> ChatTemplate:
+def learn_chat_template(render: Render, sees: bool) -> ChatTemplate:
     """Find out what a server puts around turns, from what it makes of four conversations.
 
     Args:
-        render: messages -> the text of the prompt, special tokens included, ready for an assistant's turn.
+        render: messages -> the text of the prompt, special tokens included, ready for an assistant's turn; without
+            those that the tokenizer puts before every text.
+        sees: whether a message may have a picture.
 
     Raises:
         ValueError: the template is none that puts something constant before and after each turn.
@@ -30,9 +32,10 @@ def learn_chat_template(render: Render) -> ChatTemplate:
         after_system, rest = rest.split(user)
         after_user, rest = rest.split(assistant)
         after_assistant, end = rest.split(later)
-        # What opens a turn begins with the last special token between two of them.
-        user_prefix = after_system[after_system.rindex("<|") :]
-        assistant_prefix = end[end.rindex("<|") :]
+        # Between two turns the second one begins with the special token with which the first turn of all does.
+        opening = before[: before.index("|>") + 2]
+        user_prefix = after_system[after_system.rindex(opening) :]
+        assistant_prefix = end[end.rindex(opening) :]
         roles = {
             "system": (before, after_system.removesuffix(user_prefix)),
             "user": (user_prefix, end.removesuffix(assistant_prefix)),
@@ -40,8 +43,7 @@ def learn_chat_template(render: Render) -> ChatTemplate:
         }
         alone = render([_turn("user", user)]).split(user)[0]
         default = alone.removeprefix(before).removesuffix(roles["system"][1] + user_prefix)
-        picture: list[dict] = [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": user}]
-        image_token = render([_turn("user", picture)]).split(user)[0].removeprefix(alone)
+        image_token = _picture_place(render, user, alone) if sees else ""
     except ValueError as error:
         raise ValueError(_NOT_PLAIN) from error
     template = ChatTemplate(
@@ -52,6 +54,11 @@ def learn_chat_template(render: Render) -> ChatTemplate:
     )
     _check(template, render, whole, alone + user)
     return template
+
+
+def _picture_place(render: Render, text: str, before: str) -> str:
+    picture: list[dict] = [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": text}]
+    return render([_turn("user", picture)]).split(text)[0].removeprefix(before)
 
 
 def _turn(role: str, content: str | list[dict] | None) -> dict:

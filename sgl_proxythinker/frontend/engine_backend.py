@@ -80,7 +80,7 @@ class EngineBackend(GuidedBackend, _EngineEndpoint):
     def __init__(self, engine: Engine, *, default_alpha: float | None = None) -> None:
         super().__init__(default_alpha, engine)
         self._tokenizer = engine.tokenizer_manager.tokenizer
-        self.chat_template = learn_chat_template(self._render)
+        self.chat_template = learn_chat_template(self._render, engine.tokenizer_manager.model_config.is_multimodal)
 
     def __enter__(self) -> EngineBackend:
         return self
@@ -100,4 +100,7 @@ class EngineBackend(GuidedBackend, _EngineEndpoint):
         return [self._tokenizer.decode(ids, skip_special_tokens=False) for ids in sequences]
 
     def _render(self, messages: list[dict]) -> str:
-        return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = self._tokenizer.apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        return self.without_beginning(ids)

@@ -59,6 +59,11 @@ class GuidedBackend(BaseBackend):
     def detokenize(self, sequences: list[list[int]]) -> list[str]:
         """Texts of ids, special tokens written out."""
 
+    def without_beginning(self, ids: list[int]) -> str:
+        """The text of a prompt without what the tokenizer puts before every text, as Llama's does, by itself."""
+        [beginning] = self.tokenize([""])
+        return self.detokenize([ids[len(beginning) :] if ids[: len(beginning)] == beginning else ids])[0]
+
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str | list[str], Any]:
         _watch_variables(s)
         # SGLang's backend reads one answer a request; of `n` answers, the first one goes on in the program.

@@ -52,6 +52,12 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
     architectures = {role: _architecture(config, role, sources[role][0]) for role, config in configs.items()}
     pictures = _pictures(architectures, configs)
+    untried = sorted({_name(configs[role]) for role, row in architectures.items() if not row.was_on_gpu})
+    if untried and given.get("device") != "cpu":
+        logger.warning(
+            "proxythinker: %s is tested on a CPU only, where it gives the tokens of a plain loop over three models; "
+            "compare some of yours with programs.reference_hf before you rely on them", " and ".join(untried),
+        )  # fmt: skip
     tokenizers = {role: _read(AutoTokenizer, "tokenizer", role, *source, trust) for role, source in readers.items()}
     vocab = tokenizers[BASE].get_vocab()
     for role in config.small_models:
@@ -85,7 +91,7 @@ def _architecture(config: Any, role: Role, path: str) -> Architecture:
     usable = [name for name, row in ARCHITECTURES.items() if role == BASE or row.is_small]
     if found not in usable:
         raise LaunchError(
-            f"the {role} {path!r} is a {found}: guidance is built and tested for a {role} of {', '.join(usable)} only."
+            f"the {role} {path!r} is a {found}: guidance is built and tested where it is one of {', '.join(usable)}."
         )
     return ARCHITECTURES[found]
 

@@ -73,6 +73,7 @@ def finish_server_args(
         models = check_models(config, given)
         given["context_length"] = models.context_length
         given["mm_feature_transport"] = "cpu"  # the only one that is let through, and not SGLang's default
+        given["cuda_graph_backend_prefill"] = "disabled"  # as above; SGLang's default of text models is another
         memory = _gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})

@@ -136,7 +136,7 @@ _ONE_MODELS = Refusal(
     guided_only=True,
 )
 _OTHER_PICTURES = Refusal(
-    "the models that read it are not Qwen2.5-VL, whose pictures it would leave as they are",
+    "the models that read it are others, and it would leave the pictures as they are",
     "send the picture in the size that you want it seen",
     "images_config",
 )
@@ -203,7 +203,7 @@ _ANTHROPIC_THINKING = Refusal(
     allowed=({"type": "disabled"}, {"type": "adaptive"}, {"type": "adaptive", "display": "summarized"}),
 )
 _ANTHROPIC_OUTPUT = Refusal(
-    "SGLang writes its budget to the log only, and chat templates of Qwen2.5-VL read no effort",
+    "SGLang writes its budget to the log only, and chat templates of the models that are served read no effort",
     "use max_tokens, and say in a message how thorough the answer shall be",
     "output_config",
     allowed=({"effort": None}, {"effort": None, "task_budget": None}),

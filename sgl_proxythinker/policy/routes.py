@@ -117,7 +117,7 @@ REFUSED: tuple[Refusal, ...] = (
         "/add_external_corpus /remove_external_corpus /list_external_corpora",
     ),
     Refusal(
-        "It is about mixture-of-experts layers, not about the expert of this server; Qwen2.5-VL has none.",
+        "It is about mixture-of-experts layers, not about the expert of this server, and was not tried with guidance.",
         "Ask a plain SGLang server of such a model.",
         """
         /start_expert_distribution_record /stop_expert_distribution_record /dump_expert_distribution_record

@@ -275,7 +275,7 @@ REFUSED: tuple[Refusal, ...] = (
         prefill_delayer_wait_seconds_buckets prefill_delayer_queue_min_ratio prefill_delayer_max_delay_ms""",
     ),
     Refusal(
-        "It is for other architectures: guidance is tested for Qwen2.5-VL, dense and with full attention.",
+        "It is for models of other kinds, or it divides experts in ways that guidance was not tried with.",
         "Leave it out.",
         # mixture of experts
         """
@@ -406,7 +406,7 @@ REFUSED: tuple[Refusal, ...] = (
         "enable_torch_compile enable_torch_compile_debug_mode torch_compile_max_bs",
     ),
     Refusal(
-        "SGLang captures no prefill graphs for proxies, and none for Qwen2.5-VL unless forced.",
+        "SGLang captures no prefill graphs for proxies, so the base has none either.",
         "Tune decode graphs: --cuda-graph-max-bs-decode, --cuda-graph-bs-decode.",
         """
         cuda_graph_config cuda_graph_backend_prefill cuda_graph_max_bs_prefill cuda_graph_bs_prefill

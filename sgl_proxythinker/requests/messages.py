@@ -22,7 +22,7 @@ _NAMES_OF_OTHERS = {
     "input_audio": "text and images; the models read no audio",
     "file": "the images of its pages",
     "image_file": '{"type": "image_url", "image_url": {"url": ...}}',
-    "tool_reference": "the whole tool in `tools`: chat templates of Qwen2.5-VL have no place for references",
+    "tool_reference": "the whole tool in `tools`: chat templates have no place for references",
 }
 
 # A part holds what its type says; Anthropic's other parts have names of their own.

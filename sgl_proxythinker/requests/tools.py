@@ -69,7 +69,7 @@ def check_tools(body: Mapping[str, Any], template_renders_tools: bool, parser: s
     if parser is None:
         raise RequestError(
             "tools can't be used here: the server was started without --tool-call-parser, so a call would stay in the "
-            "text of the answer; start it with one (qwen25 for Qwen2.5-VL)."
+            "text of the answer; start it with one (qwen25 for Qwen's, llama3 for Llama's)."
         )
     _refuse_other_forms(body)
     if body.get("parallel_tool_calls") is False and not named and choice != "required":
