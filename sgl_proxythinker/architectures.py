@@ -84,7 +84,10 @@ def _shape(
         weights += vision.depth * block + patch + mergers * merged * (merged + hidden)
     mlp = math.gcd(*(width for _, width in mlps))
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
-    return Shape(heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights)
+    token_bytes = 2 * layers * kv_heads * head_dim * BYTES_PER_WEIGHT
+    return Shape(
+        heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights, token_bytes, text.vocab_size
+    )  # fmt: skip
 
 
 def _mlps(text: Any, layer: int) -> tuple[int, int]:

@@ -69,6 +69,12 @@ class Shape(NamedTuple):
     vision_heads: int
     vision_mlp: int
     weight_bytes: int = 0  # about; 0: not known
+    token_bytes: int = 0  # KV of one token, of all KV heads, in 16 bits
+    head_rows: int = 0  # of the output head
+
+    def token_bytes_of_rank(self, tp_size: int) -> int:
+        """KV of one token on one of `tp_size` ranks; past the number of KV heads ranks hold copies."""
+        return self.token_bytes // min(tp_size, self.kv_heads)
 
     def obstacle(self, tp_size: int) -> str | None:
         """Why this model can't be sharded over `tp_size` ranks; None where it can."""

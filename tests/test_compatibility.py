@@ -42,7 +42,8 @@ def test_the_context_is_the_shortest_of_the_three(triple):
 
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
-    assert {role: shape._replace(weight_bytes=0) for role, shape in check(made).shapes.items()} == {
+    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0}
+    assert {role: shape._replace(**unsized) for role, shape in check(made).shapes.items()} == {
         BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
         **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
@@ -38,43 +39,121 @@ def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     Raises:
         LaunchError: a checkpoint can't be read, or two of them don't fit; names the first difference.
     """
-    if config.expert_path == config.amateur_path and config.expert == config.amateur:
-        logger.warning(
-            "proxythinker: expert and amateur are both %r: their difference is zero, so the server answers as the "
-            "base alone would, at three models' cost", config.expert_path,
-        )  # fmt: skip
-    trust = bool(given.get("trust_remote_code"))
-    sources = {BASE: (given["model_path"], given.get("revision"))}
-    sources |= {role: (model.path, model.options.revision) for role, model in config.small_models.items()}
-    # SGLang reads the tokenizer and the image processor of all requests from --tokenizer-path.
-    readers = sources | {BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))}
+    checkpoints = Checkpoints(config, given)
+    for check in CHECKS.values():
+        check(checkpoints)
+    return checkpoints.models()
 
-    configs = {role: _read(AutoConfig, "config", role, *source, trust) for role, source in sources.items()}
-    architectures = {role: _architecture(config, role, sources[role][0]) for role, config in configs.items()}
-    pictures = _pictures(architectures, configs)
-    untried = sorted({_name(configs[role]) for role, row in architectures.items() if not row.was_on_gpu})
-    if untried and given.get("device") != "cpu":
-        logger.warning(
-            "proxythinker: %s is tested on a CPU only, where it gives the tokens of a plain loop over three models; "
-            "compare some of yours with programs.reference_hf before you rely on them", " and ".join(untried),
-        )  # fmt: skip
-    tokenizers = {role: _read(AutoTokenizer, "tokenizer", role, *source, trust) for role, source in readers.items()}
-    vocab = tokenizers[BASE].get_vocab()
-    for role in config.small_models:
-        _check_tokenizer(vocab, tokenizers[role].get_vocab(), role)
-    _check_heads(configs, vocab)
-    if pictures is not None:
-        processors = {
-            role: _read(AutoImageProcessor, "image processor", role, *source, trust) for role, source in readers.items()
+
+class Checkpoints:
+    """The three checkpoints of a launch, read as far as a check needs them; no weights.
+
+    Each check says in words what was compared and found, or raises LaunchError.
+
+    Args:
+        config, given: as of `check_models`.
+    """
+
+    def __init__(self, config: ProxyConfig, given: Mapping[str, Any]):
+        if config.expert_path == config.amateur_path and config.expert == config.amateur:
+            logger.warning(
+                "proxythinker: expert and amateur are both %r: their difference is zero, so the server answers as the "
+                "base alone would, at three models' cost", config.expert_path,
+            )  # fmt: skip
+        self._given = given
+        self._trust = bool(given.get("trust_remote_code"))
+        self._sources: dict[Role, tuple[str, str | None]] = {BASE: (given["model_path"], given.get("revision"))}
+        self._sources |= {role: (model.path, model.options.revision) for role, model in config.small_models.items()}
+        # SGLang reads the tokenizer and the image processor of all requests from --tokenizer-path.
+        self._readers = self._sources | {
+            BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))
         }
-        _check_equal(configs, pictures.token_ids, lambda config: config, "image token ids")
-        _check_equal(configs, pictures.tower, lambda config: config.vision_config, "vision tower")
+
+    @cached_property
+    def configs(self) -> dict[Role, Any]:
+        return self._read_all(AutoConfig, "config", self._sources)
+
+    @cached_property
+    def _tokenizers(self) -> dict[Role, Any]:
+        return self._read_all(AutoTokenizer, "tokenizer", self._readers)
+
+    @cached_property
+    def _architectures(self) -> dict[Role, Architecture]:
+        return {role: _architecture(config, role, self._sources[role][0]) for role, config in self.configs.items()}
+
+    @property
+    def _pictures(self) -> Pictures | None:
+        return self._architectures[BASE].pictures
+
+    @property
+    def reads_pictures(self) -> bool:
+        return self._pictures is not None
+
+    def check_architectures(self) -> str:
+        _check_pictures(self._architectures, self.configs)
+        untried = sorted({_name(self.configs[role]) for role, row in self._architectures.items() if not row.was_on_gpu})
+        if untried and self._given.get("device") != "cpu":
+            logger.warning(
+                "proxythinker: %s is tested on a CPU only, where it gives the tokens of a plain loop over three "
+                "models; compare some of yours with programs.reference_hf before you rely on them",
+                " and ".join(untried),
+            )
+        named = ", ".join(f"the {role} is a {_name(config)}" for role, config in self.configs.items())
+        return f"{named}; all read {_read_by(self._pictures)}"
+
+    def check_tokenizers(self) -> str:
+        vocab = self._tokenizers[BASE].get_vocab()
+        for role, tokenizer in self._tokenizers.items():
+            _check_tokenizer(vocab, tokenizer.get_vocab(), role)
+        special = len(set(self._tokenizers[BASE].all_special_ids))
+        return f"{len(vocab):,} ids mean the same token to all models, {special} of them special"
+
+    def check_heads(self) -> str:
+        vocab = self._tokenizers[BASE].get_vocab()
+        _check_heads(self.configs, vocab)
+        rows = ", ".join(f"{config.get_text_config().vocab_size:,} ({role})" for role, config in self.configs.items())
+        return f"output heads have {rows} rows for ids up to {max(vocab.values()):,}"
+
+    def check_image_processors(self) -> str:
+        pictures = self._pictures
+        if pictures is None:
+            return "none: the models read text only"
+        processors = self._read_all(AutoImageProcessor, "image processor", self._readers)
+        _check_equal(self.configs, pictures.token_ids, lambda config: config, "image token ids")
+        _check_equal(self.configs, pictures.tower, lambda config: config.vision_config, "vision tower")
         _check_equal(processors, pictures.processor, lambda processor: processor, "image processor")
-    shapes = {role: architecture.shape(configs[role]) for role, architecture in architectures.items()}
-    if given.get("dtype") in _WIDE or given.get("quantization") or any(map(_is_quantized, configs.values())):
-        # Not what 16 bits a weight would take.
-        shapes = {role: shape._replace(weight_bytes=0) for role, shape in shapes.items()}
-    return Models(_context_length(configs, given.get("context_length")), shapes)
+        return f"equal in all models: {', '.join((*pictures.token_ids, *pictures.tower, *pictures.processor))}"
+
+    def check_context(self) -> str:
+        lengths = _context_lengths(self.configs)
+        each = ", ".join(f"{length:,} ({role})" for role, length in lengths.items())
+        return f"models read up to {each} tokens; {self.models().context_length:,} are served"
+
+    def models(self) -> Models:
+        """What the checks are for.
+
+        Raises:
+            LaunchError: as `check_architectures` and `check_context`.
+        """
+        shapes = {role: row.shape(self.configs[role]) for role, row in self._architectures.items()}
+        given = self._given
+        if given.get("dtype") in _WIDE or given.get("quantization") or any(map(_is_quantized, self.configs.values())):
+            # Not what 16 bits a weight would take.
+            shapes = {role: shape._replace(weight_bytes=0) for role, shape in shapes.items()}
+        return Models(_context_length(self.configs, given.get("context_length")), shapes)
+
+    def _read_all(self, loader: Any, what: str, sources: Mapping[Role, tuple[str, str | None]]) -> dict[Role, Any]:
+        return {role: _read(loader, what, role, *source, self._trust) for role, source in sources.items()}
+
+
+# In the order in which they make sense: each takes it that those before it passed.
+CHECKS: Mapping[str, Callable[[Checkpoints], str]] = {
+    "architectures": Checkpoints.check_architectures,
+    "tokenizers": Checkpoints.check_tokenizers,
+    "heads": Checkpoints.check_heads,
+    "image processors": Checkpoints.check_image_processors,
+    "context": Checkpoints.check_context,
+}
 
 
 def _read(loader: Any, what: str, role: Role, path: str, revision: str | None, trust: bool) -> Any:
@@ -100,8 +179,7 @@ def _name(config: Any) -> str:
     return (config.architectures or ["none"])[0]
 
 
-def _pictures(architectures: Mapping[Role, Architecture], configs: Mapping[Role, Any]) -> Pictures | None:
-    """How all of the models see; None: none of them does."""
+def _check_pictures(architectures: Mapping[Role, Architecture], configs: Mapping[Role, Any]) -> None:
     pictures = architectures[BASE].pictures
     for role, architecture in architectures.items():
         if architecture.pictures != pictures:
@@ -110,7 +188,6 @@ def _pictures(architectures: Mapping[Role, Architecture], configs: Mapping[Role,
                 f"{_name(configs[role])}, which reads {_read_by(architecture.pictures)}: one processor feeds all "
                 "models. Use models of one family."
             )
-    return pictures
 
 
 def _read_by(pictures: Pictures | None) -> str:
@@ -172,9 +249,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _context_length(configs: Mapping[Role, Any], asked: int | None) -> int:
-    from sgl_proxythinker.upstream.launch import get_context_length
-
-    lengths = {role: get_context_length(config.get_text_config()) for role, config in configs.items()}
+    lengths = _context_lengths(configs)
     shortest = min(lengths, key=lengths.__getitem__)
     if asked is not None and asked > lengths[shortest]:
         raise LaunchError(
@@ -182,3 +257,9 @@ def _context_length(configs: Mapping[Role, Any], asked: int | None) -> int:
             f"by all three models. Use at most {lengths[shortest]}."
         )
     return asked if asked is not None else lengths[shortest]
+
+
+def _context_lengths(configs: Mapping[Role, Any]) -> dict[Role, int]:
+    from sgl_proxythinker.upstream.launch import get_context_length
+
+    return {role: get_context_length(config.get_text_config()) for role, config in configs.items()}

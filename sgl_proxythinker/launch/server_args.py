@@ -6,8 +6,8 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
@@ -21,6 +21,9 @@ from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import check_speculation
 from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
+
+if TYPE_CHECKING:
+    from sgl_proxythinker.launch.checkpoints import Models
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +72,12 @@ def finish_server_args(
         from sgl_proxythinker.launch.checkpoints import check_models
 
         check_environment(os.environ)
-        check_arguments(given, _defaults())
+        check_arguments(given, default_arguments())
         models = check_models(config, given)
-        given["context_length"] = models.context_length
-        given["mm_feature_transport"] = "cpu"  # the only one that is let through, and not SGLang's default
-        given["cuda_graph_backend_prefill"] = "disabled"  # as above; SGLang's default of text models is another
-        memory = _gpu_bytes(given)
+        memory = gpu_bytes(given)
         placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
-        # Where steps may go without drafts, all sizes are captured for them, and so for chains.
-        if config.drafts and not config.chooses_drafts and _captures_too_many(given, memory):
-            given["cuda_graph_max_bs_decode"] = _MOST_CHAINS
+        given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
         if config.drafts:
             _speculate(server_args, given, config)
@@ -89,6 +87,26 @@ def finish_server_args(
     mark_as_ours(server_args, config, placement, limits)
     install(Stage.MAIN_PROCESS)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
+
+
+def settled_arguments(
+    config: ProxyConfig, given: Mapping[str, Any], models: Models, memory_bytes: int | None
+) -> dict[str, Any]:
+    """Arguments of SGLang that follow from guidance, whatever its defaults are.
+
+    Args:
+        given: what the user gave, by field name.
+        memory_bytes: of one GPU; None: not known.
+    """
+    settled = {
+        "context_length": models.context_length,
+        "mm_feature_transport": "cpu",  # the only one that is let through, and not SGLang's default
+        "cuda_graph_backend_prefill": "disabled",  # as above; of text models SGLang's default is another
+    }
+    # Where steps may go without drafts, all sizes are captured for them, and so for chains.
+    if config.drafts and not config.chooses_drafts and _captures_too_many(given, memory_bytes):
+        settled["cuda_graph_max_bs_decode"] = _MOST_CHAINS
+    return settled
 
 
 def _speculate(server_args: Any, given: dict[str, Any], config: ProxyConfig) -> None:
@@ -132,13 +150,13 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
         scheduler_infos[0]["proxy"] = config.describe()
 
 
-def _captures_too_many(given: dict[str, Any], memory_bytes: int | None) -> bool:
+def _captures_too_many(given: Mapping[str, Any], memory_bytes: int | None) -> bool:
     """Whether SGLang would choose the sizes of CUDA graphs, and choose them for one token a request."""
     is_chosen = not given.get("cuda_graph_max_bs_decode") and not given.get("cuda_graph_bs_decode")
     return is_chosen and memory_bytes is not None and memory_bytes >= _LARGE_GPU
 
 
-def _gpu_bytes(given: dict[str, Any]) -> int | None:
+def gpu_bytes(given: Mapping[str, Any]) -> int | None:
     """The memory of one GPU; None on a CPU, or where it can't be told."""
     from sgl_proxythinker.upstream.launch import get_device_memory_capacity
 
@@ -148,7 +166,8 @@ def _gpu_bytes(given: dict[str, Any]) -> int | None:
     return None if mebibytes is None else int(mebibytes) << 20
 
 
-def _defaults() -> dict[str, Any]:
+def default_arguments() -> dict[str, Any]:
+    """SGLang's arguments where nothing is given, by field name."""
     from sglang.srt.server_args import ServerArgs
 
     return {

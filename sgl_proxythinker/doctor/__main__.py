@@ -1,0 +1,124 @@
+"""Check a launch before it is paid for: `python -m sgl_proxythinker.doctor` and the flags of the server.
+
+Exit code 0, or 1 with what to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.doctor.examination import Examination
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.command_line import take_flags
+from sgl_proxythinker.launch.hooks import Stage, install
+from sgl_proxythinker.launch.server_args import gpu_bytes
+from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.placement import GIB
+from sgl_proxythinker.plugin import provide_hooks
+from sgl_proxythinker.server import NAME
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the findings. Returns the exit code."""
+    provide_hooks()
+    install(Stage.COMMAND_LINE)
+    args = _parser().parse_args(arguments)
+    as_json, memory = vars(args).pop("json"), vars(args).pop("gpu_memory")
+    args.plugin = NAME
+    flags = take_flags(args) or {}
+    examination = _examine(flags, args, memory)
+    sys.stdout.write(_as_json(examination) if as_json else _as_text(examination))
+    return 0 if examination.is_sound else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser(
+        prog="python -m sgl_proxythinker.doctor",
+        description="Will these three models start as one server, and what fits? Needs no GPU, and reads no weights.",
+    )
+    ServerArgs.add_cli_args(parser)
+    ours = parser.add_argument_group("doctor")
+    ours.add_argument("--gpu-memory", type=float, metavar="GiB", help="of one GPU; left out: of the one that is found")
+    ours.add_argument("--json", action="store_true", help="for scripts")
+    return parser
+
+
+def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float | None) -> Examination:
+    from sglang.srt.server_args import ServerArgs
+
+    examination, given = Examination(), vars(args)
+    file = flags.pop("config")
+    for name in Limits.model_fields:
+        flags.pop(name)
+    config = examination.check("settings", lambda: _small_models(build_config(flags, file)), _in_words)
+    if config is None:
+        return examination
+    memory = gpu_bytes(given) if memory_gib is None else int(memory_gib * GIB)
+    if memory is not None:
+        given["device"] = "cuda"
+    # Without our flags, which were taken: SGLang's own arguments, and no server is prepared.
+    examination.run(config, given, lambda: ServerArgs.from_cli_args(args), memory)
+    return examination
+
+
+def _in_words(config: ProxyConfig) -> str:
+    models = ", ".join(f"{role} {model.path}" for role, model in config.small_models.items())
+    return f"{models}, strength {config.alpha} where a request names none"
+
+
+def _small_models(config: ProxyConfig | None) -> ProxyConfig:
+    if config is None:
+        raise LaunchError(
+            "no small models are named: give --proxy-expert-path and --proxy-amateur-path, or --proxy-config."
+        )
+    return config
+
+
+def _as_text(examination: Examination) -> str:
+    lines = [
+        f"{'ok   ' if finding.is_sound else 'WRONG'}  {finding.check}: {finding.found}"
+        for finding in examination.findings
+    ]
+    if examination.memory is not None:
+        lines += ["", "estimated:", str(examination.memory)]
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(examination: Examination) -> str:
+    memory, placement = examination.memory, examination.placement
+    told: dict[str, Any] = {
+        "is_sound": examination.is_sound,
+        "checks": [finding._asdict() for finding in examination.findings],
+    }
+    if placement is not None:
+        told["placement"] = {
+            "name": placement.name,
+            "reason": placement.reason,
+            "ranks": {str(role): list(ranks) for role, ranks in placement.ranks.items()},
+        }
+    if memory is not None:
+        told["memory"] = {
+            "kv_tokens": memory.tokens,
+            "requests": {str(length): count for length, count in memory.batches().items()},
+            "ranks": [
+                {
+                    "models": {str(role): each._asdict() for role, each in models.items()},
+                    "beside": {str(role): each._asdict() for role, each in beside.models.items()},
+                    "fused_bytes": beside.fused_bytes,
+                    "drafted_bytes": beside.drafted_bytes,
+                    "free_bytes": beside.free_bytes,
+                }
+                for models, beside in zip(memory.ranks, memory.beside, strict=True)
+            ],
+        }
+    return json.dumps(told, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Everything that a start checks, one finding each: what was compared and found, or what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.doctor.memory_plan import MemoryPlan, plan_memory
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
+from sgl_proxythinker.launch.hooks import check_upstream
+from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
+from sgl_proxythinker.placement import Placement, place
+from sgl_proxythinker.policy.environment import check_environment
+from sgl_proxythinker.policy.server_arguments import check_arguments
+
+T = TypeVar("T")
+
+# SGLang asks the GPU which attention is best; where there is none, this one is taken for the plan.
+_ATTENTION = "fa3"
+
+
+class Finding(NamedTuple):
+    """One check."""
+
+    check: str
+    found: str  # or what is wrong, and what to change
+    is_sound: bool = True
+
+
+class Examination:
+    """What a start would find: checks go on after what is wrong, as far as the rest can be told.
+
+    Attributes:
+        findings: in the order of the checks.
+        placement: None: something before it is wrong.
+        memory: None: so, or no GPU was named or found, or the weights are not of 16 bits.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.placement: Placement | None = None
+        self.memory: MemoryPlan | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        return all(finding.is_sound for finding in self.findings)
+
+    def check(self, name: str, run: Callable[[], T], words: Callable[[T], str] = str) -> T | None:
+        """Note what a check returns, in words, or the sentence that it raises. Returns None where it raises."""
+        try:
+            result = run()
+        except LaunchError as error:
+            self.findings.append(Finding(name, str(error), False))
+            return None
+        self.findings.append(Finding(name, words(result)))
+        return result
+
+    def run(
+        self, config: ProxyConfig, given: dict[str, Any], resolve: Callable[[], Any], memory_bytes: int | None
+    ) -> None:
+        """Check a launch as a start does.
+
+        Args:
+            config: the small models.
+            given: SGLang's arguments by field name, as the user gave them; what follows from guidance is filled in.
+            resolve: builds SGLang's `ServerArgs` from `given`.
+            memory_bytes: of one GPU; None: there is no plan of memory.
+        """
+        self.check("SGLang", _check_sglang)
+        self.check("environment", _check_environment)
+        self.check("flags", lambda: _check_flags(given))
+        checkpoints = Checkpoints(config, given)
+        for name, check in CHECKS.items():
+            if self.check(name, lambda check=check: check(checkpoints)) is None:  # type: ignore[misc]
+                return
+        models = checkpoints.models()
+
+        def place_models() -> Placement:
+            return place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory_bytes)
+
+        self.placement = placement = self.check("placement", place_models)
+        if placement is None or memory_bytes is None:
+            return
+        if not all(shape.weight_bytes for shape in models.shapes.values()):
+            self.findings.append(Finding("memory", "not planned: it is estimated for weights of 16 bits only"))
+            return
+        given |= settled_arguments(config, given, models, memory_bytes)
+        if not torch.cuda.is_available():
+            given["attention_backend"] = given.get("attention_backend") or _ATTENTION
+
+        def plan() -> MemoryPlan:
+            with _gpu_of(memory_bytes):
+                server_args = resolve()
+            images = _image_cache_bytes() if checkpoints.reads_pictures else 0
+            made = plan_memory(models.shapes, placement, server_args, memory_bytes, config.drafts, images)
+            if not made.tokens:
+                raise LaunchError(
+                    "the weights leave no room for KV. Use more or larger GPUs (--tp-size), or smaller models."
+                )
+            return made
+
+        self.memory = self.check("memory", plan, lambda made: f"about {made.tokens:,} tokens of KV for each model")
+
+
+def _check_sglang() -> str:
+    import sglang
+
+    check_upstream()
+    return f"{sglang.__version__}: every definition that is hooked or called is as it was read"
+
+
+def _check_environment() -> str:
+    check_environment(os.environ)
+    return "no variable is set that knows one model only"
+
+
+def _check_flags(given: dict[str, Any]) -> str:
+    check_arguments(given, default_arguments())
+    return "none is given that knows one model only"
+
+
+def _image_cache_bytes() -> int:
+    from sgl_proxythinker.upstream.launch import envs
+
+    return envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20
+
+
+@contextmanager
+def _gpu_of(memory_bytes: int) -> Iterator[None]:
+    """Let SGLang size its budgets for a GPU that need not be here."""
+    from sgl_proxythinker.upstream.launch import server_args
+
+    asked = server_args.get_device_memory_capacity
+    server_args.get_device_memory_capacity = lambda *_: memory_bytes >> 20
+    try:
+        yield
+    finally:
+        server_args.get_device_memory_capacity = asked

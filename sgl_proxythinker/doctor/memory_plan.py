@@ -1,0 +1,93 @@
+"""How many tokens of KV fit beside the weights of several models: estimated from configs, by SGLang's own budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sgl_proxythinker.models.memory import GraphMemory, KVBudget, ModelMemory, RankMemory, graph_table, plan_table
+from sgl_proxythinker.placement import GIB, Placement, Shape
+from sgl_proxythinker.roles import BASE, DRAFTER, Role
+
+# Of a GPU, before the first weight: what CUDA, SGLang and its kernels hold. Seen on one H200: 2.8 GiB of 140.4.
+HELD_BEFORE_WEIGHTS = int(2.8 * GIB)
+# Of the decode graphs of one model. Seen on one H200, batches up to 256: 0.13 GiB.
+GRAPH_BYTES = int(0.13 * GIB)
+_LOGIT_BYTES = 4
+_16_BITS = 2
+_KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1}
+_PROMPTS = (2_048, 8_192, 32_768)
+
+
+class MemoryPlan(NamedTuple):
+    """What each rank holds, and how much it can serve."""
+
+    ranks: Sequence[Mapping[Role, ModelMemory]]
+    beside: Sequence[RankMemory]  # weights and KV
+    tokens: int  # slots of KV in each pool; 0: the weights leave no room
+    most_tokens: int  # of one request: the context length that is served
+
+    def batches(self) -> dict[int, int]:
+        """How many requests have room at once, by how many tokens each of them has."""
+        lengths = sorted({length for length in _PROMPTS if length < self.most_tokens} | {self.most_tokens})
+        return {length: self.tokens // length for length in lengths}
+
+    def __str__(self) -> str:
+        room = ", ".join(f"{count:,} of {length:,} tokens" for length, count in self.batches().items())
+        return f"{plan_table(self.ranks, self.tokens)}\n{graph_table(self.beside)}\nrequests at once: {room}"
+
+
+def plan_memory(
+    shapes: Mapping[Role, Shape],
+    placement: Placement,
+    server_args: Any,
+    memory_bytes: int,
+    drafts: int,
+    cache_bytes: int,
+) -> MemoryPlan:
+    """Divide the memory of each rank's GPU between weights, KV and what graphs write.
+
+    SGLang gives weights and KV `mem_fraction_static` of what was free before the first weight; one slot number is a
+    token of every model, so the rank with the least room decides.
+
+    Args:
+        shapes: of the models; with `weight_bytes`.
+        server_args: SGLang's, resolved for such a GPU.
+        memory_bytes: of one GPU.
+        drafts: tokens that the expert writes ahead; 0: none.
+        cache_bytes: of each model's cache of image embeddings.
+    """
+    budget = int((memory_bytes - HELD_BEFORE_WEIGHTS) * server_args.mem_fraction_static)
+    kv_bytes = _KV_BYTES.get(server_args.kv_cache_dtype, _16_BITS)
+    ranks = [
+        {
+            role: ModelMemory(
+                shapes[role].weight_bytes // len(placement.ranks[role]),
+                shapes[role].token_bytes_of_rank(len(placement.ranks[role])) * kv_bytes // _16_BITS,
+            )
+            for role in placement.roles_on(rank)
+        }
+        for rank in range(placement.world_size)
+    ]
+    tokens = min(_tokens(models, budget) for models in ranks)
+    if server_args.max_total_tokens:
+        tokens = min(tokens, server_args.max_total_tokens)
+    rows = server_args.cuda_graph_config.decode.max_bs * (drafts + 1)
+    fused = rows * shapes[BASE].head_rows * _LOGIT_BYTES
+    beside = []
+    for models in ranks:
+        graphs = {
+            role: GraphMemory(GRAPH_BYTES, rows * shapes[role].head_rows * _LOGIT_BYTES // len(placement.ranks[role]),
+                              cache_bytes)
+            for role in models
+        }  # fmt: skip
+        taken = sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
+        taken += sum(memory.graph_bytes + memory.logits_bytes for memory in graphs.values())
+        free = memory_bytes - HELD_BEFORE_WEIGHTS - taken
+        beside.append(RankMemory(graphs, fused, fused if drafts and DRAFTER in models else 0, free))
+    return MemoryPlan(ranks, beside, tokens, server_args.context_length)
+
+
+def _tokens(models: Mapping[Role, ModelMemory], budget: int) -> int:
+    left = budget - sum(memory.weight_bytes for memory in models.values())
+    return max(0, KVBudget(left, {role: memory.token_bytes for role, memory in models.items()}).tokens)
