@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sgl_proxythinker.architectures import ARCHITECTURES
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.policy.sampling_fields import SamplingFields
 
@@ -26,3 +27,12 @@ def test_every_limit_has_its_flag_and_its_default(page, name):
     field = Limits.model_fields[name]
     default = "none" if field.default is None else "off" if field.default is False else f"{field.default:,}"
     assert f"| `--proxy-{name.replace('_', '-')}` | {default} | {field.description} |" in page
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_in_the_table_with_what_it_may_be(name):
+    row = ARCHITECTURES[name]
+    reads, small = "text, images" if row.pictures else "text", "yes" if row.is_small else "no"
+    compared = "on a CPU and on GPUs" if row.was_on_gpu else "on a CPU"
+    [line] = [line for line in (DOCS / "families.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
+    assert [part.strip() for part in line.split("|")[2:-1]] == ["yes", small, reads, compared]

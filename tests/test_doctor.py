@@ -1,0 +1,102 @@
+"""What the doctor says of a launch is what the launch says, and its plan is what was measured on GPUs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.weightless import write_weightless
+from programs.random_triple import make_triple
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.checkpoints import check_models
+
+pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.usefixtures("sglang")]
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+NEAR = 0.03  # of what was measured
+
+
+def doctor(base, expert, amateur, *flags):
+    """Exit code and what was printed."""
+    command = [
+        sys.executable, "-m", "sgl_proxythinker.doctor", "--model-path", str(base), "--proxy-expert-path", str(expert),
+        "--proxy-amateur-path", str(amateur), *flags,
+    ]  # fmt: skip
+    inherited = {name: value for name, value in os.environ.items() if name != "SGLANG_USE_CPU_ENGINE"}
+    process = subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=300)
+    assert process.returncode in (0, 1), process.stderr[-2000:]
+    return process.returncode, process.stdout
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory):
+    return make_triple(tmp_path_factory.mktemp("examined"))
+
+
+def measured_starts():
+    """Of guided servers whose pool was sized by SGLang: layout, GPU, tokens and weights, one of each layout."""
+    starts = {}
+    for file in sorted(RESULTS.glob("*.jsonl")):
+        for record in map(json.loads, file.read_text().splitlines()):
+            if record.get("kind") == "start" and record.get("configuration") == "guided" and not record["capped"]:
+                setting = record["setting"]
+                if not setting.get("speculate"):
+                    starts[setting["base"], setting["proxy"], setting["tp_size"]] = record
+    return starts
+
+
+@pytest.mark.parametrize("layout", measured_starts(), ids=str)
+def test_the_plan_is_what_was_measured(layout, tmp_path):
+    base, proxy, ranks = layout
+    record = measured_starts()[layout]
+    folders = [write_weightless(tmp_path / name, name) for name in (base, proxy)]
+    memory = str(record["conditions"]["memory_gib"])
+    code, told = doctor(folders[0], folders[1], folders[1], "--tp-size", str(ranks), "--gpu-memory", memory, "--json")
+    plan = json.loads(told)["memory"]
+    assert code == 0
+    assert plan["kv_tokens"] == pytest.approx(record["tokens"], rel=NEAR)
+    weights = {role: each["weight_bytes"] / 2**30 for role, each in plan["ranks"][0]["models"].items()}
+    assert weights == pytest.approx({role: record["weights_gib"][role] for role in weights}, rel=NEAR)
+    per_token = {role: each["token_bytes"] for role, each in plan["ranks"][0]["models"].items()}
+    assert per_token == {role: record["token_bytes"][role] for role in per_token}
+
+
+def test_a_launch_that_would_start_is_sound_without_a_gpu(triple):
+    code, told = doctor(triple.base, triple.expert, triple.amateur, "--device", "cpu")
+    assert code == 0, told
+    assert [line.split()[0] for line in told.splitlines()] == ["ok"] * len(told.splitlines())
+    assert "ids mean the same token to all models" in told
+
+
+def test_all_that_is_wrong_is_told_at_once(triple):
+    flags = ("--device", "cpu", "--lora-paths", "a=b", "--tp-size", "3", "--proxy-placement", "split")
+    code, told = doctor(triple.base, triple.expert, triple.amateur, *flags, "--json")
+    wrong = {finding["check"]: finding["found"] for finding in json.loads(told)["checks"] if not finding["is_sound"]}
+    assert code == 1 and set(wrong) == {"flags", "placement"}
+    assert "--lora-paths" in wrong["flags"] and "The nearest that works" in wrong["placement"]
+
+
+@pytest.mark.parametrize(("file", "old", "new"), [
+    ("tokenizer*.json", "<|vision_pad|>", "<|vision_fill|>"),
+    ("preprocessor_config.json", "0.48145466", "0.5"),
+])  # fmt: skip
+def test_it_says_what_the_launch_says(tmp_path, file, old, new):
+    made = make_triple(tmp_path)
+    for each in made.expert.glob(file):
+        each.write_text(each.read_text().replace(old, new))
+    config = ProxyConfig(expert_path=str(made.expert), amateur_path=str(made.amateur))
+    with pytest.raises(LaunchError) as refusal:
+        check_models(config, {"model_path": str(made.base)})
+    code, told = doctor(made.base, made.expert, made.amateur, "--device", "cpu", "--json")
+    wrong = [finding["found"] for finding in json.loads(told)["checks"] if not finding["is_sound"]]
+    assert code == 1 and wrong == [str(refusal.value)]
+
+
+def test_models_that_are_too_large_are_told(tmp_path):
+    folders = {name: write_weightless(tmp_path / name, name) for name in ("32B", "7B")}
+    code, told = doctor(folders["32B"], folders["7B"], folders["7B"], "--gpu-memory", "80")
+    assert code == 1 and "WRONG" in told and "GiB of weights, and a GPU has 80" in told
