@@ -55,6 +55,7 @@ def make_triple(
     seed: int = 0,
     sizes: Mapping[str, Size] | None = None,
     equal_proxies: bool = False,
+    equal_towers: bool = False,
     head_rows: Mapping[str, int] | None = None,
     padding_wins: bool = False,
     spread: float = 4.0,
@@ -67,6 +68,8 @@ def make_triple(
         seed: same seed, same bytes.
         sizes: per role; a role that is not named is `SMALL`, a mixture of experts its family's. See `UNEQUAL`.
         equal_proxies: the amateur is a copy of the expert, so that guidance must change nothing.
+        equal_towers: the amateur's vision tower and merger are the expert's, as RL often leaves them; the rest is its
+            own.
         head_rows: rows of embedding and lm_head, per role; default: the tokenizer's size rounded up to a multiple of
             64, and 64 more for the base. Rows past the tokenizer's size are padding: zero in lm_head.
         padding_wins: the base's padding rows are so large that, unguarded, one of them is the argmax.
@@ -90,14 +93,21 @@ def make_triple(
             raise ValueError(f"head_rows of {role} is {rows}, but the tokenizer knows {tokens} ids")
     if equal_proxies and (sizes["expert"], head_rows["expert"]) != (sizes["amateur"], head_rows["amateur"]):
         raise ValueError("equal_proxies was asked for, but expert and amateur have different sizes")
+    if equal_towers and sizes["expert"].tower != sizes["amateur"].tower:
+        raise ValueError("equal_towers was asked for, but those of expert and amateur have different sizes")
 
     triple = Triple(*(folder / role for role in ROLES))
+    tower: dict[str, torch.Tensor] = {}  # the expert's
     for index, role in enumerate(ROLES):
         if role == "amateur" and equal_proxies:
             shutil.copytree(triple.expert, triple.amateur, dirs_exist_ok=True)
             continue
         size, rows, random = sizes[role], head_rows[role], Random(seed * len(ROLES) + index)
         weights = models[role].weights(size, rows, random, spread)
+        if role == "expert":
+            tower = {name: weight for name, weight in weights.items() if "visual." in name}
+        if role == "amateur" and equal_towers:
+            weights |= tower
         silence_unused_rows(weights["lm_head.weight"], tokenizer, vocabulary)
         if padding_wins and role == "base":
             weights["lm_head.weight"][tokens:] = random.matrix(rows - tokens, size.hidden, 20 * spread)
@@ -156,6 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--unequal", action="store_true", help="a base wider and deeper than the proxies")
     parser.add_argument("--equal-proxies", action="store_true", help="the amateur is a copy of the expert")
+    parser.add_argument("--equal-towers", action="store_true", help="the amateur's vision tower is the expert's")
     parser.add_argument("--head-rows", nargs="*", type=parse_head_rows, default=[], metavar="ROLE=ROWS")
     parser.add_argument("--padding-wins", action="store_true", help="unguarded, the base would choose padding ids")
     parser.add_argument("--spread", type=float, default=4.0, help="standard deviation of the logits (%(default)s)")
@@ -167,6 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=args.seed,
         sizes={"base": FAMILIES[args.family].wide} if args.unequal else None,
         equal_proxies=args.equal_proxies,
+        equal_towers=args.equal_towers,
         head_rows=dict(args.head_rows),
         padding_wins=args.padding_wins,
         spread=args.spread,

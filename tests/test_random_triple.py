@@ -109,6 +109,18 @@ def test_equal_proxies_are_byte_identical(tmp_path):
     assert files_of(triple.expert) != files_of(triple.base)
 
 
+def test_equal_towers_are_the_experts_and_nothing_else_changes(tmp_path):
+    usual = make_triple(tmp_path / "usual", sizes=TINY)
+    equal = make_triple(tmp_path / "equal", sizes=TINY, equal_towers=True)
+    assert files_of(usual.base) == files_of(equal.base) and files_of(usual.expert) == files_of(equal.expert)
+    folders = usual.amateur, equal.expert, equal.amateur
+    own, expert, amateur = (load_file(folder / "model.safetensors") for folder in folders)
+    assert own.keys() == amateur.keys()
+    for name, weight in amateur.items():
+        assert torch.equal(weight, (expert if name.startswith("visual.") else own)[name]), name
+    assert not torch.equal(own["visual.merger.mlp.2.weight"], amateur["visual.merger.mlp.2.weight"])
+
+
 def test_transformers_finds_every_weight_and_no_other(tmp_path):
     """A name that is not known is skipped in silence, by SGLang too: the model would run on what memory held."""
     triple = make_triple(tmp_path, sizes=UNEQUAL, dtype="bfloat16")
@@ -145,6 +157,8 @@ def test_wrong_requests_are_refused(tmp_path):
         make_triple(tmp_path, head_rows={"bose": 512})
     with pytest.raises(ValueError, match="different sizes"):
         make_triple(tmp_path, equal_proxies=True, head_rows={"expert": 512})
+    with pytest.raises(ValueError, match="different sizes"):
+        make_triple(tmp_path, equal_towers=True, sizes={"expert": Size(vision_layers=1)})
     with pytest.raises(ValueError, match="head_dim is 40"):
         Size(head_dim=40)
 

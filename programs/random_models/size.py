@@ -40,6 +40,12 @@ class Size:
         return self.vision_heads * self.vision_head_dim
 
     @property
+    def tower(self) -> tuple[int | bool, ...]:
+        """What the vision tower's and the merger's shapes and windows are made of."""
+        vision = self.vision_layers, self.vision_heads, self.vision_head_dim, self.vision_mlp
+        return *vision, self.full_vision_attention, self.hidden
+
+    @property
     def mrope_section(self) -> list[int]:
         """Rotary frequencies for time, height and width, in the proportion of Qwen2-VL and 2.5-VL (16, 24, 24)."""
         time = self.head_dim // 8

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from torch import nn
 
 from sgl_proxythinker.models.chains import as_extend
 from sgl_proxythinker.models.graph_buffers import GraphBuffers
@@ -58,6 +61,7 @@ class HostedModel:
         self.worker: TpModelWorker  # once it is adopted
         # SGLang keeps image embeddings in one process-wide cache by the image's hash, whichever model made them.
         self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
+        self._sees_with_anothers = False
         self._graph_buffers = GraphBuffers()
         self._graph_bytes = 0
         # Graphs and attention of decode steps, where it also has those of chains: a model that may go without drafts.
@@ -92,14 +96,33 @@ class HostedModel:
         return self.runner.model_config.model_path
 
     @property
+    def vision_tower(self) -> nn.Module | None:
+        """With its merger, under the name that it has in SGLang's Qwen models; None of a model that sees nothing."""
+        return getattr(self.runner.model, "visual", None)
+
+    def share_vision_tower(self, owner: HostedModel) -> int:
+        """From here on see with an equal tower, which runs on the same ranks, and what it has encoded for its owner.
+
+        Returns:
+            Bytes of the tower that this model had.
+        """
+        spared = _bytes_of(self.runner.model.visual)
+        self.runner.model.visual = owner.vision_tower
+        self._image_cache, self._sees_with_anothers = owner._image_cache, True
+        # Weights and what loads them refer to each other; KV pools are sized by what is free.
+        gc.collect()
+        return spared
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of its parameters and buffers on this rank."""
-        model = self.runner.model
-        return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+        """Bytes of its parameters and buffers on this rank, without those of another model's tower."""
+        held = _bytes_of(self.runner.model)
+        return held - _bytes_of(self.runner.model.visual) if self._sees_with_anothers else held
 
     @property
     def graph_memory(self) -> GraphMemory:
-        return GraphMemory(self._graph_bytes, self._graph_buffers.logits_bytes, self._image_cache.max_size)
+        image_bytes = 0 if self._sees_with_anothers else self._image_cache.max_size
+        return GraphMemory(self._graph_bytes, self._graph_buffers.logits_bytes, image_bytes)
 
     def init_cuda_graphs(self, *args: Any, may_decode: bool = False, **kwargs: Any) -> None:
         """Upstream's, of this model, and what they took. `may_decode`: if it reads chains, it has decode steps too."""
@@ -167,3 +190,7 @@ class HostedModel:
             self.runner.decode_cuda_graph_runner, self.runner.attn_backend = own
         with self.group.active(), swapped(mm_utils, "embedding_cache", self._image_cache):
             return self._forward(forward_batch, *args, **kwargs)
+
+
+def _bytes_of(module: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))

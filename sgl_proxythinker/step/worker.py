@@ -21,6 +21,7 @@ from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
 from sgl_proxythinker.models.hosted import HostedModel, WholeModelWorker
 from sgl_proxythinker.models.kv_pools import kv_bytes_per_token, primary_share, sized_like
 from sgl_proxythinker.models.memory import KVBudget, ModelMemory, RankMemory, graph_table, plan_table
+from sgl_proxythinker.models.vision_towers import share_equal_towers
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import BASE, DRAFTER, Role
 from sgl_proxythinker.step.batch_fields import undividable
@@ -95,6 +96,7 @@ class ProxyWorker(WholeModelWorker):
         self._width = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
         self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
+        share_equal_towers(self.ensemble.models, placement, self.world)
         self._inputs = StepInputs(tuple(config.small_models), self.device)
         self._given: Mapping[Role, torch.Tensor] = {}
         self._sound: torch.Tensor  # [N] bool of the last fused rows
