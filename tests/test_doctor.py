@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from benchmarks.weightless import write_weightless
 from programs.random_triple import make_triple
@@ -70,6 +71,19 @@ def test_a_launch_that_would_start_is_sound_without_a_gpu(triple):
     assert code == 0, told
     assert [line.split()[0] for line in told.splitlines()] == ["ok"] * len(told.splitlines())
     assert "ids mean the same token to all models" in told
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_tower_that_two_models_share_is_told_and_counted_once(tmp_path, equal):
+    made = make_triple(tmp_path, equal_towers=equal)
+    code, told = doctor(made.base, made.expert, made.amateur, "--gpu-memory", "24", "--json")
+    examination = json.loads(told)
+    [towers] = [finding["found"] for finding in examination["checks"] if finding["check"] == "vision towers"]
+    weights = {role: each["weight_bytes"] for role, each in examination["memory"]["ranks"][0]["models"].items()}
+    tower = sum(weight.numel() * 2 for name, weight in load_file(made.expert / "model.safetensors").items()
+                if name.startswith("visual."))  # fmt: skip
+    assert code == 0 and ("held once" in towers) is equal
+    assert weights["expert"] - weights["amateur"] == (tower if equal else 0)
 
 
 def test_all_that_is_wrong_is_told_at_once(triple):

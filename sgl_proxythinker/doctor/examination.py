@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.doctor.memory_plan import MemoryPlan, plan_memory
+from sgl_proxythinker.doctor.towers import equal_tower_bytes
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
 from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
-from sgl_proxythinker.placement import Placement, place
+from sgl_proxythinker.placement import GIB, Placement, place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
+from sgl_proxythinker.roles import Role
 
 T = TypeVar("T")
 
@@ -85,7 +88,12 @@ class Examination:
             return place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory_bytes)
 
         self.placement = placement = self.check("placement", place_models)
-        if placement is None or memory_bytes is None:
+        if placement is None:
+            return
+        spared: Mapping[Role, int] | None = None
+        if checkpoints.reads_pictures:
+            spared = self.check("vision towers", lambda: _spared(config, placement), _towers_in_words)
+        if memory_bytes is None:
             return
         if not all(shape.weight_bytes for shape in models.shapes.values()):
             self.findings.append(Finding("memory", "not planned: it is estimated for weights of 16 bits only"))
@@ -98,7 +106,11 @@ class Examination:
             with _gpu_of(memory_bytes):
                 server_args = resolve()
             images = _image_cache_bytes() if checkpoints.reads_pictures else 0
-            made = plan_memory(models.shapes, placement, server_args, memory_bytes, config.drafts, images)
+            shapes = {
+                role: shape._replace(weight_bytes=shape.weight_bytes - (spared or {}).get(role, 0))
+                for role, shape in models.shapes.items()
+            }
+            made = plan_memory(shapes, placement, server_args, memory_bytes, config.drafts, images)
             if not made.tokens:
                 raise LaunchError(
                     "the weights leave no room for KV. Use more or larger GPUs (--tp-size), or smaller models."
@@ -123,6 +135,31 @@ def _check_environment() -> str:
 def _check_flags(given: dict[str, Any]) -> str:
     check_arguments(given, default_arguments())
     return "none is given that knows one model only"
+
+
+def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None:
+    """Bytes of each tower that another model of the same ranks has too; None: it can't be told."""
+    spared: dict[Role, int] = {}
+    for owner, role in combinations(placement.small_models, 2):
+        if placement.ranks[owner] == placement.ranks[role] and role not in spared:
+            size = equal_tower_bytes(config.small_models[owner].path, config.small_models[role].path)
+            if size is None:
+                return None
+            spared[role] = size
+    return spared
+
+
+def _towers_in_words(spared: Mapping[Role, int] | None) -> str:
+    if spared is None:
+        return "not compared: weights of small models are not in local files"
+    if not spared:
+        return "not compared: the small models run on different ranks, each with a tower of its own"
+    return ", ".join(
+        f"the {role}'s is another model's too, so {size / GIB:.2f} GiB are held once and pictures encoded once for both"
+        if size
+        else f"the {role}'s is its own"
+        for role, size in spared.items()
+    )
 
 
 def _image_cache_bytes() -> int:
