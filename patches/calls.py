@@ -343,7 +343,31 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.mem_cache.multimodal_cache:MultiModalStaticCache",
         "class(MultimodalCache)",
         "c725d9e3c25b",
-        "each proxy has an image cache of its own",
+        "each vision tower has an image cache of its own",
+    ),
+    _call(
+        "sglang.srt.managers.mm_utils:_batch_encode_per_image_misses",
+        "(data_embedding_func, per_image_requests, device)",
+        "f074524a4edd",
+        "a picture that one of two models with one tower has encoded is found by the other, under its hash alone",
+    ),
+    _call(
+        "sglang.srt.managers.mm_utils:_assemble_per_image_chunk",
+        "(overlapping, hash_to_embedding, extend_prefix_len, extend_seq_len)",
+        "ad41ac4ceccf",
+        "it copies out of the cache, so that a model can't write to what another one will find there",
+    ),
+    _call(
+        "sglang.srt.models.qwen2_5_vl:Qwen2_5_VLForConditionalGeneration.visual",
+        "attribute",
+        "858c0cf61afb",
+        "it is the vision tower with its merger, which a model may share with another",
+    ),
+    _call(
+        "sglang.srt.models.qwen2_5_vl:Qwen2_5_VLForConditionalGeneration.get_image_feature",
+        "(self, items)",
+        "872f8d15a603",
+        "of a model it reads nothing but the tower and the width of its config",
     ),
     _call(
         "sglang.srt.speculative.draft_worker_common:draft_server_args_copy",
@@ -980,7 +1004,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.managers.mm_utils:embedding_cache",
         "attribute",
         "347f2d7e1724",
-        "each model's own cache of embeddings is put in its place while it runs",
+        "the cache of a model's tower is put in its place while it runs",
     ),
     _call(
         "sglang.srt.model_executor.graph_shared_output:GraphSharedOutput._process_shared",

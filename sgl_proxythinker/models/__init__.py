@@ -1,1 +1,1 @@
-"""The models of one rank: their groups, memory, graphs and streams."""
+"""The models of one rank: their groups, vision towers, memory, graphs and streams."""
