@@ -11,21 +11,27 @@ import io
 import json
 import tempfile
 from contextlib import redirect_stdout
+from itertools import product
 from pathlib import Path
 
 from benchmarks.weightless import write_weightless
 from sgl_proxythinker.doctor.__main__ import main as doctor
 
 BASES, SMALL = ("32B", "72B"), "7B"
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+# Of the base: flags and `quantization_config`. The small models are in 16 bits.
+PRECISIONS: dict[str, tuple[list, dict]] = {
+    "bf16": ([], {}), "fp8": (["--quantization", "fp8"], {}), "AWQ": ([], {"quantization_config": AWQ}),
+}  # fmt: skip
 GPUS = {"80 GB": 79.6, "141 GB": 140.4}  # GiB that nvidia-smi shows
 COUNTS = (1, 2, 4, 8)
 
 
-def examine(base: Path, small: Path, count: int, memory_gib: float) -> dict:
+def examine(base: Path, small: Path, count: int, memory_gib: float, more: list) -> dict:
     """What the doctor prints for scripts."""
     told = io.StringIO()
     flags = ["--model-path", base, "--proxy-expert-path", small, "--proxy-amateur-path", small, "--tp-size", count,
-             "--gpu-memory", memory_gib, "--json"]  # fmt: skip
+             "--gpu-memory", memory_gib, "--json", *more]  # fmt: skip
     with redirect_stdout(told):
         doctor([str(flag) for flag in flags])
     return json.loads(told.getvalue())
@@ -38,14 +44,16 @@ def cell(examination: dict) -> str:
 
 
 def main() -> None:
-    print(f"| base, two {SMALL} | GPU | " + " | ".join(f"{count}" for count in COUNTS) + " |")
-    print("|---" * (2 + len(COUNTS)) + "|")
+    print(f"| base, two {SMALL} | of | GPU | " + " | ".join(f"{count}" for count in COUNTS) + " |")
+    print("|---" * (3 + len(COUNTS)) + "|")
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: write_weightless(Path(folder) / name, name) for name in (*BASES, SMALL)}
-        for base in BASES:
-            for name, memory in GPUS.items():
-                cells = [cell(examine(paths[base], paths[SMALL], count, memory)) for count in COUNTS]
-                print(f"| {base} | {name} | {' | '.join(cells)} |", flush=True)
+        small = write_weightless(Path(folder) / SMALL, SMALL)
+        for base, (precision, (flags, stored)), (gpu, memory) in product(BASES, PRECISIONS.items(), GPUS.items()):
+            path = write_weightless(Path(folder) / f"{base}-{precision}", base)
+            config = path / "config.json"
+            config.write_text(json.dumps(json.loads(config.read_text()) | stored))
+            cells = [cell(examine(path, small, count, memory, flags)) for count in COUNTS]
+            print(f"| {base} | {precision} | {gpu} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

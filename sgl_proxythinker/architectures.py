@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sgl_proxythinker.placement import Shape
 
-BYTES_PER_WEIGHT = 2  # of 16 bits, unless a launch says otherwise
+BYTES_PER_WEIGHT = 2  # 16 bits; launch/precision.py has others
 
 
 class Pictures(NamedTuple):
@@ -74,8 +74,8 @@ def _shape(
     head_dim = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
     attention = 2 * hidden * head_dim * (text.num_attention_heads + text.num_key_value_heads)
     mlps = [_mlps(text, layer) for layer in range(layers)]
-    weights = layers * attention + 3 * hidden * sum(count * width for count, width in mlps)
-    weights += text.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    linear = layers * attention + 3 * hidden * sum(count * width for count, width in mlps)
+    weights = linear + text.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
     if tower_width:
         vision = config.vision_config
         block = tower_width * (4 * tower_width + matrices * tower_mlp)
@@ -86,7 +86,7 @@ def _shape(
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
     token_bytes = 2 * layers * kv_heads * head_dim * BYTES_PER_WEIGHT
     return Shape(
-        heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights, token_bytes, text.vocab_size
+        heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights, token_bytes, text.vocab_size, linear
     )  # fmt: skip
 
 

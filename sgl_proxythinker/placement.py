@@ -68,9 +68,10 @@ class Shape(NamedTuple):
     mlp: int
     vision_heads: int
     vision_mlp: int
-    weight_bytes: int = 0  # about; 0: not known
+    weight_bytes: int = 0  # about, as they are loaded; 0: not known
     token_bytes: int = 0  # KV of one token, of all KV heads, in 16 bits
     head_rows: int = 0  # of the output head
+    linear_weights: int = 0  # of the decoder's layers: what quantization makes smaller
 
     def token_bytes_of_rank(self, tp_size: int) -> int:
         """KV of one token on one of `tp_size` ranks; past the number of KV heads ranks hold copies."""

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from safetensors.torch import load_file
 
 from programs.random_models import FAMILIES
 from programs.random_models.size import WIDE
@@ -42,7 +43,7 @@ def test_the_context_is_the_shortest_of_the_three(triple):
 
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
-    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0}
+    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0}
     assert {role: shape._replace(**unsized) for role, shape in check(made).shapes.items()} == {
         BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
         **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
@@ -56,8 +57,25 @@ def test_the_bytes_of_weights_are_about_those_of_the_file(tmp_path, family):
     for role, shape in check(triple).shapes.items():
         file = getattr(triple, role) / "model.safetensors"
         assert shape.weight_bytes == pytest.approx(file.stat().st_size / 2, rel=0.02), role
-    assert {shape.weight_bytes for shape in check(triple, dtype="float32").shapes.values()} == {0}
-    assert {shape.weight_bytes for shape in check(triple, quantization="fp8").shapes.values()} == {0}
+        assert check(triple, dtype="float32").shapes[role].weight_bytes == 2 * shape.weight_bytes
+
+
+def test_each_model_has_the_bytes_of_its_own_precision(triple):
+    """AWQ: 4 bits a weight, and for each group of 128 a scale of 16 bits and a zero point of 4."""
+    plain = check(triple).shapes
+    weights = load_file(triple.base / "model.safetensors").items()
+    linear = sum(weight.numel() for name, weight in weights if "model.layers" in name and name.endswith("proj.weight"))
+    unknown = plain[BASE].weight_bytes  # all of it: 0 is left
+    for name, numbers in (("fp8", linear), ("bitsandbytes", unknown)):
+        asked = check(triple, quantization=name).shapes
+        assert plain[BASE].weight_bytes - asked[BASE].weight_bytes == numbers
+        assert all(asked[role] == plain[role] for role in SMALL)
+    config = triple.base / "config.json"
+    stored = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": stored}))
+    quantized = check(triple).shapes
+    assert plain[BASE].weight_bytes - quantized[BASE].weight_bytes == int(linear * (2 - (4 + 20 / 128) / 8))
+    assert all(quantized[role] == plain[role] for role in SMALL)
 
 
 def test_a_longer_context_than_the_shortest_is_refused(triple):

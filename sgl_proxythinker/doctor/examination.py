@@ -96,7 +96,7 @@ class Examination:
         if memory_bytes is None:
             return
         if not all(shape.weight_bytes for shape in models.shapes.values()):
-            self.findings.append(Finding("memory", "not planned: it is estimated for weights of 16 bits only"))
+            self.findings.append(Finding("memory", "not planned: the size of such weights is not known here"))
             return
         given |= settled_arguments(config, given, models, memory_bytes)
         if not torch.cuda.is_available():

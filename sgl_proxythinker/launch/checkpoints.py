@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.precision import loaded_bytes
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
 
@@ -64,6 +65,12 @@ class Checkpoints:
         self._trust = bool(given.get("trust_remote_code"))
         self._sources: dict[Role, tuple[str, str | None]] = {BASE: (given["model_path"], given.get("revision"))}
         self._sources |= {role: (model.path, model.options.revision) for role, model in config.small_models.items()}
+        # dtype and quantization; a small model has the server's dtype unless it has its own.
+        self._asked = {BASE: (given.get("dtype"), given.get("quantization"))}
+        self._asked |= {
+            role: (model.options.dtype or given.get("dtype"), model.options.quantization)
+            for role, model in config.small_models.items()
+        }
         # SGLang reads the tokenizer and the image processor of all requests from --tokenizer-path.
         self._readers = self._sources | {
             BASE: (given.get("tokenizer_path") or given["model_path"], given.get("revision"))
@@ -135,12 +142,13 @@ class Checkpoints:
         Raises:
             LaunchError: as `check_architectures` and `check_context`.
         """
-        shapes = {role: row.shape(self.configs[role]) for role, row in self._architectures.items()}
-        given = self._given
-        if given.get("dtype") in _WIDE or given.get("quantization") or any(map(_is_quantized, self.configs.values())):
-            # Not what 16 bits a weight would take.
-            shapes = {role: shape._replace(weight_bytes=0) for role, shape in shapes.items()}
-        return Models(_context_length(self.configs, given.get("context_length")), shapes)
+        shapes = {role: self._shape(role, row) for role, row in self._architectures.items()}
+        return Models(_context_length(self.configs, self._given.get("context_length")), shapes)
+
+    def _shape(self, role: Role, row: Architecture) -> Shape:
+        shape, asked = row.shape(self.configs[role]), self._asked[role]
+        stored = getattr(self.configs[role], "quantization_config", None)
+        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, stored))
 
     def _read_all(self, loader: Any, what: str, sources: Mapping[Role, tuple[str, str | None]]) -> dict[Role, Any]:
         return {role: _read(loader, what, role, *source, self._trust) for role, source in sources.items()}
@@ -235,13 +243,6 @@ def _check_equal(parts: Mapping[Role, Any], names: tuple[str, ...], view: Callab
                     f"{values[role]!r}. One processor feeds all three models, so the {role} would see other images "
                     "than it was trained on. Use models of one family."
                 )
-
-
-_WIDE = ("float", "float32")
-
-
-def _is_quantized(config: Any) -> bool:
-    return getattr(config, "quantization_config", None) is not None
 
 
 def _comparable(value: Any) -> Any:

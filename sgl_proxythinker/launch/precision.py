@@ -1,0 +1,61 @@
+"""Bytes of a model's weights as they are loaded: of 16 bits, or of what a quantization makes of its linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sgl_proxythinker.placement import Shape
+
+_WIDE = ("float", "float32")
+_16_BITS = 2  # bytes
+# A scale for each column or each block of 128 x 128 does not count.
+_8_BITS = frozenset(("fp8", "w8a8_fp8", "w8a8_int8"))
+# Each group of weights of a column has a scale of 16 bits, and a zero point as wide as a weight.
+_IN_GROUPS = frozenset(("awq", "awq_marlin", "gptq", "gptq_marlin"))
+
+
+def loaded_bytes(shape: Shape, dtype: str | None, quantization: str | None, stored: Mapping[str, Any] | None) -> int:
+    """Bytes of all weights of a model, about.
+
+    Embedding, output head and vision tower stay in 16 bits, as in the published checkpoints.
+
+    Args:
+        shape: with the bytes of 16 bits.
+        dtype: what was asked for; None for the checkpoint's.
+        quantization: SGLang's name of what was asked for; None for the checkpoint's.
+        stored: the checkpoint's `quantization_config`; None: it has none.
+
+    Returns:
+        0 for a quantization whose weights are not known here.
+    """
+    bits = _bits(quantization, stored or {})
+    if bits is None:
+        return 0
+    if bits == 16:
+        return shape.weight_bytes * (2 if dtype in _WIDE else 1)
+    return shape.weight_bytes - int(shape.linear_weights * (_16_BITS - bits / 8))
+
+
+def _bits(quantization: str | None, stored: Mapping[str, Any]) -> float | None:
+    """Of a weight of a linear layer, with its share of scales and zero points; None: not known."""
+    method = quantization or stored.get("quant_method")
+    if method is None:
+        return 16
+    if method in _8_BITS:
+        return 8
+    if method in _IN_GROUPS and "bits" in stored:
+        return _with_scales(stored["bits"], stored.get("group_size"), has_zeros=True)
+    if method == "compressed-tensors":
+        groups = [group["weights"] for group in stored.get("config_groups", {}).values() if group.get("weights")]
+        if len(groups) == 1:
+            return _with_scales(
+                groups[0]["num_bits"], groups[0].get("group_size"), not groups[0].get("symmetric", True)
+            )
+    return None
+
+
+def _with_scales(bits: int, group_size: int | None, has_zeros: bool) -> float:
+    if not group_size or group_size < 0:  # one for each column
+        return bits
+    return bits + (16 + bits * has_zeros) / group_size
