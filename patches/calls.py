@@ -370,6 +370,30 @@ CALLS: tuple[Upstream, ...] = (
         "of a model it reads nothing but the tower and the width of its config",
     ),
     _call(
+        "sglang.srt.models.qwen2_vl:Qwen2VLForConditionalGeneration.visual",
+        "attribute",
+        "5a8b6aff449c",
+        "it is the vision tower with its merger, which a model may share with another",
+    ),
+    _call(
+        "sglang.srt.models.qwen2_vl:Qwen2VLForConditionalGeneration.get_image_feature",
+        "(self, items)",
+        "4589a4e2e421",
+        "of a model it reads nothing but the tower and the width of its config",
+    ),
+    _call(
+        "sglang.srt.models.qwen3_vl:Qwen3VLForConditionalGeneration.visual",
+        "attribute",
+        "4041e2dfae80",
+        "it is the vision tower with its merger, which a model may share with another",
+    ),
+    _call(
+        "sglang.srt.models.qwen3_vl:Qwen3VLForConditionalGeneration.get_image_feature",
+        "(self, items)",
+        "e615afe9582b",
+        "of a model it reads nothing but the tower and the width of its config",
+    ),
+    _call(
         "sglang.srt.speculative.draft_worker_common:draft_server_args_copy",
         "(server_args, target_model_config)",
         "62dd60405848",

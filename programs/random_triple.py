@@ -93,6 +93,8 @@ def make_triple(
             raise ValueError(f"head_rows of {role} is {rows}, but the tokenizer knows {tokens} ids")
     if equal_proxies and (sizes["expert"], head_rows["expert"]) != (sizes["amateur"], head_rows["amateur"]):
         raise ValueError("equal_proxies was asked for, but expert and amateur have different sizes")
+    if equal_towers and models["expert"].image_config is None:
+        raise ValueError(f"equal_towers was asked for, but models of {family} have none")
     if equal_towers and sizes["expert"].tower != sizes["amateur"].tower:
         raise ValueError("equal_towers was asked for, but those of expert and amateur have different sizes")
 
