@@ -16,7 +16,7 @@ from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.command_line import take_flags
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.launch.server_args import gpu_bytes
-from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.server import NAME
@@ -54,9 +54,13 @@ def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float 
 
     examination, given = Examination(), vars(args)
     file = flags.pop("config")
-    for name in Limits.model_fields:
-        flags.pop(name)
-    config = examination.check("settings", lambda: _small_models(build_config(flags, file)), _in_words)
+    limits = {name: flags.pop(name) for name in Limits.model_fields}
+
+    def settings() -> ProxyConfig:
+        build_limits(limits, file)
+        return _small_models(build_config(flags, file))
+
+    config = examination.check("settings", settings, _in_words)
     if config is None:
         return examination
     memory = gpu_bytes(given) if memory_gib is None else int(memory_gib * GIB)

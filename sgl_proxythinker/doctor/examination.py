@@ -14,13 +14,15 @@ from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.doctor.memory_plan import MemoryPlan, plan_memory
 from sgl_proxythinker.doctor.towers import equal_tower_bytes
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
 from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
 from sgl_proxythinker.placement import GIB, Placement, place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
-from sgl_proxythinker.roles import Role
+from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.roles import DRAFTER, Role
 
 T = TypeVar("T")
 
@@ -78,6 +80,8 @@ class Examination:
         self.check("SGLang", _check_sglang)
         self.check("environment", _check_environment)
         self.check("flags", lambda: _check_flags(given))
+        if config.drafts:
+            self.check("speculation", lambda: _check_speculation(config, given))
         checkpoints = Checkpoints(config, given)
         for name, check in CHECKS.items():
             if self.check(name, lambda check=check: check(checkpoints)) is None:  # type: ignore[misc]
@@ -133,8 +137,18 @@ def _check_environment() -> str:
 
 
 def _check_flags(given: dict[str, Any]) -> str:
+    if cpu.is_needed(given.get("device")):
+        cpu.check(given)
     check_arguments(given, default_arguments())
     return "none is given that knows one model only"
+
+
+def _check_speculation(config: ProxyConfig, given: dict[str, Any]) -> str:
+    on_cpu = cpu.is_needed(given.get("device"))
+    usual = cpu.SERVER_DEFAULTS["attention_backend"] if on_cpu else _ATTENTION
+    attention = str(given.get("attention_backend") or usual)
+    check_speculation(given, attention, on_cpu, config.chooses_drafts, os.environ)
+    return f"the {DRAFTER} may write {config.drafts} tokens ahead"
 
 
 def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None:
