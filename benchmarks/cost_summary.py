@@ -43,7 +43,11 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
 def kind_key(line: dict[str, Any]) -> tuple:
     """What tells the lines of one engine apart."""
     if line["kind"] in ("decode", "steps"):
-        return (line["kind"], line["batch"], line["temperature"], line.get("unguided", 0))
+        # Older lines have neither of the last two.
+        return (
+            line["kind"],
+            *Decode(line["batch"], line["temperature"], line.get("unguided", 0), line.get("acceptance")),
+        )
     return ("prefill", *line["setting"]["prefill"]) if line["kind"] == "prefill" else (line["kind"],)
 
 
@@ -59,13 +63,16 @@ def summary(
 
     decodes = sorted(
         {Decode(*key[1:]) for lines in engines.values() for key in lines if key[0] == "decode"},
-        key=lambda decode: (decode.temperature, decode.batch),
+        key=lambda decode: (decode.temperature, decode.acceptance or 0, decode.batch),
     )
+    if any(each.acceptance is not None for each in decodes):  # plain engines have none
+        decodes = [each for each in decodes if each.acceptance is not None]
     decode, alpha_zero, mixed = [], [], []
-    for batch, temperature, unguided in decodes:
-        base, proxy, guided = (step_ms(c, batch, temperature, unguided) for c in CONFIGURATIONS)
+    for each in decodes:
+        batch, temperature, unguided, acceptance = each
+        base, proxy = (step_ms(c, batch, temperature) for c in CONFIGURATIONS[:2])
+        guided = step_ms("guided", *each)
         if unguided:
-            base = step_ms("plain-base", batch, temperature)
             row = {"batch": batch, "temperature": temperature, "plain_base_ms": base, "guided_engine_ms": guided}
         if unguided == batch:
             alpha_zero.append(row | {"over_base": divided(guided, base)})
@@ -76,10 +83,12 @@ def summary(
                 row | {"unguided": unguided, "expected_ms": allowed, "over_expected": divided(guided, allowed)}
             )
         else:
-            steps = [engines[c].get(("steps", batch, temperature, 0)) for c in CONFIGURATIONS]
+            asked = Decode(batch, temperature)
+            steps = [engines[c].get(("steps", *(each if c == "guided" else asked))) for c in CONFIGURATIONS]
             decode.append({
                 "batch": batch,
                 "temperature": temperature,
+                "acceptance": acceptance,
                 "plain_base_ms": base,
                 "plain_proxy_ms": proxy,
                 "guided_ms": guided,

@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import forced_acceptance
+
 _RECORD = "measured "
 _MARK = "benchmark: "
 _DECODE_LINE = re.compile(r"Decode batch.*#running-req: (\d+),.*graph: (\w+), gen throughput \(token/s\): ([\d.]+)")
@@ -31,6 +33,7 @@ class Decode(NamedTuple):
     batch: int  # requests that decode together
     temperature: float
     unguided: int = 0  # of them, requests at alpha 0 to a guided engine; the others don't name an alpha
+    acceptance: float | None = None  # of each draft, forced
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Plan:
     sampled: bool = True  # once more at temperature 1, at the largest batch
     alpha_zero: tuple[int, ...] = ()  # batches that a guided engine also decodes at alpha 0
     mixed: tuple[int, ...] = ()  # batches that a guided engine also decodes with half of the requests at alpha 0
+    acceptances: tuple[float, ...] = ()  # each forced in turn on a guided engine; none: what the models accept
     prompt_ids: int = 151_643  # ids to draw prompts from
 
     def decodes(self, guided: bool) -> list[Decode]:
@@ -54,7 +58,9 @@ class Plan:
         if guided:
             decodes += [Decode(batch, 0.0, batch) for batch in self.alpha_zero]
             decodes += [Decode(batch, 0.0, batch // 2) for batch in self.mixed]
-        return decodes + ([Decode(max(self.batches), 1.0)] if self.sampled else [])
+        decodes += [Decode(max(self.batches), 1.0)] if self.sampled else []
+        forced = self.acceptances if guided and self.acceptances else (None,)
+        return [decode._replace(acceptance=acceptance) for acceptance in forced for decode in decodes]
 
     @property
     def mean_context_tokens(self) -> float:
@@ -119,6 +125,8 @@ class Client:
         Tokenizing, prefill, and the steps in which requests arrive and leave are in both calls and cancel.
         """
         plan = self.plan
+        if decode.acceptance is not None:
+            forced_acceptance.force(decode.acceptance)
         self._seconds(decode, plan.input_tokens, plan.short_tokens)
         # From here the log's lines belong to this measurement.
         print(_MARK + " ".join(map(str, decode)), file=sys.stderr, flush=True)
@@ -162,6 +170,10 @@ class Client:
 def spread(count: int, rows: int) -> list[bool]:
     """Which of `rows` rows are chosen, if `count` are, evenly: a batch is no two blocks, as arrivals are not."""
     return [(row + 1) * count // rows > row * count // rows for row in range(rows)]
+
+
+def _marked(batch: str, temperature: str, unguided: str, acceptance: str) -> Decode:
+    return Decode(int(batch), float(temperature), int(unguided), None if acceptance == "None" else float(acceptance))
 
 
 def _print_record(**record: Any) -> None:
@@ -241,7 +253,7 @@ def read_steps(log: Path) -> dict[Decode, dict[str, Any]]:
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith(_MARK):
             words = line[len(_MARK) :].split()
-            current = Decode(int(words[0]), float(words[1]), int(words[2])) if len(words) == 3 else None
+            current = _marked(*words) if len(words) == len(Decode._fields) else None
             if current:
                 times = []
                 steps[current] = {"lines": 0, "full": 0, "graphed": 0, "ms_per_step": None}

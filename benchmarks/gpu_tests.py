@@ -8,7 +8,8 @@
 The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
 Beside the lane `gpu` these are the tests that put tensors on the GPU, and those that compare a server's tokens with the
 oracle's: their servers run there, with its kernels, graphs and streams. Those that want the GPU's memory for themselves
-(`alone`) run after all others. The exit code is pytest's, the first that is not 0.
+(`alone`) run after all others. Where there are several GPUs, each of --jobs has another one first. The exit code is
+pytest's, the first that is not 0.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import gpu_of_worker
 from benchmarks.bare_checkout import write_metadata
 from benchmarks.conditions import ask_conditions
 
@@ -59,11 +61,11 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     """pytest's exit code."""
     where = ask_conditions(commit)
     by_selection = [for_pytest] if for_pytest else [["-m", marked, *NOT_THERE, "tests"] for marked in (TOGETHER, ALONE)]
-    at_once = ["-n", str(jobs), "--dist", "loadgroup"] if jobs > 1 else ["-p", "no:xdist"]
+    at_once = ["-n", str(jobs), "--dist", "loadgroup", "-p", gpu_of_worker.__name__] if jobs > 1 else ["-p", "no:xdist"]
     begin, counts, codes = time.monotonic(), Counter(), []
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+        env = os.environ | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
         for number, selected in enumerate(by_selection):
             report = Path(folder) / f"report-{number}.xml"
             # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.

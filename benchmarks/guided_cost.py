@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,9 +92,15 @@ def parse_arguments() -> argparse.Namespace:
         metavar="0,1,1",
         help="GPUs of the guided engine's ranks, which may share one (programs.shared_gpus): for want of GPUs",
     )
-    parser.add_argument("--speculate", type=int, metavar="K", help="drafts of the guided engine (default: none)")
     parser.add_argument(
-        "--acceptance", type=float, metavar="P", help="of each draft, forced: random weights accept next to nothing"
+        "--speculate", type=drafts, metavar="K|auto", help="drafts of the guided engine (default: none)"
+    )
+    parser.add_argument(
+        "--acceptance",
+        type=probabilities,
+        default=(),
+        metavar="P,P...",
+        help="of each draft, forced: random weights accept next to nothing. All batches are decoded at each in turn",
     )
     parser.add_argument("--cpu", action="store_true", help="float32 on the CPU, to rehearse")
     parser.add_argument("--only", choices=CONFIGURATIONS, action="append", help="repeat for more; default: all three")
@@ -105,8 +110,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, default=None, metavar="FILE", help="print the tables of FILE and stop")
     parser.add_argument("--child", choices=CONFIGURATIONS, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.acceptance is not None:
-        os.environ[forced_acceptance.VARIABLE] = str(args.acceptance)
+    if args.acceptance and not args.child:
+        forced_acceptance.offer(args.out.with_suffix(".acceptance"))
     if args.gpu_of_rank:
         if len(args.gpu_of_rank) != args.tp_size or args.cpu:
             parser.error(f"--gpu-of-rank names the GPU of each of the {args.tp_size} ranks of --tp-size, not on --cpu")
@@ -117,6 +122,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def integers(text: str) -> tuple[int, ...]:
     return tuple(sorted(filter(None, map(int, text.split(",")))))
+
+
+def drafts(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def probabilities(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 def gpu_numbers(text: str) -> tuple[int, ...]:
@@ -158,7 +171,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
     mixed = tuple(batch for batch in args.batches if batch >= MIXED_FROM) if args.mixed is None else args.mixed
     return Plan(
         tuple(sorted({*args.batches, *(batch // 2 for batch in mixed)})), args.input_len, args.output_len, args.prefill,
-        args.repeats, sampled=args.sampled, alpha_zero=alpha_zero, mixed=mixed,
+        args.repeats, sampled=args.sampled, alpha_zero=alpha_zero, mixed=mixed, acceptances=args.acceptance,
     )  # fmt: skip
 
 
@@ -282,6 +295,8 @@ def brief(record: dict[str, Any]) -> str:
             )
         case "decode":
             rows = f"batch {record['batch']}, {record['unguided']} at alpha 0, temperature {record['temperature']:g}"
+            if record["acceptance"] is not None:
+                rows += f", acceptance {record['acceptance']:g}"
             return f"{rows}: {record['ms_per_step']} ms/step of {record['runs_ms']}"
         case "prefill":
             return f"prefill: {record['tokens_per_s']:,} tokens/s, {record['runs_s']} s"
@@ -320,10 +335,11 @@ def print_tables(result: dict[str, Any]) -> None:
     print_conditions(result["conditions"], result["setting"])
     print("\nms per decode step")
     print_table(
-        ("batch", "temp.", "base", "proxy", "guided", "guided/base", "guided/parts", "ceiling", "by scheduler",
-         "full batch", "graphs"),
+        ("batch", "temp.", "accepted", "base", "proxy", "guided", "guided/base", "guided/parts", "ceiling",
+         "by scheduler", "full batch", "graphs"),
         [
-            (row["batch"], row["temperature"], row["plain_base_ms"], row["plain_proxy_ms"], row["guided_ms"],
+            (row["batch"], row["temperature"], row["acceptance"], row["plain_base_ms"], row["plain_proxy_ms"],
+             row["guided_ms"],
              row["guided_over_base"], row["over_parts"], row["ceiling_ms"]["guided"],
              *(" ".join(map(shown, row[name])) for name in ("scheduler_ms", "full_batch_lines", "graph_lines")))
             for row in result["decode"]

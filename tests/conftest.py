@@ -47,18 +47,27 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(_lane(item))
-        layout = getattr(item, "callspec", None) and item.callspec.params.get("layout")
-        if layout and servers.ON_GPU:  # such a host has the memory for several at once
-            item.add_marker(pytest.mark.xdist_group(layout))
+        if servers.ON_GPU and (part := _part_of_a_group(item)):  # such a host has the memory for several at once
+            item.add_marker(pytest.mark.xdist_group(part))
         if _says_something_on_a_gpu(item):
             item.add_marker("on_gpu")
+
+
+def _part_of_a_group(item) -> str | None:
+    """What may have a server of its own, though others of its group have the same one."""
+    if layout := getattr(item, "callspec", None) and item.callspec.params.get("layout"):
+        return layout
+    return item.module.__name__ if "guided" in _groups(item) else None
+
+
+def _groups(item) -> list[str]:
+    return [mark.args[0] for mark in item.iter_markers("xdist_group")]
 
 
 def _lane(item) -> str:
     if any("GPU" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
         return "gpu"
-    groups = [mark.args[0] for mark in item.iter_markers("xdist_group")]
-    if groups:
+    if groups := _groups(item):
         return _OF_GROUP.get(groups[0], "served")
     return "laws" if _IN_PROCESS.isdisjoint(item.fixturenames) else "parts"
 

@@ -1,7 +1,9 @@
 """Nobody believes a run of the GPU's tests that is older than the package."""
 
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 
@@ -42,3 +44,26 @@ def test_a_change_of_the_package_makes_a_run_stale(repository):
     assert f"ran on {ran_on}, 1 changes of the package ago" in gpu_tests.staleness(file)
     file.write_text(json.dumps({"conditions": {"commit": "0123456789"}}))
     assert "which git doesn't know" in gpu_tests.staleness(file)
+
+
+SAYS = "import os\n\ndef test():\n    print(os.environ['PYTEST_XDIST_WORKER'], os.environ['CUDA_VISIBLE_DEVICES'])\n"
+
+
+def test_each_worker_has_another_gpu_first(tmp_path):
+    for name in "abc":
+        (tmp_path / f"test_{name}.py").write_text(SAYS)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "3",
+        "-p",
+        "benchmarks.gpu_of_worker",
+        "-rP",
+        "--rootdir",
+        tmp_path,
+    ]
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "4,6", "PYTHONPATH": str(gpu_tests.ROOT)}
+    told = subprocess.run([*command, tmp_path], env=env, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert {line for line in told.splitlines() if line.startswith("gw")} == {"gw0 4,6", "gw1 6,4", "gw2 4,6"}

@@ -5,11 +5,10 @@
 #   speculation.sh try BASE PROXY K      a short run of everything that is timed, with small batches
 #   speculation.sh before OLD NAME...    guided steps of older code and of this one, in one lease: NAME is 32B or 7B;
 #                                        OLD is a folder with sgl_proxythinker/ and patches/ of the older commit
-#   speculation.sh cycles BASE PROXY K...     C(k): whole cycles, by forced acceptance of all drafts
-#   speculation.sh accept BASE PROXY K P...   ms a token at a forced acceptance of P
+#   speculation.sh forced BASE PROXY K P,P...  ms a token at forced acceptances of P, C(k) at 1; K may be auto
 #   speculation.sh plain BASE PROXY      the plain base and the guided one without speculation
 #
-# COMMIT, OLD_COMMIT, BATCHES, FLAGS (of guided_cost) and OUT come from the environment. Results and logs go to $OUT.
+# COMMIT, OLD_COMMIT, BATCHES, LIMIT (s), JOBS, FLAGS (of guided_cost) and OUT come from the environment. Results and logs go to $OUT.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-results}
@@ -38,8 +37,8 @@ tests)
     step tests
     k=$2
     shift 2
-    timeout 570 python3 -m pytest -q -n 6 --dist loadgroup -p no:cacheprovider -p no:timeout -o addopts= --speculate "$k" "$@" \
-        2>&1 | tee "$OUT/tests.log" | tail -n 60
+    python3 -m benchmarks.gpu_tests --jobs "${JOBS:-6}" --within "${LIMIT:-560}" --commit "$COMMIT" \
+        --out "$OUT/speculation-tests.json" --speculate "$k" "$@" 2>&1 | tee "$OUT/tests.log" | tail -n 60
     ;;
 try)
     BATCHES=1,8 LIMIT=200 cost "try-$4" "$COMMIT" "$PYTHONPATH" --only guided --base "$2" --proxy "$3" --output-len 64 \
@@ -61,19 +60,8 @@ before)
         done
     done
     ;;
-cycles)
-    base=$2 proxy=$3
-    shift 3
-    for k in "$@"; do
-        cost "cycles-$base-$k" "$COMMIT" "$PYTHONPATH" --only guided --base "$base" --proxy "$proxy" --speculate "$k" --acceptance 1
-    done
-    ;;
-accept)
-    base=$2 proxy=$3 k=$4
-    shift 4
-    for p in "$@"; do
-        cost "accept-$base-$k-$p" "$COMMIT" "$PYTHONPATH" --only guided --base "$base" --proxy "$proxy" --speculate "$k" --acceptance "$p"
-    done
+forced)
+    cost "forced-$2-$4" "$COMMIT" "$PYTHONPATH" --only guided --base "$2" --proxy "$3" --speculate "$4" --acceptance "$5"
     ;;
 plain)
     cost "plain-$2" "$COMMIT" "$PYTHONPATH" --only plain-base --base "$2" --proxy "$3"
