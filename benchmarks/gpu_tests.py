@@ -33,6 +33,7 @@ from benchmarks.conditions import ask_conditions
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
+TO_END_S = 45  # servers are being started and ended then
 COUNTS = ("tests", "failures", "errors", "skipped")
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
@@ -66,6 +67,8 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = os.environ | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
+        # Each has an oracle on the CPU, which would take all cores, and a server or more, which polls.
+        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (4 * jobs))))
         for number, selected in enumerate(by_selection):
             report = Path(folder) / f"report-{number}.xml"
             # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
@@ -86,7 +89,7 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
         "failed": counts["failures"] + counts["errors"],
         "skipped": counts["skipped"],
         "seconds": round(time.monotonic() - begin),
-        "was_cut_off": INTERRUPTED in codes,
+        "was_cut_off": not {INTERRUPTED, -signal.SIGKILL}.isdisjoint(codes),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
@@ -95,12 +98,16 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
 
 
 def run_within(within_s: float | None, command: list[str], env: dict[str, str]) -> int:
-    """The exit code of pytest, which ends what it began and counts it when its time is over."""
-    with subprocess.Popen(command, cwd=ROOT, env=env) as tests:
+    """The exit code of pytest, which ends what it began and counts it when its time is over, or is killed."""
+    with subprocess.Popen(command, cwd=ROOT, env=env, process_group=0) as tests:
         try:
             return tests.wait(within_s)
         except subprocess.TimeoutExpired:
             tests.send_signal(signal.SIGINT)
+        try:
+            return tests.wait(TO_END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(tests.pid, signal.SIGKILL)
             return tests.wait()
 
 

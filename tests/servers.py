@@ -72,10 +72,22 @@ class Server:
 
     def post(self, route: str, body: Any, **options: Any) -> requests.Response:
         """With the admin key, which other routes than those it opens don't look at; `headers={}` leaves it out."""
-        return requests.post(self.url + route, json=body, timeout=300, **{"headers": WITH_KEY, **options})
+        with self._tells_its_end():
+            return requests.post(self.url + route, json=body, timeout=300, **{"headers": WITH_KEY, **options})
 
     def get(self, route: str, **options: Any) -> requests.Response:
-        return requests.get(self.url + route, timeout=60, **{"headers": WITH_KEY, **options})
+        with self._tells_its_end():
+            return requests.get(self.url + route, timeout=60, **{"headers": WITH_KEY, **options})
+
+    @contextlib.contextmanager
+    def _tells_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except requests.ConnectionError as error:
+            lines = self.log_text().splitlines()
+            last = max((at for at, line in enumerate(lines) if line.startswith("Traceback")), default=len(lines))
+            error.add_note("\n".join(["Of its log:", *lines[last : last + 60], "...", *lines[-5:]]))
+            raise
 
     def generate(self, **body: Any) -> Any:
         """POST /generate; the answer's JSON."""
@@ -139,7 +151,7 @@ def sabotaged(folder: Path, sabotage: str, arguments: list[str]) -> list[str]:
 
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
-    ours = {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
+    ours = set() if ON_GPU else {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
     # Memory is shared by the servers of several workers.
     shared = MEMORY_IS_SHARED | {TRY_ON_GPU: "1"} if ON_GPU else {}
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import xgrammar
 from transformers import AutoTokenizer
 
 DEAD_LATER = 'root ::= "a" "b" x\nx ::= x'
@@ -19,9 +20,17 @@ def backend(sglang, triple):
     return GuidanceBackend(tokenizer), tokenizer
 
 
+PADDED = 64  # columns of a head past the tokenizer's ids
+
+
+def rows_of_the_head(backend) -> int:
+    """Grammars are compiled for the base's head, which is wider than what the tokenizer knows."""
+    return len(backend[1]) + PADDED
+
+
 @pytest.fixture(scope="module", params=["llguidance", "xgrammar"])
 def either(request, backend):
-    """`backend` by either library. On a CPU xgrammar reads tokens and fills masks, and can't apply them."""
+    """`backend` by either library. On a CPU xgrammar reads tokens and fills masks; its own library applies them."""
     if request.param == "llguidance":
         yield backend
         return
@@ -35,7 +44,14 @@ def either(request, backend):
                 "_allocate_token_bitmask",
                 lambda vocab_size, batch_size: torch.full((batch_size, -(-vocab_size // 32)), -1, dtype=torch.int32),
             )
-        yield xgrammar_backend.XGrammarGrammarBackend(tokenizer, len(tokenizer), [tokenizer.eos_token_id]), tokenizer
+            patch.setattr(xgrammar_backend.XGrammarGrammar, "apply_vocab_mask", apply_on_a_cpu)
+        made = xgrammar_backend.XGrammarGrammarBackend(tokenizer, rows_of_the_head(backend), [tokenizer.eos_token_id])
+        yield made, tokenizer
+
+
+def apply_on_a_cpu(grammar, logits, vocab_mask):
+    assert vocab_mask.shape[1] <= -(-logits.shape[1] // 32), "SGLang's kernel takes no wider mask"
+    xgrammar.apply_token_bitmask_inplace(logits, vocab_mask)
 
 
 def req(backend, kind: str, source: str, written: str):
@@ -62,7 +78,7 @@ def masks(backend, reqs, chains: list[str]) -> list[list[str]]:
     from sgl_proxythinker.speculation.chain_masks import chain_mask
 
     tokens = torch.tensor([ids(backend, chain) for chain in chains])
-    mask = chain_mask(reqs, tokens, len(backend[1])).vocab_mask
+    mask = chain_mask(reqs, tokens, rows_of_the_head(backend)).vocab_mask
     each = tokens.shape[1]
     return [[allowed(backend, mask, place * each + offset) for offset in range(each)] for place in range(len(reqs))]
 
@@ -96,22 +112,23 @@ def test_a_grammar_that_drafts_lead_into_an_error_goes_on_where_it_was(backend):
     one.grammar.accept_token(ids(backend, "b")[0])
 
 
-def test_drafts_keep_to_the_grammar(backend):
+def test_drafts_keep_to_the_grammar(either):
+    """Kills: a mask as wide as the drafter's row, which xgrammar doesn't fill, or as the head, which isn't applied."""
     from sgl_proxythinker.speculation.chain_masks import DraftMasks
 
-    one, dead = req(backend, "regex", "ab+c", "a"), req(backend, "ebnf", DEAD_LATER, "a")
-    drafts = DraftMasks([one, SimpleNamespace(grammar=None), dead])
-    logits = torch.zeros(3, len(backend[1]))
-    logits[:, ids(backend, "c")[0]] = 2.0
-    logits[:, ids(backend, "b")[0]] = 1.0
+    one, dead = req(either, "regex", "ab+c", "a"), req(either, "ebnf", DEAD_LATER, "a")
+    drafts = DraftMasks([one, SimpleNamespace(grammar=None), dead], rows_of_the_head(either))
+    logits = torch.zeros(3, len(either[1]))
+    logits[:, ids(either, "c")[0]] = 2.0
+    logits[:, ids(either, "b")[0]] = 1.0
     written = ["", "", ""]
     for _ in range(4):
         best = drafts.masked(logits).argmax(-1)
         drafts.read(best)
-        written = [text + backend[1].decode([token]) for text, token in zip(written, best.tolist(), strict=True)]
+        written = [text + either[1].decode([token]) for text, token in zip(written, best.tolist(), strict=True)]
     assert written[0][:2] == "bc" and written[1] == "cccc" and written[2][0] == "b"
-    assert logits[0, ids(backend, "c")[0]] == 2.0, "the drafter's row is fused as it came"
-    assert masks(backend, [one, dead], ["ab", "ab"])[0] == ["b", "bc"], "trying has moved nothing"
+    assert logits[0, ids(either, "c")[0]] == 2.0, "the drafter's row is fused as it came"
+    assert masks(either, [one, dead], ["ab", "ab"])[0] == ["b", "bc"], "trying has moved nothing"
 
 
 def test_a_grammar_behind_a_reasoning_models_thoughts_is_read_where_it_stands(either):

@@ -15,6 +15,8 @@ import torch
 from sgl_proxythinker.guards.grammars import inner_grammar
 from sgl_proxythinker.upstream.speculation import GrammarMask
 
+_IDS_OF_A_NUMBER = 32  # a bit of the mask for each
+
 
 def chain_mask(reqs: Sequence[Any], tokens: torch.Tensor, vocab_size: int) -> GrammarMask | None:
     """The mask of every position of B chains, as SGLang's sampler applies it; None where no request has a grammar.
@@ -49,10 +51,11 @@ class DraftMasks:
 
     Args:
         reqs: SGLang's `Req` of each of B requests.
+        vocab_size: columns of the base's logits, for which grammars are compiled.
     """
 
-    def __init__(self, reqs: Sequence[Any]):
-        self._size = len(reqs)
+    def __init__(self, reqs: Sequence[Any], vocab_size: int):
+        self._size, self._width = len(reqs), vocab_size
         self._grammars = _copies(reqs)
 
     def masked(self, logits: torch.Tensor) -> torch.Tensor:
@@ -60,10 +63,12 @@ class DraftMasks:
         if not self._grammars:
             return logits
         any_grammar = next(iter(self._grammars.values()))
-        mask = any_grammar.allocate_vocab_mask(vocab_size=logits.shape[1], batch_size=self._size, device="cpu")
+        # As wide as the grammars' vocabulary, or xgrammar doesn't fill it; applied no wider than the logits.
+        mask = any_grammar.allocate_vocab_mask(vocab_size=self._width, batch_size=self._size, device="cpu")
         self._keep(lambda row, grammar: not grammar.is_terminated() and _fills(grammar, mask, row))
         logits = logits.clone()
-        any_grammar.apply_vocab_mask(logits, mask.to(logits.device))
+        read = mask[:, : -(-logits.shape[1] // _IDS_OF_A_NUMBER)].contiguous()
+        any_grammar.apply_vocab_mask(logits, read.to(logits.device))
         return logits
 
     def read(self, drafts: torch.Tensor) -> None:
@@ -93,7 +98,8 @@ def _copy(grammar: Any) -> Any:
 
 
 def _allows(row: torch.Tensor, token: int) -> bool:
-    return token // 32 < len(row) and bool(int(row[token // 32]) >> (token % 32) & 1)
+    place, bit = divmod(token, _IDS_OF_A_NUMBER)
+    return place < len(row) and bool(int(row[place]) >> bit & 1)
 
 
 def _reads(grammar: Any, token: int) -> bool:

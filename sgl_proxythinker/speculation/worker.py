@@ -237,7 +237,8 @@ class SpeculativeWorker(BaseSpecWorker):
 
         Nobody waits for that one before the verify, so it runs beside it.
         """
-        ensemble, masks = self._target_worker.ensemble, DraftMasks(reqs)
+        target, ensemble = self._target_worker, self._target_worker.ensemble
+        masks = DraftMasks(reqs, target.model_runner.model_config.vocab_size)
         width = drafter.runner.model_config.vocab_size
         rows = torch.empty(len(pending), each, width, dtype=torch.float32, device=self.device)
         tokens = [pending]
@@ -248,7 +249,7 @@ class SpeculativeWorker(BaseSpecWorker):
                 break
             # A decode graph's logits are there until its next replay.
             rows[:, offset] = ensemble.raw_logits(drafter, step)
-            tokens.append(self._choose(masks.masked(rows[:, offset, : self._target_worker.vocab_size])))
+            tokens.append(self._choose(masks.masked(rows[:, offset, : target.vocab_size])))
             masks.read(tokens[-1])
         return torch.stack(tokens, dim=1), rows.flatten(0, 1)
 
