@@ -2,10 +2,11 @@
 
     python -m benchmarks.step_profile --base 32B --proxy 7B --batches 1,64
     python -m benchmarks.step_profile --tp-size 2 --placement split
+    python -m benchmarks.step_profile --speculate 3
 
 A guided engine of weightless models decodes while torch's profiler, which SGLang starts on every rank, records what the
-GPU does. A step ends with the kernel that fuses the logits; what lies between two of those is one step. Prints a table
-for each batch and rank, and a JSON line that ends the output.
+GPU does. A step ends with the kernel that fuses the logits; what lies between two of those is one step, or one cycle of
+--speculate. Prints a table for each batch and rank, and a JSON line that ends the output.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
                     results.append(summary)
     finally:
         engine.shutdown()
-    setting = {name: getattr(args, name) for name in ("base", "proxy", "tp_size", "placement", "commit")}
+    setting = {name: getattr(args, name) for name in ("base", "proxy", "tp_size", "placement", "speculate", "commit")}
     print(json.dumps({"name": "step_profile", "setting": setting, "results": results}))
 
 
@@ -72,6 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--proxy", choices=DIMENSIONS, default="7B")
     parser.add_argument("--tp-size", type=int, default=1)
     parser.add_argument("--placement", default=None)
+    parser.add_argument("--speculate", type=int, default=0, metavar="K")
     parser.add_argument("--batches", type=lambda text: tuple(map(int, text.split(","))), default=(1, 64))
     parser.add_argument("--input-len", type=int, default=256)
     parser.add_argument("--steps", type=int, default=16, help="recorded steps")
@@ -86,7 +88,12 @@ def start_engine(args: argparse.Namespace, folders: dict[str, str]) -> Any:
 
     return Engine(
         model_path=folders["base"],
-        proxy=ProxyConfig(expert_path=folders["expert"], amateur_path=folders["amateur"], placement=args.placement),
+        proxy=ProxyConfig(
+            expert_path=folders["expert"],
+            amateur_path=folders["amateur"],
+            placement=args.placement,
+            speculate=args.speculate,
+        ),
         tp_size=args.tp_size, load_format="dummy", dtype="bfloat16", sampling_backend="pytorch",
         attention_backend=args.attention_backend, disable_radix_cache=True, skip_server_warmup=True,
         cuda_graph_bs_decode=list(args.batches), max_running_requests=max(args.batches), random_seed=0,
@@ -121,7 +128,8 @@ def summarize(kernels: list[Kernel]) -> dict[str, Any]:
 
     Returns:
         Microseconds: `step`, from fusion to fusion; `busy`, in which some kernel runs; `idle`; `together`, in which two
-        streams run kernels; per stream the time its kernels take, and per kind over all streams.
+        streams run kernels; `alone`, from the start until a second stream begins (a cycle's drafts), and
+        `alone_idle`, in which no kernel runs then; per stream the time its kernels take, and per kind over all streams.
     """
     ends = [kernel.end_us for kernel in kernels if kernel.name == STEP_END]
     steps = []
@@ -132,7 +140,10 @@ def summarize(kernels: list[Kernel]) -> dict[str, Any]:
             streams[str(kernel.stream)] += kernel.end_us - kernel.start_us
             kinds[kind_of(kernel.name)] += kernel.end_us - kernel.start_us
         busy, together = covered_us((kernel.start_us, kernel.end_us) for kernel in inside)
+        first = next((kernel.start_us for kernel in inside if kernel.stream != inside[0].stream), end)
+        drafts, _ = covered_us((kernel.start_us, kernel.end_us) for kernel in inside if kernel.start_us < first)
         steps.append({"step": end - begin, "busy": busy, "idle": end - begin - busy, "together": together,
+                      "alone": first - begin, "alone_idle": first - begin - drafts,
                       "streams": dict(streams), "kinds": dict(kinds), "kernels": len(inside)})  # fmt: skip
     if not steps:
         return {"steps": 0}
@@ -169,7 +180,8 @@ def show(summary: dict[str, Any]) -> None:
         return
     print(
         f"batch {summary['batch']} rank {summary['rank']}: step {summary['step']:.0f} us, busy {summary['busy']:.0f}, "
-        f"idle {summary['idle']:.0f}, two streams at once {summary['together']:.0f}, {summary['kernels']:.0f} kernels"
+        f"idle {summary['idle']:.0f}, two streams at once {summary['together']:.0f}, one alone for the first "
+        f"{summary['alone']:.0f}, idle in {summary['alone_idle']:.0f} of them, {summary['kernels']:.0f} kernels"
     )
     for name in ("streams", "kinds"):
         parts = sorted(summary[name].items(), key=lambda part: -part[1])
