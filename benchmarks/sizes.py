@@ -14,11 +14,10 @@ from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
-from benchmarks.weightless import write_weightless
+from benchmarks.weightless import AWQ, write_weightless
 from sgl_proxythinker.doctor.__main__ import main as doctor
 
 BASES, SMALL = ("32B", "72B"), "7B"
-AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 # Of the base: flags and `quantization_config`. The small models are in 16 bits.
 PRECISIONS: dict[str, tuple[list, dict]] = {
     "bf16": ([], {}), "fp8": (["--quantization", "fp8"], {}), "AWQ": ([], {"quantization_config": AWQ}),

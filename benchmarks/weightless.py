@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Dimensions:
     head_rows: int
     tied: bool = False
     full_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
+    stored: Mapping[str, Any] | None = None  # `quantization_config`: of the layers, not of tower, embedding and head
+    layer_bits: float = 16  # of a weight of the layers, with its share of scales and zero points
 
     def kv_bytes_per_token(self, tp_size: int = 1) -> int:
         """On one rank; ranks past the number of KV heads hold copies."""
@@ -55,7 +58,10 @@ class Dimensions:
         """Bytes of the matrices that one decoding step reads: every layer and lm_head, no vision tower."""
         size, kv_width = self.size, self.size.kv_heads * self.size.head_dim
         layer = 2 * size.hidden * size.hidden + 2 * size.hidden * kv_width + 3 * size.hidden * size.mlp
-        return (size.layers * layer + self.head_rows * size.hidden) * BYTES_PER_WEIGHT
+        return int(size.layers * layer * self.layer_bits / 8) + self.head_rows * size.hidden * BYTES_PER_WEIGHT
+
+    def quantized(self, stored: Mapping[str, Any], layer_bits: float) -> Dimensions:
+        return replace(self, stored=stored, layer_bits=layer_bits)
 
 
 def _published(layers: int, heads: int, kv_heads: int, mlp: int, vision_mlp: int) -> Size:
@@ -74,6 +80,12 @@ DIMENSIONS = {
     # To rehearse on a CPU: few layers, the real vocabulary.
     "tiny": Dimensions(SMALL, head_rows=152_064, full_attention_blocks=(1,)),
 }
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm",
+       "modules_to_not_convert": ["visual"]}  # fmt: skip
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": ["visual", "lm_head"]}
+# A scale of 16 bits and a zero point of 4 for each 128 weights.
+DIMENSIONS |= {f"{name}-awq": DIMENSIONS[name].quantized(AWQ, 4 + 20 / 128) for name in ("7B", "32B", "72B")}
+DIMENSIONS |= {f"{name}-fp8": DIMENSIONS[name].quantized(FP8, 8) for name in ("7B", "32B", "72B")}
 
 
 def write_weightless(folder: Path | str, name: str) -> Path:
@@ -99,6 +111,8 @@ def write_weightless(folder: Path | str, name: str) -> Path:
 def _config(dimensions: Dimensions) -> dict[str, Any]:
     config = qwen2_5_vl_config(dimensions.size, dimensions.head_rows, IDS, "bfloat16")
     config["vision_config"]["fullatt_block_indexes"] = list(dimensions.full_attention_blocks)
+    if dimensions.stored is not None:
+        config["quantization_config"] = dict(dimensions.stored)
     return config | {
         "max_position_embeddings": CONTEXT_TOKENS,
         "sliding_window": CONTEXT_TOKENS,
