@@ -368,3 +368,68 @@ class QuantizedReference(Reference):
         request = self.prepare(prompt, images)
         rows = [[model.read(request)[-1], *map(model.read_next, continuation or [])] for model in self.models]
         return tuple(torch.stack(each) for each in rows)
+
+
+# What it means that a server agrees
+
+# Rounding of inputs to 8 bits feeds on itself: two that differ in the last of 16 bits round a hundredth of their
+# numbers to neighbours, and after a few layers all that rounding does differs. So where inputs are rounded in a step
+# nobody can say what follows, but how far rounding moves it. An oracle in 16 bits is moved 0.81 to 1.16 times as far as
+# one in 32 (root mean square over 192 tokens, of five servers of test_precisions at each strength); one that doesn't
+# round, 0.02 to 0.05 times; one with a single weight of the base twice as large, 1.41 to 4.2 times.
+ROUNDS_AS_FAR = 0.7, 1.3
+# Keys and values in 8 bits are rounded where it multiplies less: an oracle in 16 bits was 0.21 to 0.33 of what rounding
+# does away from the one in 32.
+ROUNDS_ALIKE = 0.6
+# How many times what rounding does to the logits (root mean square) a token may be below the greatest: it was 2.9.
+FAR_CALL = 5.0
+
+
+class Tokens(NamedTuple):
+    """Served tokens, and what the oracles say at each of them."""
+
+    served: torch.Tensor  # [T] float32 log probabilities
+    own: torch.Tensor  # [T], by the oracle that rounds as the server does
+    finer: torch.Tensor  # [T], by one that rounds nothing in a step
+    below: torch.Tensor  # [T], how far each token's logit is below the greatest, by the former
+    moved: torch.Tensor  # [T], root mean square over all logits of what rounding does to them
+
+    @staticmethod
+    def of(token_ids: list[int], served: list[float], own: torch.Tensor, finer: torch.Tensor) -> Tokens:
+        """`own` and `finer`: [T, V] fused rows."""
+        at = range(len(token_ids)), token_ids
+        known = own.isfinite()
+        moved = torch.where(known, own - finer, 0.0).square().sum(-1) / known.sum(-1)
+        logprobs = (rows.log_softmax(-1)[at] for rows in (own, finer))
+        return Tokens(torch.tensor(served), *logprobs, own.amax(-1) - own[at], moved.sqrt())
+
+
+def together(parts: list[Tokens]) -> Tokens:
+    return Tokens(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def rms(values: torch.Tensor) -> float:
+    return values.square().mean().sqrt().item()
+
+
+def assert_agree(tokens: Tokens, tolerance: float, close_call: float, is_cache_alone: bool = False) -> None:
+    """The served tokens are those of models in these precisions.
+
+    Args:
+        tolerance: how far a log probability may be off where nothing is rounded in a step.
+        close_call: how far below the greatest a token's logit may be there.
+        is_cache_alone: of what is rounded in a step.
+    """
+    by_rounding = rms(tokens.own - tokens.finer)
+    if by_rounding == 0:
+        worst, below = (tokens.served - tokens.own).abs().max().item(), tokens.below.max().item()
+        assert worst <= tolerance, f"logprobs are off by {worst:.4f}"
+        assert below <= close_call, f"a token is {below:.4f} below the greatest"
+        return
+    ratio = rms(tokens.served - tokens.finer) / by_rounding
+    assert ROUNDS_AS_FAR[0] <= ratio <= ROUNDS_AS_FAR[1], f"{ratio:.3f} times as far as rounding moves the oracle"
+    far = tokens.below.max().item() / rms(tokens.moved)
+    assert far <= FAR_CALL, f"a token is {far:.1f} times below the greatest what rounding does"
+    if is_cache_alone:
+        unlike = rms(tokens.served - tokens.own) / by_rounding
+        assert unlike <= ROUNDS_ALIKE, f"{unlike:.3f} of what rounding does is another's"

@@ -18,6 +18,8 @@ from quantized import (
     SMALL_SIZE,
     Checkpoint,
     QuantizedReference,
+    Tokens,
+    assert_agree,
     fp8_config,
     in_16_bits,
     quantize_checkpoint,
@@ -182,6 +184,40 @@ def left_out_by(config):
             return lambda name: is_layer_skipped(name, fp8.ignored_layers, Model.packed_modules_mapping)
     ignore = Model.hf_to_sglang_mapper.apply_list(config["ignore"])
     return lambda name: should_ignore_layer(name, ignore, Model.packed_modules_mapping)
+
+
+class TestAgreement:
+    """Numbers that an oracle might say: rounding moves them by 0.4, and 16 bits by a hundredth of that."""
+
+    finer, *noise = torch.randn(3, 200, generator=torch.Generator().manual_seed(1))
+    own, another = finer + 0.4 * noise[0], finer + 0.4 * noise[1]
+    some, none = torch.full((200,), 0.4), torch.zeros(200)
+
+    @pytest.mark.parametrize(("served", "is_cache_alone"), [(own + 0.05, True), (another, False)])
+    def test_what_rounds_as_much_agrees(self, served, is_cache_alone):
+        assert_agree(Tokens(served, self.own, self.finer, self.some, self.some), 0.1, 0.1, is_cache_alone)
+
+    @pytest.mark.parametrize(("served", "is_cache_alone", "says"), [
+        (finer + 0.004, False, "times as far as rounding"),  # it rounds nothing
+        (finer + 1.5 * (own - finer), False, "times as far as rounding"),  # it has other weights
+        (another, True, "is another's"),
+    ])  # fmt: skip
+    def test_what_does_not_is_told(self, served, is_cache_alone, says):
+        with pytest.raises(AssertionError, match=says):
+            assert_agree(Tokens(served, self.own, self.finer, self.none, self.some), 0.1, 0.1, is_cache_alone)
+
+    def test_a_token_that_rounding_does_not_explain_is_told(self):
+        below = torch.where(torch.arange(200) == 7, 2.4, self.none)
+        with pytest.raises(AssertionError, match="6.0 times below the greatest"):
+            assert_agree(Tokens(self.another, self.own, self.finer, below, self.some), 0.1, 0.1)
+
+    @pytest.mark.parametrize(("off", "below"), [(0.2, 0.0), (0.0, 0.2)])
+    def test_where_nothing_is_rounded_in_a_step_each_number_counts(self, off, below):
+        one = (torch.arange(200) == 7).float()
+        tokens = Tokens(self.own + off * one, self.own, self.own, below * one, self.none)
+        assert_agree(tokens, 0.3, 0.3)
+        with pytest.raises(AssertionError):
+            assert_agree(tokens, 0.1, 0.1)
 
 
 def test_rounding_has_a_scale_for_each_share():
