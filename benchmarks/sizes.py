@@ -18,7 +18,8 @@ from benchmarks.weightless import write_weightless
 from sgl_proxythinker.doctor.__main__ import main as doctor
 
 BASES, SMALL = ("32B", "72B"), "7B"
-AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm",
+       "modules_to_not_convert": ["visual"]}  # fmt: skip
 # Of the base: flags and `quantization_config`. The small models are in 16 bits.
 PRECISIONS: dict[str, tuple[list, dict]] = {
     "bf16": ([], {}), "fp8": (["--quantization", "fp8"], {}), "AWQ": ([], {"quantization_config": AWQ}),

@@ -20,12 +20,16 @@ from quantized import (
     QuantizedReference,
     Tokens,
     assert_agree,
+    awq_config,
     fp8_config,
+    gptq_config,
     in_16_bits,
     quantize_checkpoint,
     quantized_at_load,
     rounded,
 )
+from sgl_proxythinker.architectures import ARCHITECTURES
+from sgl_proxythinker.launch.quantization import _is_left_out
 
 ON_DEVICE = torch.cuda.is_available()
 NAME = "model.layers.0.self_attn.k_proj"
@@ -134,8 +138,27 @@ class TestCheckpoints:
         tower = ("attn.qkv_proj", "attn.proj", "mlp.gate_up_proj", "mlp.down_proj")
         assert all(map(leaves_out, [f"visual.blocks.1.{end}" for end in tower]))
         assert all(map(leaves_out, ["visual.merger.mlp.0", "visual.merger.mlp.2"]))
+        assert all(_is_left_out(name, config["quantization_config"]["quant_method"], config["quantization_config"])
+                   for name in ARCHITECTURES[config["architectures"][0]].tower_layers)  # fmt: skip
         decoder = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
         assert not any(map(leaves_out, [f"model.layers.0.{end}" for end in decoder]))
+
+    @pytest.mark.usefixtures("sglang")
+    @pytest.mark.parametrize(("method", "rule"), [
+        ("awq", {"modules_to_not_convert": ["attn", "merger"]}),
+        ("awq", {"modules_to_not_convert": None}),
+        ("gptq", {"dynamic": {"+:.*proj": {"bits": 8}, "-:.*visual.*": {}}}),
+        ("gptq", {"dynamic": {"-:visual.merger": {}}}),
+        ("fp8", {"modules_to_not_convert": ["model.visual.blocks.0.mlp", "merger"]}),
+        ("fp8", {"modules_to_not_convert": ["visual.blocks.0.attn.q_proj", "visual.blocks.0.mlp.gate_proj"]}),
+        ("fp8", {"modules_to_not_convert": None}),
+    ])  # fmt: skip
+    def test_the_check_before_a_launch_has_sglangs_rules(self, method, rule):
+        config = {"awq": awq_config, "gptq": gptq_config, "fp8": fp8_config()}[method]([]) | rule
+        config = {name: value for name, value in config.items() if value is not None}
+        leaves_out = left_out_by({"modules_to_not_convert": []} | config)
+        for name in {*ARCHITECTURES["Qwen2_5_VLForConditionalGeneration"].tower_layers, "visual.blocks.0.mlp.fc1"}:
+            assert _is_left_out(name, method, config) == sglang_says(leaves_out, name), name
 
     @pytest.mark.usefixtures("sglang")
     def test_sglang_does_not_find_a_fused_layer_of_fp8_among_single_names(self):
@@ -163,6 +186,14 @@ class TestCheckpoints:
             rows.append(reference.base.read(reference.prepare("Hi")))
         assert not torch.equal(rows[0], rows[1])
         assert torch.equal(rows[1], rows[2]), "a text is not seen by the tower"
+
+
+def sglang_says(leaves_out, name):
+    """A layer of which it leaves out a part ends its start."""
+    try:
+        return leaves_out(name)
+    except ValueError:
+        return False
 
 
 def left_out_by(config):
