@@ -36,7 +36,7 @@ def check_quantization(
         )
     if stored is None:
         return
-    method = stored.get("quant_method")
+    method = str(stored.get("quant_method"))
     if method not in METHODS:
         raise LaunchError(
             f"the {role} {path!r} is quantized by {method!r}: guidance was built for {', '.join(METHODS)}. Use a "
