@@ -31,6 +31,8 @@ class Architecture(NamedTuple):
     pictures: Pictures | None = None  # None: it reads text only
     is_small: bool = True  # whether it may be a small model, not the base alone
     was_on_gpu: bool = False  # whether its tokens were compared with the oracle's there
+    # Linear layers of the vision tower, by SGLang's names, which it quantizes unless the checkpoint leaves them out.
+    tower_layers: tuple[str, ...] = ()
 
 
 QWEN_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -42,6 +44,11 @@ _PIXELS = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_fac
 _QWEN2_VL = Pictures("Qwen2-VL", QWEN_PLACE, _QWEN_TOKEN_IDS, _PATCHES, _PIXELS)
 _QWEN2_5_VL = _QWEN2_VL._replace(family="Qwen2.5-VL", tower=(*_PATCHES, "tokens_per_second"))
 _QWEN3_VL = _QWEN2_VL._replace(family="Qwen3-VL")
+
+
+_TOWER = ("visual.blocks.0.attn.qkv_proj", "visual.blocks.0.attn.proj", "visual.merger.mlp.0", "visual.merger.mlp.2")
+_PLAIN_TOWER = (*_TOWER, "visual.blocks.0.mlp.fc1", "visual.blocks.0.mlp.fc2")
+_GATED_TOWER = (*_TOWER, "visual.blocks.0.mlp.gate_up_proj", "visual.blocks.0.mlp.down_proj")
 
 
 def _text_shape(config: Any) -> Shape:
@@ -99,8 +106,10 @@ def _mlps(text: Any, layer: int) -> tuple[int, int]:
 
 
 ARCHITECTURES = {
-    "Qwen2_5_VLForConditionalGeneration": Architecture(_qwen2_5_vl_shape, _QWEN2_5_VL, was_on_gpu=True),
-    "Qwen2VLForConditionalGeneration": Architecture(_qwen2_vl_shape, _QWEN2_VL),
+    "Qwen2_5_VLForConditionalGeneration": Architecture(
+        _qwen2_5_vl_shape, _QWEN2_5_VL, was_on_gpu=True, tower_layers=_GATED_TOWER
+    ),
+    "Qwen2VLForConditionalGeneration": Architecture(_qwen2_vl_shape, _QWEN2_VL, tower_layers=_PLAIN_TOWER),
     "Qwen3VLForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL),
     "Qwen3VLMoeForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, is_small=False),
     "Qwen2ForCausalLM": Architecture(_text_shape),

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from programs.random_models import FAMILIES
 from programs.random_models.size import WIDE
 from programs.random_triple import make_triple
+from quantized import awq_config, fp8_config, gptq_config
 from roster import SMALL
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
@@ -71,11 +72,60 @@ def test_each_model_has_the_bytes_of_its_own_precision(triple):
         assert plain[BASE].weight_bytes - asked[BASE].weight_bytes == numbers
         assert all(asked[role] == plain[role] for role in SMALL)
     config = triple.base / "config.json"
-    stored = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+    stored = awq_config([])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": stored}))
     quantized = check(triple).shapes
     assert plain[BASE].weight_bytes - quantized[BASE].weight_bytes == int(linear * (2 - (4 + 20 / 128) / 8))
     assert all(quantized[role] == plain[role] for role in SMALL)
+
+
+def quantize(checkpoint, **config):
+    """In name: no weight is read by a check."""
+    file = checkpoint / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": config}))
+
+
+@pytest.mark.parametrize("role", ["base", "expert"])
+@pytest.mark.parametrize("config", [
+    awq_config([]), gptq_config([]), fp8_config()([]), {"quant_method": "fp8", "activation_scheme": "dynamic"},
+])  # fmt: skip
+def test_a_quantized_checkpoint_fits_one_in_16_bits(triple, role, config):
+    quantize(getattr(triple, role), **config)
+    check(triple)
+
+
+@pytest.mark.parametrize(("role", "config", "hint"), [
+    ("base", awq_config([]) | {"modules_to_not_convert": None}, "modules_to_not_convert"),
+    ("amateur", gptq_config([]) | {"dynamic": {}}, '"dynamic": {"-:.*visual.*": {}}'),
+    ("expert", gptq_config([]) | {"dynamic": {"+:.*visual.*": {"bits": 8}}}, "dynamic"),
+    ("expert", fp8_config()([]) | {"modules_to_not_convert": ["visual.blocks.0.attn.qkv", "lm_head",
+                                                              "visual.blocks.0.attn.proj"]}, "modules_to_not_convert"),
+])  # fmt: skip
+def test_a_tower_in_16_bits_that_would_be_read_as_quantized_is_refused(triple, role, config, hint):
+    quantize(getattr(triple, role), **config)
+    with pytest.raises(
+        LaunchError, match=f"the {role} .* would take visual.* If the tower is in 16 bits, add"
+    ) as error:
+        check(triple)
+    assert hint in str(error.value)
+
+
+def test_text_models_and_towers_that_sglang_never_quantizes_need_no_rule(tmp_path):
+    for family in ("qwen2", "qwen3-vl"):
+        triple = make_triple(tmp_path / family, family=family)
+        quantize(triple.base, **(gptq_config([]) | {"dynamic": {}}))
+        check(triple)
+
+
+def test_a_quantization_that_was_not_tried_is_refused(triple):
+    config = ProxyConfig(
+        expert_path=str(triple.expert), amateur_path=str(triple.amateur), amateur={"quantization": "bitsandbytes"}
+    )
+    with pytest.raises(LaunchError, match="asks for the amateur with quantization 'bitsandbytes': .* fp8, awq"):
+        check_models(config, {"model_path": str(triple.base)})
+    quantize(triple.expert, quant_method="modelopt", quant_algo="FP8")
+    with pytest.raises(LaunchError, match="the expert .* is quantized by 'modelopt'"):
+        check(triple)
 
 
 def test_a_longer_context_than_the_shortest_is_refused(triple):

@@ -17,6 +17,7 @@ from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.precision import loaded_bytes
+from sgl_proxythinker.launch.quantization import check_quantization, described
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
 
@@ -136,6 +137,12 @@ class Checkpoints:
         each = ", ".join(f"{length:,} ({role})" for role, length in lengths.items())
         return f"models read up to {each} tokens; {self.models().context_length:,} are served"
 
+    def check_quantizations(self) -> str:
+        for role, (_, asked) in self._asked.items():
+            tower = self._architectures[role].tower_layers
+            check_quantization(role, self._sources[role][0], asked, self._stored(role), tower)
+        return ", ".join(f"{role}: {described(asked, self._stored(role))}" for role, (_, asked) in self._asked.items())
+
     def models(self) -> Models:
         """What the checks are for.
 
@@ -147,8 +154,11 @@ class Checkpoints:
 
     def _shape(self, role: Role, row: Architecture) -> Shape:
         shape, asked = row.shape(self.configs[role]), self._asked[role]
-        stored = getattr(self.configs[role], "quantization_config", None)
-        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, stored))
+        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, self._stored(role)))
+
+    def _stored(self, role: Role) -> Mapping[str, Any] | None:
+        """How the checkpoint is quantized."""
+        return getattr(self.configs[role], "quantization_config", None)
 
     def _read_all(self, loader: Any, what: str, sources: Mapping[Role, tuple[str, str | None]]) -> dict[Role, Any]:
         return {role: _read(loader, what, role, *source, self._trust) for role, source in sources.items()}
@@ -161,6 +171,7 @@ CHECKS: Mapping[str, Callable[[Checkpoints], str]] = {
     "heads": Checkpoints.check_heads,
     "image processors": Checkpoints.check_image_processors,
     "context": Checkpoints.check_context,
+    "precisions": Checkpoints.check_quantizations,
 }
 
 
