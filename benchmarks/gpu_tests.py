@@ -5,11 +5,11 @@
     python -m benchmarks.gpu_tests -k oracle           # what follows goes to pytest
     python -m benchmarks.gpu_tests --tell-if-stale     # prints a line if the package has changed since
 
-The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
-Beside the lane `gpu` these are the tests that put tensors on the GPU, and those that compare a server's tokens with the
-oracle's: their servers run there, with its kernels, graphs and streams. Those that want the GPU's memory for themselves
-(`alone`) run after all others. Where there are several GPUs, each of --jobs has another one first. The exit code is
-pytest's, the first that is not 0.
+The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed;
+what failed stands in a file beside it. Beside the lane `gpu` these are the tests that put tensors on the GPU, and those
+that compare a server's tokens with the oracle's: their servers run there, with its kernels, graphs and streams. Those
+that want the GPU's memory for themselves (`alone`) run after all others. Where there are several GPUs, each of --jobs has
+another one first. The exit code is pytest's, the first that is not 0.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import gpu_of_worker
+from benchmarks import gpu_of_worker, told_at_once
 from benchmarks.bare_checkout import write_metadata
 from benchmarks.conditions import ask_conditions
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
 TO_END_S = 45  # servers are being started and ended then
-COUNTS = ("tests", "failures", "errors", "skipped")
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
 # What they import is missing on such a host: a browser's driver, a fuzzer.
@@ -63,36 +61,39 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     where = ask_conditions(commit)
     by_selection = [for_pytest] if for_pytest else [["-m", marked, *NOT_THERE, "tests"] for marked in (TOGETHER, ALONE)]
     at_once = ["-n", str(jobs), "--dist", "loadgroup", "-p", gpu_of_worker.__name__] if jobs > 1 else ["-p", "no:xdist"]
-    begin, counts, codes = time.monotonic(), Counter(), []
+    begin, counts, codes, failures = time.monotonic(), Counter(), [], ""
+    # In a job in the background of a shell it is ignored, and a process that this one starts would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = os.environ | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
         # Each has an oracle on the CPU, which would take all cores, and a server or more, which polls.
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (4 * jobs))))
         for number, selected in enumerate(by_selection):
-            report = Path(folder) / f"report-{number}.xml"
+            results = Path(folder) / str(number)
+            results.mkdir()
             # Without the options of pyproject.toml: a GPU host may lack the plugins that they are for.
-            options = ["-q", "-o", "addopts=", "-p", "no:timeout", *at_once, f"--junitxml={report}"]
+            options = ["-q", "-o", "addopts=", "-p", "no:timeout", *at_once, "-p", told_at_once.__name__]
             left_s = within_s and max(0.0, within_s - (time.monotonic() - begin))
-            codes.append(run_within(left_s, [sys.executable, "-m", "pytest", *options, *selected], env))
-            if report.exists():  # a run that is cut off while it collects writes none
-                suite = ElementTree.parse(report).getroot().find("testsuite").attrib
-                counts.update({name: int(suite[name]) for name in COUNTS})
+            told = env | {told_at_once.FOLDER: str(results)}
+            codes.append(run_within(left_s, [sys.executable, "-m", "pytest", *options, *selected], told))
+            counts += told_at_once.counted(results)
+            if (failed := results / told_at_once.FAILURES).exists():
+                failures += failed.read_text()
             at_once = ["-p", "no:xdist"]
     code = next((code for code in codes if code not in (0, NO_TESTS)), 0)
-    passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "conditions": where,
         "arguments": for_pytest,
-        "passed": passed,
-        "failed": counts["failures"] + counts["errors"],
-        "skipped": counts["skipped"],
+        **{outcome: counts[outcome] for outcome in ("passed", "failed", "skipped")},
         "seconds": round(time.monotonic() - begin),
         "was_cut_off": not {INTERRUPTED, -signal.SIGKILL}.isdisjoint(codes),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
+    if failures:
+        out.with_suffix(".failures.txt").write_text(failures)
     print(json.dumps(result))
     return code
 

@@ -67,3 +67,34 @@ def test_each_worker_has_another_gpu_first(tmp_path):
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "4,6", "PYTHONPATH": str(gpu_tests.ROOT)}
     told = subprocess.run([*command, tmp_path], env=env, cwd=tmp_path, capture_output=True, text=True).stdout
     assert {line for line in told.splitlines() if line.startswith("gw")} == {"gw0 4,6", "gw1 6,4", "gw2 4,6"}
+
+
+CUT_OFF = """
+import os, signal, time
+from pathlib import Path
+import pytest
+
+pytestmark = pytest.mark.xdist_group("one")
+
+def test_that_passes():
+    pass
+
+def test_that_fails():
+    assert 1 == 2, "said at once"
+
+def test_that_ends_the_run():
+    counts = Path(os.environ["PROXYTHINKER_TEST_RESULTS"]) / "counts.json"
+    while "failed" not in counts.read_text():
+        time.sleep(0.1)
+    os.kill(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_is_killed_has_said_what_failed(jobs, tmp_path):
+    (tmp_path / "test_it.py").write_text(CUT_OFF)
+    out = tmp_path / "result.json"
+    code = gpu_tests.run(out, "0123456789", None, jobs, [f"--rootdir={tmp_path}", str(tmp_path)])
+    result = json.loads(out.read_text())
+    assert code and result["was_cut_off"] and (result["passed"], result["failed"]) == (1, 1)
+    assert "said at once" in out.with_suffix(".failures.txt").read_text()
