@@ -8,8 +8,8 @@
 The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed;
 what failed stands in a file beside it. Beside the lane `gpu` these are the tests that put tensors on the GPU, and those
 that compare a server's tokens with the oracle's: their servers run there, with its kernels, graphs and streams. Those
-that want the GPU's memory for themselves (`alone`) run after all others. Of several GPUs, each of --jobs has another one
-first. The exit code is pytest's, the first that is not 0.
+that want the GPU's memory for themselves (`alone`) run after all others. Of several GPUs, each of --jobs has another
+one first. The exit code is pytest's, the first that is not 0.
 """
 
 from __future__ import annotations
