@@ -86,7 +86,7 @@ def test_a_program_writes_the_servers_template(family, server, reference):
             s += sgl.user(sgl.image(picture) + QUESTION)
             s += sgl.assistant("It is four.")
         s += sgl.user(QUESTION)
-        s += sgl.assistant(proxy_gen("answer", alpha=1.5, max_tokens=12, temperature=0))
+        s += sgl.assistant(proxy_gen("answer", alpha=1.5, max_tokens=12, temperature=0, return_logprob=True))
 
     pictures = [random_picture(3)] if sees(family) else []
     content = [{"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures]
@@ -97,8 +97,12 @@ def test_a_program_writes_the_servers_template(family, server, reference):
     ]
     oracle = reference.generate(turns, pictures, alpha=1.5, max_new_tokens=12)
     state = ask.run(pictures, backend=ProxyBackend(server.url))
-    assert state.get_meta_info("answer")["prompt_tokens"] == len(oracle.input_ids)
-    assert state["answer"] == oracle.text
+    meta = state.get_meta_info("answer")
+    assert meta["prompt_tokens"] == len(oracle.input_ids)
+    token_ids = [token_id for _, token_id, _ in meta["output_token_logprobs"]]
+    assert_same_tokens(token_ids, oracle, reference, 1.5, images=pictures)
+    if token_ids == oracle.token_ids:
+        assert state["answer"] == oracle.text
 
 
 @pytest.mark.parametrize("family", grouped(name for name in RANKS if not sees(name)), indirect=True)
