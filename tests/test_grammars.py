@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from servers import ON_GPU
 from sgl_proxythinker.guards.endless_schema import never_ends
 
 TREE = {
@@ -47,6 +48,9 @@ DEAD = {
     "no tag": {"structural_tag": "{}"},
     "no schema": {"json_schema": '{"type": "x"}'},
 }
+# xgrammar, SGLang's library on GPUs, compiles more, and takes \s and \S for what they are in ASCII: these admit texts.
+OF_LLGUIDANCE = ("no character", "no character, later", "too complex")
+DEAD_HERE = {name: grammar for name, grammar in DEAD.items() if not (ON_GPU and name in OF_LLGUIDANCE)}
 
 
 def test_schemas_without_a_finite_value():
@@ -59,7 +63,7 @@ def test_schemas_without_a_finite_value():
 
 
 @pytest.mark.xdist_group("guided")
-@pytest.mark.parametrize("grammar", DEAD.values(), ids=DEAD.keys())
+@pytest.mark.parametrize("grammar", DEAD_HERE.values(), ids=DEAD_HERE.keys())
 def test_no_text_is_an_error_each_time(guided, grammar):
     for alpha in (0.0, 0.0, 0.5):
         params = {"temperature": 0, "max_new_tokens": 12, "custom_params": {"proxy_alpha": alpha}, **grammar}
