@@ -102,3 +102,10 @@ def test_what_a_request_writes_is_read_and_told_as_it_is(law):
 
 def as_msgpack_gives(value):
     return [as_msgpack_gives(item) for item in value] if isinstance(value, tuple) else value
+
+
+def test_the_token_after_the_warm_up_is_the_laws():
+    """Kills: a warm-up that is one token longer or shorter."""
+    logits = logits_of_three(2, seed=5)
+    of_law = {"kind": "divergence", "warmup_tokens": 4, "low": 2.0, "high": 2.0}
+    assert served([of_law] * 2, [13, 14], logits, [10, 10])[0].tolist() == [pytest.approx(ALPHA), 2.0]
