@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -29,6 +30,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedMod
 from sgl_proxythinker.pictures.program import see
 
 Prompt = list[dict] | str | list[int]
+Law = dict | list[dict]  # as in `proxy_law`
 PICTURE_INPUTS = ("pixel_values", "image_grid_thw")
 
 
@@ -57,6 +59,44 @@ Load = Callable[[str | Path, torch.dtype, str], PreTrainedModel]
 def load_checkpoint(path: str | Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
     architecture = getattr(transformers, AutoConfig.from_pretrained(path).architectures[0])
     return architecture.from_pretrained(path, dtype=dtype).to(device)
+
+
+def ruled(
+    law: dict,
+    plus: float,
+    minus: float,
+    generated: int,
+    base: torch.Tensor,
+    expert: torch.Tensor,
+    amateur: torch.Tensor,
+) -> tuple[float, float]:
+    """The weights of expert and amateur at one token by one law, in place of `plus` and `minus`.
+
+    Args:
+        law: as in `proxy_law`, of a list in the order strength, then entropy.
+        generated: tokens before this one.
+        base, expert, amateur: [V] raw logits.
+    """
+    if law["kind"] == "entropy":
+        chances = base.double().softmax(-1)
+        is_open = -(chances * chances.clamp(min=1e-300).log()).sum() > law["above"]
+        return (plus, minus) if is_open else (0.0, 0.0)
+    if law["kind"] == "schedule":
+        tokens, strengths = zip(*law["points"], strict=True)
+        strength = float(np.interp(generated, tokens, strengths))
+        return strength, strength
+    if generated < law.get("warmup_tokens", 5):
+        return plus, minus
+    gap = jensen_shannon(expert, amateur) - jensen_shannon(base, amateur)
+    strength = law.get("scale", 1.0) * min(max(gap, law.get("low", 0.0)), law.get("high", 1.0))
+    return strength, strength
+
+
+def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> float:
+    """In nats, of two rows of logits."""
+    one, other = one.double().softmax(-1), other.double().softmax(-1)
+    middle = (one + other) / 2
+    return float(sum((part * (part / middle).clamp(min=1e-300).log()).sum() for part in (one, other)) / 2)
 
 
 class CachedModel:
@@ -136,10 +176,15 @@ class Reference:
         *,
         alpha: float,
         amateur_alpha: float | None = None,
+        law: Law | None = None,
+        clip: float | None = None,
         max_new_tokens: int,
         stop_at_eos: bool = True,
     ) -> ReferenceOutput:
-        """Answer greedily: argmax of `fuse`, until an end token (kept in the output) or `max_new_tokens`."""
+        """Answer greedily: argmax of `fuse`, until an end token (kept in the output) or `max_new_tokens`.
+
+        `law` and `clip` are a request's `proxy_law` and `proxy_clip` (docs/laws.md).
+        """
         request = self.prepare(prompt, images)
         token_ids, logprobs, gaps = [], [], []
         for _ in range(max_new_tokens):
@@ -147,7 +192,7 @@ class Reference:
                 rows = [model.read_next(token_ids[-1])[None] for model in self.models]
             else:
                 rows = [model.read(request)[-1:] for model in self.models]
-            fused = self.fuse(*rows, alpha, amateur_alpha)[0]
+            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, generated=len(token_ids))[0]
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -165,13 +210,15 @@ class Reference:
         *,
         alpha: float,
         amateur_alpha: float | None = None,
+        law: Law | None = None,
+        clip: float | None = None,
     ) -> torch.Tensor:
         """The rows from which `continuation` and the token after it are chosen, by one pass without a cache.
 
         Returns:
             [len(continuation) + 1, rows of the base's lm_head] float32; row t follows continuation[:t].
         """
-        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha)
+        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha, law, clip)
 
     def logits(
         self, prompt: Prompt, images: list[Image.Image] | None = None, continuation: list[int] | None = None
@@ -190,12 +237,18 @@ class Reference:
         amateur: torch.Tensor,
         alpha: float,
         amateur_alpha: float | None = None,
+        law: Law | None = None,
+        clip: float | None = None,
+        generated: int = 0,
     ) -> torch.Tensor:
         """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
 
         Args:
             base: [T, V] float32; expert and amateur may have fewer or more columns.
             amateur_alpha: None for `alpha`.
+            law: what says the weights of each row, if any.
+            clip: expert - amateur is cut to [-clip, clip].
+            generated: tokens that were generated before the first row.
 
         Returns:
             [T, V] float32, a new tensor. Columns past the tokenizer's size are padding of lm_head, and -inf.
@@ -203,7 +256,15 @@ class Reference:
         known = len(self.tokenizer)
         amateur_alpha = alpha if amateur_alpha is None else amateur_alpha
         fused = torch.full_like(base, -torch.inf)
-        fused[:, :known] = base[:, :known] + alpha * expert[:, :known] - amateur_alpha * amateur[:, :known]
+        base, expert, amateur = (rows[:, :known] for rows in (base, expert, amateur))
+        raw = list(zip(expert, amateur, strict=True))
+        if clip is not None:
+            expert = amateur + (expert - amateur).clamp(-clip, clip)
+        for row, (of_base, of_expert, of_amateur) in enumerate(zip(base, expert, amateur, strict=True)):
+            plus, minus = alpha, amateur_alpha
+            for one in law if isinstance(law, list) else [law] if law else []:
+                plus, minus = ruled(one, plus, minus, generated + row, of_base, *raw[row])
+            fused[row, :known] = of_base + plus * of_expert - minus * of_amateur
         return fused
 
     def prepare(self, prompt: Prompt, images: list[Image.Image] | None = None) -> Request:

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.guidance import MAX_ALPHA, Guidance
+from sgl_proxythinker.guidance import Clip, Guidance
+from sgl_proxythinker.laws import MAX_ALPHA, Law, read_law
 from sgl_proxythinker.placement import PlacementName
 from sgl_proxythinker.roles import AMATEUR, DRAFTER, EXPERT, Role
 from sgl_proxythinker.settings_file import read_settings
@@ -79,6 +80,8 @@ class ProxyConfig(BaseModel):
         allow_inf_nan=False,
         description="steering strength of requests that name none; 0 is the base alone",
     )
+    law: Any = Field(None, description="how the strength changes from token to token, of requests that name neither")
+    clip: Clip | None = Field(None, description="expert - amateur is cut to [-clip, clip]; None: it is not")
     require_strength: bool = Field(False, description="refuse requests that name no strength, as behind some routers")
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
@@ -96,10 +99,15 @@ class ProxyConfig(BaseModel):
             raise ValueError(f"alpha is {values['alpha']}, not a number")
         return values
 
+    @field_validator("law", mode="before")
+    @classmethod
+    def _read_law(cls, value: Any) -> Law | None:
+        return value if value is None or isinstance(value, Law) else read_law(value)
+
     @cached_property
     def guidance(self) -> Guidance:
         """Of a request that asks for nothing."""
-        return Guidance.of(self.alpha)
+        return Guidance.of(self.alpha, law=self.law, clip=self.clip)
 
     @property
     def drafts(self) -> int:
@@ -129,6 +137,8 @@ class ProxyConfig(BaseModel):
         return {
             **{str(role): model.path for role, model in self.small_models.items()},
             "alpha": self.alpha,
+            "law": None if self.law is None else self.law.as_params(),
+            "clip": self.clip,
             "placement": self.placement,
             "streams": self.streams,
             "speculate": self.speculate or "off",

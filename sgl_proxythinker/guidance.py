@@ -12,13 +12,14 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.laws import MAX_ALPHA, Law, Weight, read_law
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
-from sgl_proxythinker.sentences import shown
-
-MAX_ALPHA = 10.0
+from sgl_proxythinker.sentences import sentence_of, shown
 
 ALPHA = "proxy_alpha"
 AMATEUR_ALPHA = "proxy_amateur_alpha"
+LAW = "proxy_law"
+CLIP = "proxy_clip"
 TRACE = "proxy_trace"
 PREFIX = "proxy_"
 
@@ -31,7 +32,8 @@ _MARK = "\x1fproxythinker:"
 # The models that have read the common part of the radix tree; those of a trace.
 COMMON = frozenset({str(BASE), str(EXPERT), str(AMATEUR)})
 
-_Weight = Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False)]
+MAX_CLIP = 1e4  # logits; more than any model's two differ by
+Clip = Annotated[float, Field(gt=0, le=MAX_CLIP, allow_inf_nan=False)]
 
 
 class GuidanceParams(BaseModel):
@@ -39,8 +41,10 @@ class GuidanceParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    proxy_alpha: _Weight | None = None
-    proxy_amateur_alpha: _Weight | None = None  # None: proxy_alpha's
+    proxy_alpha: Weight | None = None
+    proxy_amateur_alpha: Weight | None = None  # None: proxy_alpha's
+    proxy_law: Any = None  # `laws.read_law`
+    proxy_clip: Clip | None = None
     proxy_trace: bool | None = None
 
 
@@ -61,21 +65,30 @@ class Guidance(NamedTuple):
 
     contrasts: tuple[Contrast, ...] = ()
     trace: bool = False
+    law: Law | None = None  # what makes the strength another one at some tokens; None where there is no contrast
+    clip: float | None = None  # plus - minus is cut to [-clip, clip] before it is weighted
 
     @classmethod
-    def of(cls, alpha: float, amateur_alpha: float | None = None, trace: bool = False) -> Guidance:
+    def of(
+        cls,
+        alpha: float,
+        amateur_alpha: float | None = None,
+        trace: bool = False,
+        law: Law | None = None,
+        clip: float | None = None,
+    ) -> Guidance:
         """base + alpha * expert - amateur_alpha * amateur; None: alpha's, which is ProxyThinker's law."""
         minus = alpha if amateur_alpha is None else amateur_alpha
-        if not alpha and not minus:
+        if not (alpha or minus if law is None else law.may_steer(alpha or minus)):
             return cls((), trace)
         # -0 is 0
-        return cls((Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0),), trace)
+        return cls((Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0),), trace, law, clip)
 
     @classmethod
     def of_carried(cls, value: Any) -> Guidance:
         """From what a scheduler got: of msgpack's, tuples have become lists."""
-        contrasts, trace = value
-        return cls(tuple(Contrast(*contrast) for contrast in contrasts), trace)
+        contrasts, trace, law, clip = value
+        return cls(tuple(Contrast(*contrast) for contrast in contrasts), trace, Law.of_carried(law), clip)
 
     @property
     def is_base_alone(self) -> bool:
@@ -114,9 +127,16 @@ class Guidance(NamedTuple):
         own = extra_key or ""
         return f"{_MARK}{'+'.join(sorted(readers))}:{len(own)}:{own}"
 
-    def as_params(self) -> dict[str, float]:
-        """The weights under the names that requests and responses use."""
-        return dict(zip((ALPHA, AMATEUR_ALPHA), self.weights, strict=True))
+    def as_params(self) -> dict[str, Any]:
+        """The weights, and a law and a clip if there are any, under the names that requests and responses use."""
+        has_schedule = self.law is not None and self.law.schedule is not None
+        weights = (None, None) if has_schedule else self.weights  # a schedule says them, at each token others
+        told: dict[str, Any] = dict(zip((ALPHA, AMATEUR_ALPHA), weights, strict=True))
+        if self.law is not None:
+            told[LAW] = self.law.as_params()
+        if self.clip is not None:
+            told[CLIP] = self.clip
+        return told
 
 
 def readers_of(extra_key: str | None) -> frozenset[str]:
@@ -125,6 +145,14 @@ def readers_of(extra_key: str | None) -> frozenset[str]:
         return COMMON
     names, _, _ = extra_key.removeprefix(_MARK).partition(":")
     return frozenset(names.split("+"))
+
+
+def said_over(default: Mapping[str, Any] | None, said: Mapping[str, Any]) -> dict[str, Any]:
+    """`custom_params` of a call that says some of it, over a default for calls that don't."""
+    law = _law(said[LAW]) if said.get(LAW) is not None else None
+    is_scheduled = law is not None and law.schedule is not None
+    kept = {name: value for name, value in (default or {}).items() if not (is_scheduled and name == ALPHA)}
+    return {**kept, **said}
 
 
 def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
@@ -136,7 +164,7 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
 
     Raises:
         RequestError: HTTP 400: not a mapping, a key that nobody reads, a weight that is no finite number in [-10, 10],
-            a trace that is no bool.
+            a trace that is no bool, a law or a clip out of range, or two of them that have no meaning together.
     """
     if custom_params is None:
         return default
@@ -149,11 +177,41 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
     except ValidationError as problem:
         raise RequestError(_sentence(problem.errors(include_url=False)[0])) from None
     own, minus = default.weights
+    law = default.law
     if asked.proxy_alpha is not None:
         own = minus = asked.proxy_alpha
+        law = None
+    if asked.proxy_law is not None:
+        law = _law(asked.proxy_law)
     if asked.proxy_amateur_alpha is not None:
         minus = asked.proxy_amateur_alpha
-    return Guidance.of(own, minus, asked.proxy_trace is True)
+    clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
+    if own != minus:
+        _refuse_for_two_weights(law, clip)
+    if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
+        raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
+    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip)
+
+
+def _law(value: Any) -> Law | None:
+    try:
+        return read_law(value)
+    except ValidationError as problem:
+        raise RequestError(sentence_of(problem.errors(include_url=False))) from None
+    except ValueError as problem:
+        raise RequestError(f"{LAW}: {problem}.") from None
+
+
+def _refuse_for_two_weights(law: Law | None, clip: float | None) -> None:
+    """Of expert and amateur that are weighted differently, nothing says what these would mean."""
+    if law is not None and law.replaces_alpha:
+        raise RequestError(
+            f"{AMATEUR_ALPHA} differs from the expert's strength, and {LAW} says one strength for both: leave one out."
+        )
+    if clip is not None:
+        raise RequestError(
+            f"{CLIP} cuts the difference of expert and amateur, and {AMATEUR_ALPHA} weights them apart: leave one out."
+        )
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -162,6 +220,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
         # Other readers of `custom_params`, custom logit processors, are refused: nobody would read it.
         return f"custom_params has an unknown key {shown(name)}: known are {', '.join(KNOWN_KEYS)}."
     value = shown(error["input"])
+    if name == CLIP:
+        return f"{CLIP} is {value}: send a number of logits above 0, at most {MAX_CLIP:g}."
     if name == TRACE:
         return f"{TRACE} is {value}: send true for evidence with every token, or leave it out."
     if error["type"] == "float_type" and not isinstance(error["input"], int):

@@ -96,6 +96,26 @@ def test_it_is_the_formula(fuse, logits):
     assert fused.dtype == torch.float32 and fused.is_contiguous() and sound.tolist() == [True] * 3
 
 
+def test_a_clip_cuts_the_difference_of_its_own_row(fuse_pairs, logits):
+    """Kills: the weighted difference cut, one row's clip for all, one side cut only."""
+    base, expert, amateur = (known(model).double() for model in logits)
+    weight, clips = weights(1.5, -2.0, 1.5), weights(2.0, 0.5, torch.inf)
+    cut = (expert - amateur).clamp(-clips.double()[:, None], clips.double()[:, None])
+    pair = WeightedPair(*logits[1:], torch.stack([weight, weight]), clips=clips)
+    fused, _ = fuse_pairs(logits[0], [pair], 3, V, WIDTH)
+    torch.testing.assert_close(fused[:, :V].double(), base + weight[:, None] * cut, rtol=1e-5, atol=1e-4)
+    assert (cut == 2.0).any() and (cut == -2.0).any()
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf, -torch.inf])
+def test_a_clip_hides_no_damaged_model(fuse_pairs, logits, damage):
+    """Kills: NaN or infinity cut to a number, and its request answered."""
+    broken = logits[1].shards.clone()
+    broken[0, 1, 7] = damage
+    pair = WeightedPair(ShardedLogits(broken), logits[2], torch.ones(2, 3, device=DEVICE), clips=weights(1.0, 1.0, 1.0))
+    assert fuse_pairs(logits[0], [pair], 3, V, WIDTH).sound.tolist() == [True, False, True]
+
+
 def test_strength_zero_returns_the_base_row_bit_for_bit(fuse, logits):
     """Kills blending of the kind (1 - alpha) * base, and a base that is normalised first."""
     fused, _ = fuse(*logits, weights(0, 0, 0), weights(0, 0, 0), None, V, WIDTH)

@@ -33,13 +33,15 @@ def model(name: str, kind: str | None) -> tuple[dict[str, str | None], dict[str,
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-@pytest.mark.parametrize("of_pair", [None, *LOGITS])
-def test_the_fusion_compiles(target, of_pair):
+@pytest.mark.parametrize(
+    ("of_pair", "clips"), [(None, None), *((kind, clips) for kind in LOGITS for clips in (None, "*fp32"))]
+)
+def test_the_fusion_compiles(target, of_pair, clips):
     from sgl_proxythinker.step.fusion_kernel import _fuse
 
     base, plus, minus = model("base", "*fp32"), model("plus", of_pair), model("minus", of_pair)
     rows = dict.fromkeys(("plus_rows", "minus_rows"), of_pair and "*i64")
-    arguments = {"fused": "*fp32", "sound": "*i1", "weights": of_pair and "*fp32", **rows}
+    arguments = {"fused": "*fp32", "sound": "*i1", "weights": of_pair and "*fp32", **rows, "clips": clips}
     for names, _ in (base, plus, minus):
         arguments |= names
     constants = base[1] | plus[1] | minus[1] | {"VOCAB_SIZE": V, "WIDTH": WIDTH, "BLOCK": 1024}

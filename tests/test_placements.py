@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from test_served_laws import IN_FLOAT32, SAID, assert_law_is_the_oracles, body
 
 import servers
 from cases import (
@@ -184,6 +185,16 @@ def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected, refer
         for answer, (case, oracle) in zip(ask_all(server, cases), expected, strict=True):
             assert_agrees(answer, oracle, case, reference)
     assert {case.alpha for case in cases} >= {0.0, 0.5, 1.5, -1.0}
+
+
+@IN_FLOAT32
+def test_each_law_gives_the_oracles_tokens(server, reference):
+    """Kills: a strength of this rank's logits alone, or one that another rank counts otherwise."""
+    asked = [(text, said) for said in SAID for text in ("Hi", "Say more of it, and then count. " * 3)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(lambda one: server.generate(**body(*one)), asked))
+    for answer, (text, said) in zip(answers, asked, strict=True):
+        assert_law_is_the_oracles(answer, reference, text, said)
 
 
 def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, reference):

@@ -31,6 +31,10 @@ from test_sampling import (  # noqa: F401
     test_repetition_penalty_scales_the_fused_row_once,
     test_stop_strings_and_stop_tokens,
 )
+from test_served_laws import (  # noqa: F401
+    test_a_trace_says_the_strength_of_each_token,
+    test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm,
+)
 from test_trace import (  # noqa: F401
     test_each_of_several_samples_has_its_own,
     test_it_is_what_the_oracle_says,

@@ -187,7 +187,7 @@ def test_a_request_that_was_not_admitted_is_no_step(inputs):
 
 def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
     """It knows no tuples."""
-    carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], True]}
+    carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], True, None, None]}
     row = SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=None)
     step = step_of(inputs, [row])
     assert (weights_of(step), step.traced.rows[BASE].tolist()) == ([(1.5, 0.5)], [0])

@@ -200,4 +200,4 @@ def test_a_step_in_which_nobody_asks_is_left_alone():
 
 def test_lists_of_no_token_are_empty():
     assert as_lists([]) == {name: [] for name in FIELDS}
-    assert as_lists([tuple(range(8)), tuple(range(8, 16))])["js_nats"] == [7, 15]
+    assert as_lists([tuple(range(9)), tuple(range(9, 18))])["js_nats"] == [7, 16]

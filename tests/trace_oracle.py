@@ -32,6 +32,7 @@ def assert_is_the_oracles(
     top1 = torch.tensor(trace["base_top1_id"])
     _assert_near(base.gather(1, top1[:, None])[:, 0].tolist(), base.max(-1).values, "base_top1_id")
     assert trace["flipped"] == (tokens != top1).tolist()
+    assert set(trace["alpha"]) == {alpha}
 
 
 def _assert_near(told: list[float], wanted: torch.Tensor, name: str, weights: tuple[float, ...] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
-from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance, said_over
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.upstream.frontend_language import (
@@ -90,7 +90,7 @@ class GuidedBackend(BaseBackend):
         fields = {field.name: getattr(sampling_params, field.name) for field in dataclasses.fields(SglSamplingParams)}
         params, dtype = self.default_params, fields["dtype"]
         if isinstance(dtype, GuidedType):
-            fields["dtype"], params = dtype.dtype, {**(params or {}), **dtype.params}
+            fields["dtype"], params = dtype.dtype, said_over(params, dtype.params)
         return _GuidedParams(**fields, custom_params=params)
 
     def _add_images(self, s: StreamExecutor, data: dict) -> None:
@@ -116,7 +116,7 @@ class GuidedBackend(BaseBackend):
             raise RequestError(f"temperature is {temperature:g}, but choices are scored, not sampled: leave it out")
         params = self.default_params
         if isinstance(choices_method, GuidedChoices):
-            choices_method, params = choices_method.method, {**(params or {}), **choices_method.params}
+            choices_method, params = choices_method.method, said_over(params, choices_method.params)
         prompt, *whole = self.tokenize([s.text_, *(s.text_ + choice for choice in choices)])
         start = min(len(os.path.commonprefix([prompt, ids])) for ids in whole)
         if silent := [choice for choice, ids in zip(choices, whole, strict=True) if len(ids) == start]:

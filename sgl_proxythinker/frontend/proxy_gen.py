@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, CLIP, LAW, TRACE, Guidance, read_guidance
 from sgl_proxythinker.upstream.frontend_language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
@@ -17,6 +17,8 @@ def proxy_gen(
     *args: Any,
     alpha: float | None = None,
     amateur_alpha: float | None = None,
+    law: Any = None,
+    clip: float | None = None,
     trace: bool = False,
     **options: Any,
 ) -> SglExpr:
@@ -26,25 +28,33 @@ def proxy_gen(
         name: the variable that the text is stored in.
         alpha: weight of `expert - amateur`; 0 is the base model alone. None: the backend's default, else the server's.
         amateur_alpha: weight of the amateur alone, where it is to be another one; 0 leaves the amateur out.
+        law: how the strength changes from token to token, as in `proxy_law` (docs/laws.md): a dict, or a list of them.
+        clip: expert - amateur is cut to [-clip, clip] logits before it is weighted.
         trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: a weight is no finite number in [-10, 10], trace is no bool, or a trace of choices.
+        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law or clip is none, or choices have
+            a trace or a law that counts tokens.
     """
     expression = gen(name, *args, **options)
     # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
     # Nothing is generated meanwhile.
-    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, trace)):
+    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, law, clip, trace)):
         return expression
-    asked = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, TRACE: trace}
-    read_guidance(asked, Guidance())
+    asked = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, TRACE: trace}
+    guidance = read_guidance(asked, Guidance())
     params = {name: value for name, value in asked.items() if value is not None and value is not False}
     if not params:
         return expression
     if isinstance(expression, SglSelect):
         if trace:
             raise RequestError("choices are scored, not generated, so they have no trace: leave trace or choices out")
+        if guidance.law is not None and guidance.law.replaces_alpha:
+            raise RequestError(
+                "choices are scored, not generated, so a law that counts generated tokens has nothing to count: leave "
+                "the schedule or the divergence out, or choices"
+            )
         expression.choices_method = GuidedChoices(expression.choices_method, params)
     else:
         sampling_params = expression.sampling_params

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.placement import NAMES
 from sgl_proxythinker.server import NAME
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON") from None
+
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "expert_path": dict(metavar="PATH", help="The small RL-tuned model, a local path or a hub id."),
@@ -17,6 +26,18 @@ _FLAGS: dict[str, dict[str, Any]] = {
         metavar="X",
         help="Steering strength of requests that name none (default: 0.5; 0 is the base alone). Per request: "
         'custom_params {"proxy_alpha": X}.',
+    ),
+    "law": dict(
+        type=_json,
+        metavar="JSON",
+        help="How the strength changes from token to token, of requests that name neither a strength nor a law "
+        '(default: not at all), such as \'{"kind": "entropy", "above": 0.7}\'. Per request: proxy_law.',
+    ),
+    "clip": dict(
+        type=float,
+        metavar="C",
+        help="Cut expert - amateur to [-C, C] logits before it is weighted (default: not at all). Per request: "
+        "proxy_clip.",
     ),
     "placement": dict(
         choices=NAMES,
@@ -44,9 +65,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
     ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, placement, tp_size, streams, speculate), "
-        "under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and under "
-        "'limits' the limits below. Flags win over the file.",
+        help="YAML with the same settings (expert_path, amateur_path, alpha, law, clip, placement, tp_size, streams, "
+        "speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and "
+        "under 'limits' the limits below. Flags win over the file.",
     ),
     "require_strength": dict(
         action="store_true",

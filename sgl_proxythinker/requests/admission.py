@@ -7,7 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, CARRIED, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, CARRIED, LAW, TRACE, Guidance, read_guidance
 from sgl_proxythinker.policy.bounds import Bounds
 from sgl_proxythinker.policy.generate_fields import check_request, prompts_of
 from sgl_proxythinker.policy.sampling_fields import check_minimum
@@ -70,7 +70,7 @@ def _with_guidance(
     """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
     asked = _guidance_params(params.get("custom_params"), call)
-    named = isinstance(asked, dict) and asked.get(ALPHA) is not None
+    named = isinstance(asked, dict) and (asked.get(ALPHA) is not None or asked.get(LAW) is not None)
     guidance = read_guidance(asked, Guidance() if config is None else config.guidance)
     if config is None:
         _refuse_without_proxies(guidance)

@@ -13,6 +13,7 @@ FIELDS = (
     "base_top1_id",
     "flipped",
     "js_nats",
+    "alpha",
 )
 
 

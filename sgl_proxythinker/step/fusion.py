@@ -17,7 +17,7 @@ def fuse_logits(
         fused = base + sum over pairs of (plus_weight * plus - minus_weight * minus)
 
     With one pair, the expert and the amateur, and one alpha for both it is ProxyThinker's
-    base + alpha * (expert - amateur) (ICLR 2026, eq. 1).
+    base + alpha * (expert - amateur) (ICLR 2026, eq. 1). Where a row has a clip, plus - minus is cut to [-clip, clip].
 
     Args:
         base: row n is the base's row n; it may have more rows than N. Read only.
@@ -75,7 +75,12 @@ def _steered(known: torch.Tensor, pair: WeightedPair, every_row: torch.Tensor, v
     minus = pair.minus.rows(minus_rows.clamp(min=0), vocab_size).float()
     plus_weight, minus_weight = plus_weight[:, None], minus_weight[:, None]
     # The difference first: equal models cancel to exactly 0 at any weight, and rounding stays relative to it.
-    steered = known + (plus - minus) * plus_weight
+    difference = plus - minus
+    if pair.clips is not None:
+        # What is infinite stays so: it is a damaged model's, which its request is to be told of.
+        cut = difference.clamp(-pair.clips[:, None], pair.clips[:, None])
+        difference = torch.where(difference.isfinite(), cut, difference)
+    steered = known + difference * plus_weight
     more = steered + minus * (plus_weight - minus_weight)
     steered = torch.where(plus_weight == minus_weight, steered, more)
     # Chosen, not multiplied by 0: 0 * inf is NaN, and a broken model must not reach rows that don't ask for it.
@@ -90,6 +95,8 @@ def _check(base: ShardedLogits, pairs: Sequence[WeightedPair], batch: int, vocab
     for pair in pairs:
         if pair.weights.shape != (2, batch):
             raise ValueError(f"the weights of a pair are {tuple(pair.weights.shape)}, not 2 for each of {batch} rows")
+        if pair.clips is not None and pair.clips.shape != (batch,):
+            raise ValueError(f"the clips of a pair are {tuple(pair.clips.shape)}, not one for each of {batch} rows")
         _check_model("first model of a pair", pair.plus, batch if pair.plus_rows is None else 0, vocab_size)
         _check_model("second model of a pair", pair.minus, batch if pair.minus_rows is None else 0, vocab_size)
 

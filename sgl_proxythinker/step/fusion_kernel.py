@@ -38,7 +38,11 @@ def fuse_by_kernel(
                 fused,
                 sound,
                 None if pair is None else pair.weights.contiguous(),
-                *((None, None) if pair is None else map(_contiguous, (pair.plus_rows, pair.minus_rows))),
+                *(
+                    (None, None, None)
+                    if pair is None
+                    else map(_contiguous, (pair.plus_rows, pair.minus_rows, pair.clips))
+                ),
                 *as_arguments(known),
                 *as_arguments(None if pair is None else pair.plus),
                 *as_arguments(None if pair is None else pair.minus),
@@ -58,13 +62,14 @@ def _contiguous(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 # The widths are a deployment's own and compiled in, for divisions by them to be multiplications. Rows of a batch's
 # weights start anywhere, and are read one element at a time.
-@triton.jit(do_not_specialize_on_alignment=["sound", "weights", "plus_rows", "minus_rows"])
+@triton.jit(do_not_specialize_on_alignment=["sound", "weights", "plus_rows", "minus_rows", "clips"])
 def _fuse(
     fused,
     sound,
     weights,
     plus_rows,
     minus_rows,
+    clips,
     base,
     base_shard_stride,
     base_row_stride,
@@ -108,7 +113,14 @@ def _fuse(
             says_minus = load_columns(
                 minus, minus_shard_stride, minus_row_stride, MINUS_SHARDS, MINUS_WIDTH, minus_row, columns
             )
-            values += (says_plus - says_minus) * plus_weight
+            difference = says_plus - says_minus
+            if clips is not None:
+                # NaN and infinity stay what they are.
+                clip = tl.load(clips + row)
+                is_finite = tl.abs(difference) < float("inf")
+                cut = tl.where(difference > clip, clip, tl.where(difference < -clip, -clip, difference))
+                difference = tl.where(is_finite, cut, difference)
+            values += difference * plus_weight
             if plus_weight != minus_weight:
                 values += says_minus * (plus_weight - minus_weight)
     is_known = columns < VOCAB_SIZE

@@ -50,3 +50,5 @@ class WeightedPair(NamedTuple):
     # not steer then. None: row n is row n.
     plus_rows: torch.Tensor | None = None
     minus_rows: torch.Tensor | None = None
+    # [N] float32: plus - minus is cut to [-clip, clip] before it is weighted; infinity where it isn't. None: nowhere.
+    clips: torch.Tensor | None = None

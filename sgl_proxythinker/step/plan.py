@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
+from sgl_proxythinker.step.law_strengths import LawRows
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
@@ -20,6 +22,8 @@ class Step(NamedTuple):
     owner: list[int]  # [N]: the request of each row; those of one request lie side by side
     pairs: tuple[tuple[Role, Role], ...]  # the C pairs of models whose difference steers a row
     weights: torch.Tensor  # [C, 2, N] float32: of the first and of the second model of each pair
+    clips: torch.Tensor | None  # [N] float32, infinity where a row has none; None: no row has one
+    laws: LawRows | None  # the rows whose strength a law says; None: no row does
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
 
@@ -47,6 +51,7 @@ class StepInputs:
         self._device = device
         self._asked: tuple | None = None
         self._guidances: list[Guidance] = []
+        self._prompt_tokens: Sequence[int] = ()
         self._step: Step  # of `_guidances`, once there was one
         self._is_open = False
 
@@ -63,17 +68,20 @@ class StepInputs:
             RuntimeError: a request has not been admitted, or has a prefix that it can't go on from.
         """
         # A decoding step asks for the same as the last one, mostly: these are compared, and not read.
-        asked = [_carried(req) for req in reqs], [readers_of(req.extra_key) for req in reqs], for_all_requests, each
+        carried = [_carried(req) for req in reqs]
+        prompts = [_prompt_tokens(req, value) for req, value in zip(reqs, carried, strict=True)]
+        asked = carried, [readers_of(req.extra_key) for req in reqs], prompts, for_all_requests, each
         if asked != self._asked:
             self._asked = None  # where the following raises, the next step is read again
-            self._guidances = [Guidance.of_carried(value) for value in asked[0]]
+            self._guidances = [Guidance.of_carried(value) for value in carried]
+            self._prompt_tokens = prompts
             for guidance, readers in zip(self._guidances, asked[1], strict=True):
                 if not guidance.reads <= readers:
                     raise RuntimeError(
                         f"a request that is read by {_listed(guidance.reads)} has a prefix that only "
                         f"{_listed(readers)} read"
                     )
-            self._step = self.on_device(self._guidances, None if for_all_requests else asked[1], each)
+            self._step = self.on_device(self._guidances, None if for_all_requests else asked[1], each, prompts)
             self._asked = asked
         self._is_open = True
         try:
@@ -89,15 +97,22 @@ class StepInputs:
 
     def for_all_requests(self) -> Step:
         """The current step with the small models run for all requests: right too, and slower."""
-        return self.on_device(self._guidances, None, len(self._step.owner) // self._step.size)
+        return self.on_device(self._guidances, None, len(self._step.owner) // self._step.size, self._prompt_tokens)
 
-    def on_device(self, guidances: Sequence[Guidance], readers: Sequence[frozenset[str]] | None, each: int = 1) -> Step:
+    def on_device(
+        self,
+        guidances: Sequence[Guidance],
+        readers: Sequence[frozenset[str]] | None,
+        each: int = 1,
+        prompt_tokens: Sequence[int] = (),
+    ) -> Step:
         """The step of requests that ask for this.
 
         Args:
             guidances: what each asks for, of B requests.
             readers: the models that read each one's tokens; None: all of the roster.
             each: rows of logits of a request.
+            prompt_tokens: of the requests that have a law.
         """
         owner = [request for request in range(len(guidances)) for _ in range(each)]
         named = dict.fromkeys(contrast[:2] for guidance in guidances for contrast in guidance.contrasts)
@@ -105,10 +120,21 @@ class StepInputs:
         # [C, N, 2], of which the last is the first where they are read
         weights = [[guidances[request].weights_of(pair) for request in owner] for pair in pairs]
         table = to_device(weights, torch.float32, self._device).view(len(pairs), len(owner), 2)
+        clip_of = [guidance.clip for guidance in guidances]
+        clips = None
+        if any(clip is not None for clip in clip_of):
+            by_row = [math.inf if clip_of[request] is None else clip_of[request] for request in owner]
+            clips = to_device(by_row, torch.float32, self._device)
         runs = self._runs(readers or [frozenset(self._small_models)] * len(guidances), each)
         rows = [row for row, request in enumerate(owner) if guidances[request].trace]
         traced = TracedRows.of(rows, runs, self._device) if rows else None
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), runs, traced)
+        ruled = {
+            row: (law, prompt_tokens[request])
+            for row, request in enumerate(owner)
+            if (law := guidances[request].law) is not None
+        }
+        laws = LawRows.of(ruled, runs, self._device) if ruled else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
 
     def _runs(self, readers: Sequence[frozenset[str]], each: int) -> dict[Role, SelectedRequests]:
         """The requests of each small model; models with the same requests share one object."""
@@ -121,6 +147,11 @@ class StepInputs:
                     selected[needed] = SelectedRequests.of(needed, self._device, each)
                 runs[role] = selected[needed]
         return runs
+
+
+def _prompt_tokens(req: Any, carried: Any) -> int:
+    """Of a request with a law, from which the generated ones are counted; of others nobody asks: 0."""
+    return 0 if Guidance._make(carried).law is None else len(req.origin_input_ids)
 
 
 def _carried(req: Any) -> Any:

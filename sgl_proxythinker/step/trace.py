@@ -53,7 +53,7 @@ class Evidence(NamedTuple):
     js_nats: torch.Tensor  # [R] float32
 
     def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
-        """[R, 8] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
+        """[R, 9] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
         rows = self.traced.rows[BASE]
         tokens = next_token_ids[rows].long()
         raw = [at_tokens(logits, self.traced.rows[role], tokens) for role, logits in self.told.items()]
@@ -62,7 +62,8 @@ class Evidence(NamedTuple):
         base = ShardedLogits.whole(raw[0][:, None])
         fused = fuse_in_torch(base, pairs, len(tokens), vocab_size=1, width=1).logits[:, 0]
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
-        columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats)
+        strength = pairs[0].weights[0] if pairs else torch.zeros_like(self.js_nats)
+        columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats, strength)
         return torch.stack([column.double() for column in columns], dim=1)
 
 
@@ -84,7 +85,8 @@ def _at_tokens(pair: WeightedPair, rows: torch.Tensor, tokens: torch.Tensor) -> 
 
     plus, plus_rows = column(pair.plus, pair.plus_rows)
     minus, minus_rows = column(pair.minus, pair.minus_rows)
-    return WeightedPair(plus, minus, pair.weights[:, rows], plus_rows, minus_rows)
+    clips = None if pair.clips is None else pair.clips[rows]
+    return WeightedPair(plus, minus, pair.weights[:, rows], plus_rows, minus_rows, clips)
 
 
 def attach_evidence(
@@ -167,14 +169,15 @@ def publish_trace(batch: Any, result: Any) -> None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
     is_given = _is_given(batch.reqs, result, on_its_way.owner)
-    for row, token, base, expert, amateur, fused, top1, js_nats in on_its_way.values.read():
+    for row, token, base, expert, amateur, fused, top1, js_nats, alpha in on_its_way.values.read():
         request = on_its_way.owner[int(row)]
         if not is_given[int(row)]:
             continue
         if (earlier := entries[request]) is not None:
             _give(batch.reqs[request], earlier)
         logprobs = map(_json_number, (base, expert, amateur, fused))
-        entries[request] = (int(token), *logprobs, int(top1), token != top1, _json_number(js_nats))
+        said = (int(top1), token != top1, _json_number(js_nats), _json_number(round(alpha, 6)))
+        entries[request] = (int(token), *logprobs, *said)
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
 
 

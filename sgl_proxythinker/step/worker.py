@@ -8,13 +8,15 @@ tree, chunked prefill, overlap, retraction, streaming) and below the fused row (
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.guidance import Guidance
+from sgl_proxythinker.laws import Divergence, Law
 from sgl_proxythinker.models.arguments import server_args_of
 from sgl_proxythinker.models.graph_capture import captured_on
 from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
@@ -27,6 +29,7 @@ from sgl_proxythinker.roles import BASE, DRAFTER, Role
 from sgl_proxythinker.step.batch_fields import undividable
 from sgl_proxythinker.step.ensemble import Ensemble
 from sgl_proxythinker.step.fusion import fuse_logits
+from sgl_proxythinker.step.law_strengths import law_weights
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 from sgl_proxythinker.step.logits_gather import LogitsGather, least_of_all, logits_dtype, one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
@@ -212,7 +215,7 @@ class ProxyWorker(WholeModelWorker):
             self.ensemble.wait_for(given)
             given = {role: rows[runs[role].rows_on_device.clamp(min=0)] for role, rows in given.items()}
         output, logits = self.ensemble.forward(step, forward_batch, given, *args, **kwargs)
-        pairs, fused = self._fuse(logits, step)
+        pairs, fused = self._fuse(logits, step, partial(_tokens_read, forward_batch))
         self._sound = fused.sound
         self._attach(output.logits_output, step, logits, pairs, fused)
         output.logits_output.next_token_logits = fused.logits
@@ -236,13 +239,15 @@ class ProxyWorker(WholeModelWorker):
             step = self._inputs.for_all_requests()
         return step
 
-    def _fuse(self, logits: dict[Role, ShardedLogits], step: Step) -> tuple[list[WeightedPair], FusedLogits]:
-        pairs = [
-            WeightedPair(
-                logits[plus], logits[minus], weights, step.runs[plus].rows_on_device, step.runs[minus].rows_on_device
-            )
-            for (plus, minus), weights in zip(step.pairs, step.weights, strict=True)
-        ]
+    def _fuse(
+        self, logits: dict[Role, ShardedLogits], step: Step, lengths: Callable[[], torch.Tensor]
+    ) -> tuple[list[WeightedPair], FusedLogits]:
+        pairs = []
+        for (plus, minus), weights in zip(step.pairs, step.weights, strict=True):
+            if step.laws is not None:
+                weights = law_weights(step.laws, weights, lengths(), logits, self.vocab_size)
+            of_plus, of_minus = step.runs[plus].rows_on_device, step.runs[minus].rows_on_device
+            pairs.append(WeightedPair(logits[plus], logits[minus], weights, of_plus, of_minus, step.clips))
         return pairs, fuse_logits(logits[BASE], pairs, len(step.owner), self.vocab_size, self._width)
 
     def _attach(
@@ -264,10 +269,13 @@ class ProxyWorker(WholeModelWorker):
             role: torch.zeros(1, model.runner.model_config.vocab_size, device=self.device)
             for role, model in self.ensemble.models.items()
         }
-        for guidance in (Guidance.of(1.0), Guidance()):
-            step = self._inputs.on_device([guidance], [guidance.reads])
+        every_law = Guidance.of(1.0, law=Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0), clip=1.0)
+        for guidance in (Guidance.of(1.0), Guidance(), every_law):
+            step = self._inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
-            self._fuse(self.ensemble.gather(here, step), step)
+            self._fuse(
+                self.ensemble.gather(here, step), step, lambda: torch.ones(1, dtype=torch.int64, device=self.device)
+            )
 
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self.world)
@@ -307,3 +315,11 @@ class ProxyWorker(WholeModelWorker):
         if self.rank == 0:
             table = plan_table(ranks, self.model_runner.max_total_num_tokens)
             logger.info("proxythinker: placement %s; memory:\n%s", self.placement, table)
+
+
+def _tokens_read(batch: ForwardBatch) -> torch.Tensor:
+    """[N] integers: tokens of each row's request that the models have read when they say it, of a batch before it runs.
+
+    Of a verify each token has a row; of other steps the last token of each request.
+    """
+    return batch.positions + 1 if batch.forward_mode.is_target_verify() else batch.seq_lens

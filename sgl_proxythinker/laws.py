@@ -1,0 +1,148 @@
+"""Strengths that change from token to token: what a request writes, and the canonical value that processes compare.
+
+Formulas and sources stand in docs/laws.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_ALPHA = 10.0
+MAX_POINTS = 32  # of a schedule
+_MAX_TOKENS = 10_000_000
+_MAX_NATS = 1e3  # of an entropy: above any vocabulary's
+
+Weight = Annotated[float, Field(ge=-MAX_ALPHA, le=MAX_ALPHA, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=_MAX_TOKENS)]
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DivergenceLaw(_Written):
+    """scale * clamp(JS(expert, amateur) - JS(base, amateur), low, high), in nats, after warm-up at `proxy_alpha`."""
+
+    kind: Literal["divergence"]
+    scale: Weight = 1.0
+    low: Weight = 0.0
+    high: Weight = 1.0
+    warmup_tokens: _Count = 5
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DivergenceLaw:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}: send a low that is not above high")
+        return self
+
+
+class EntropyLaw(_Written):
+    """The strength where the base's entropy is above so many nats, else the base alone."""
+
+    kind: Literal["entropy"]
+    above: Annotated[float, Field(ge=-_MAX_NATS, le=_MAX_NATS, allow_inf_nan=False)]
+
+
+class ScheduleLaw(_Written):
+    """The strength by the number of generated tokens: linear between points, constant before and after them."""
+
+    kind: Literal["schedule"]
+    points: Annotated[list[tuple[_Count, Weight]], Field(min_length=1, max_length=MAX_POINTS)]
+
+    # JSON has lists where this has pairs.
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScheduleLaw:
+        tokens = [count for count, _ in self.points]
+        if any(later <= earlier for earlier, later in zip(tokens, tokens[1:], strict=False)):
+            raise ValueError("its points are not in order: send numbers of tokens that grow")
+        return self
+
+
+_OneLaw = Annotated[DivergenceLaw | EntropyLaw | ScheduleLaw, Field(discriminator="kind")]
+
+
+class Divergence(NamedTuple):
+    scale: float
+    low: float  # nats, as `high`
+    high: float
+    warmup_tokens: int
+
+
+class Law(NamedTuple):
+    """How the strength of a request changes from token to token; what is None does not change it."""
+
+    schedule: tuple[tuple[int, float], ...] | None = None  # tokens and strength, in order
+    divergence: Divergence | None = None
+    entropy_above: float | None = None  # nats
+
+    @classmethod
+    def of_carried(cls, value: Any) -> Law | None:
+        """From what a scheduler got: of msgpack's, tuples have become lists."""
+        if value is None:
+            return None
+        schedule, divergence, entropy_above = value
+        points = None if schedule is None else tuple((tokens, alpha) for tokens, alpha in schedule)
+        return cls(points, None if divergence is None else Divergence(*divergence), entropy_above)
+
+    @property
+    def replaces_alpha(self) -> bool:
+        """The strength is the law's own, not `proxy_alpha` now and then."""
+        return self.schedule is not None or self.divergence is not None
+
+    def may_steer(self, alpha: float) -> bool:
+        """Whether a token's strength may be other than 0. `alpha`: the constant one."""
+        if self.schedule is not None:
+            return any(strength for _, strength in self.schedule)
+        return bool(alpha) or (self.divergence is not None and bool(self.divergence.scale))
+
+    def as_params(self) -> list[dict[str, Any]]:
+        """As requests write it."""
+        told: list[dict[str, Any]] = []
+        if self.schedule is not None:
+            told.append({"kind": "schedule", "points": [list(point) for point in self.schedule]})
+        if self.divergence is not None:
+            told.append({"kind": "divergence", **self.divergence._asdict()})
+        if self.entropy_above is not None:
+            told.append({"kind": "entropy", "above": self.entropy_above})
+        return told
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class _Laws(BaseModel):
+    proxy_law: Annotated[list[_OneLaw], Field(max_length=3)]
+
+
+def read_law(value: Any) -> Law | None:
+    """A law from what a request or a settings file writes: one object, or a list of them; None: a constant strength.
+
+    Raises:
+        pydantic.ValidationError: an unknown kind or name, or a value out of range.
+        ValueError: two laws that exclude each other; the sentence says which.
+    """
+    laws = _Laws.model_validate({"proxy_law": _as_list(value)}).proxy_law
+    schedule, divergence, entropy = (_only(laws, kind) for kind in (ScheduleLaw, DivergenceLaw, EntropyLaw))
+    if schedule is not None and divergence is not None:
+        raise ValueError("a schedule and a divergence both say the strength: send one of them")
+    law = Law(
+        None if schedule is None else tuple((tokens, strength + 0.0) for tokens, strength in schedule.points),
+        None
+        if divergence is None
+        else Divergence(divergence.scale, divergence.low, divergence.high, divergence.warmup_tokens),
+        None if entropy is None else entropy.above,
+    )
+    return law if any(part is not None for part in law) else None
+
+
+def _only(laws: Sequence[Any], kind: type) -> Any:
+    found: list[Any] = [law for law in laws if isinstance(law, kind)]
+    if len(found) > 1:
+        raise ValueError(f"there are {len(found)} laws of kind {found[0].kind}: send one")
+    return found[0] if found else None

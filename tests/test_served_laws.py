@@ -1,0 +1,202 @@
+"""Laws of strength and clips, on a server: the oracle's tokens for each, in one batch with all others."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import pytest
+import sglang as sgl
+
+from cases import logprob_tolerance
+from programs.pictures import data_url, random_picture
+from servers import ON_GPU
+from sgl_proxythinker import ProxyBackend, proxy_gen
+from sgl_proxythinker.errors import RequestError
+
+# Whether an entropy is above a bound, or how far two models are apart, may be another answer in 16 bits.
+IN_FLOAT32 = pytest.mark.skipif(ON_GPU, reason="compared with the oracle where both compute in float32")
+pytestmark = [pytest.mark.xdist_group("guided"), IN_FLOAT32]
+
+ALPHA, TOKENS = 0.9, 14
+PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
+LONG = "Look at every picture, count what you see, and say it in order. " * 4
+SCHEDULE = {"kind": "schedule", "points": [[0, 0.0], [3, 2.0], [9, -1.0]]}
+DIVERGENCE = {"kind": "divergence", "scale": 10.0, "low": -1.0, "warmup_tokens": 3}
+ENTROPY = {"kind": "entropy", "above": 1.9}
+SAID = [
+    {},
+    {"proxy_alpha": 0.0},
+    {"proxy_law": SCHEDULE},
+    {"proxy_law": DIVERGENCE, "proxy_alpha": ALPHA},
+    {"proxy_law": ENTROPY, "proxy_alpha": ALPHA},
+    {"proxy_law": ENTROPY, "proxy_alpha": ALPHA, "proxy_amateur_alpha": 0.3},
+    {"proxy_law": [SCHEDULE, ENTROPY]},
+    {"proxy_law": [DIVERGENCE, {"kind": "entropy", "above": 1.2}], "proxy_clip": 0.8},
+    {"proxy_alpha": ALPHA, "proxy_clip": 0.5},
+]
+
+
+def body(text, said, picture=None, **more):
+    params = {"temperature": 0, "max_new_tokens": TOKENS, "ignore_eos": True, "custom_params": said or None, **more}
+    shown = {} if picture is None else {"image_data": [data_url(picture)]}
+    return {"text": text, "sampling_params": params, "return_logprob": True, **shown}
+
+
+def assert_law_is_the_oracles(answer, reference, text, said, picture=None):
+    """Each token is the one that the oracle chooses after those before it, and as likely."""
+    named = {"proxy_law": "law", "proxy_clip": "clip", "proxy_alpha": "alpha", "proxy_amateur_alpha": "amateur_alpha"}
+    asked = {"alpha": 0.5} | {named[name]: value for name, value in said.items()}
+    tokens = answer["output_ids"]
+    assert len(tokens) == TOKENS
+    rows = reference.fused_logits(text, [] if picture is None else [picture], tokens[:-1], **asked)
+    assert tokens == rows.argmax(-1).tolist(), (text, said)
+    told = [logprob for logprob, _, _ in answer["meta_info"]["output_token_logprobs"]]
+    wanted = rows[:, : len(reference.tokenizer)].log_softmax(-1)[range(TOKENS), tokens].tolist()
+    assert told == pytest.approx(wanted, abs=10 * logprob_tolerance(4.0)), (text, said)
+
+
+def prompts():
+    picture = random_picture(2, 84, 112)
+    return [("Hi", None), (LONG, None), (f"{PLACE}What is it?", picture), (f"{LONG}{PLACE}", picture)]
+
+
+def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guided, reference):
+    """Kills: one row's law for another's, a position of the batch, a chunk, a cached prefix or the prompt."""
+    asked = [(text, said, picture) for (text, picture), said in product(prompts(), SAID)]
+    guided.flush_cache()
+
+    def ask_all():
+        with ThreadPoolExecutor(len(asked)) as pool:
+            return list(pool.map(lambda one: guided.generate(**body(*one)), asked))
+
+    cold, warm = ask_all(), ask_all()
+    for one, first, second in zip(asked, cold, warm, strict=True):
+        assert_law_is_the_oracles(first, reference, *one)
+        assert second["output_ids"] == first["output_ids"], one[:2]
+    of_long = [answer["output_ids"] for (text, _, _), answer in zip(asked, cold, strict=True) if text == LONG]
+    assert len(set(map(tuple, of_long))) >= len(SAID) - 1, "the laws differ in what they say"
+
+
+def test_alone_it_is_what_it_is_in_a_crowd(guided, reference):
+    for said in SAID[2:5]:
+        assert_law_is_the_oracles(guided.generate(**body("Tell", said)), reference, "Tell", said)
+
+
+def test_several_samples_count_their_own_tokens(guided):
+    """Kills: a position that is the batch's."""
+    said = {"proxy_law": {"kind": "schedule", "points": [[5, 0.0], [6, 3.0]]}}
+    asked = body("Count", said, n=3, temperature=1.0, seed=None)
+    asked["sampling_params"] = {name: value for name, value in asked["sampling_params"].items() if name != "seed"}
+    answers = guided.generate(**asked)
+    greedy = guided.generate(**body("Count", said, n=3))
+    assert len({tuple(answer["output_ids"]) for answer in answers}) == 3
+    assert len({tuple(answer["output_ids"]) for answer in greedy}) == 1
+
+
+def test_a_stream_says_the_same(guided):
+    asked = body("Tell me", {"proxy_law": SCHEDULE})
+    whole = guided.generate(**asked)["output_ids"]
+    response = guided.post("/generate", asked | {"stream": True}, stream=True)
+    chunks = [line for line in response.iter_lines() if line.startswith(b"data: {")]
+    assert json.loads(chunks[-1].removeprefix(b"data: "))["output_ids"] == whole
+
+
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ({"proxy_law": {"kind": "entropy", "above": 9.0}, "proxy_alpha": ALPHA}, {"proxy_alpha": 0.0}),
+        ({"proxy_law": {"kind": "entropy", "above": -0.1}, "proxy_alpha": ALPHA}, {"proxy_alpha": ALPHA}),
+        ({"proxy_law": {"kind": "schedule", "points": [[4, ALPHA]]}}, {"proxy_alpha": ALPHA}),
+        ({"proxy_law": {"kind": "schedule", "points": [[0, 0.0], [9, 0.0]]}}, {"proxy_alpha": 0.0}),
+        ({"proxy_alpha": ALPHA, "proxy_clip": 1000.0}, {"proxy_alpha": ALPHA}),
+        ({"proxy_law": [], "proxy_alpha": ALPHA}, {"proxy_alpha": ALPHA}),
+    ],
+)
+def test_laws_at_their_ends_are_the_constants(guided, said, same):
+    one, other = (guided.generate(**body(LONG, params)) for params in (said, same))
+    assert one["output_ids"] == other["output_ids"]
+
+
+def test_an_answer_says_its_law(guided):
+    meta = guided.generate(**body("Hi", {"proxy_law": [ENTROPY, DIVERGENCE], "proxy_clip": 3}))["meta_info"]
+    assert meta["proxy_law"] == [DIVERGENCE | {"high": 1.0}, ENTROPY]
+    assert (meta["proxy_alpha"], meta["proxy_clip"]) == (0.5, 3)
+    response = guided.post("/generate", body("Hi", {"proxy_law": SCHEDULE}))
+    told = json.loads(response.headers["proxy-guidance"])
+    assert told == {"proxy_alpha": None, "proxy_amateur_alpha": None, "proxy_law": [SCHEDULE]}
+    assert "proxy_law" not in guided.generate(**body("Hi", {}))["meta_info"]
+
+
+def test_a_trace_says_the_strength_of_each_token(guided, reference):
+    for said, wanted_alphas in (
+        ({"proxy_law": SCHEDULE}, [0.0, 0.666667, 1.333333, 2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.0, -1.0]),
+        ({"proxy_law": {"kind": "entropy", "above": 99}, "proxy_alpha": ALPHA}, [0.0] * 12),
+    ):
+        answer = guided.generate(**body("Hi", said | {"proxy_trace": True}, max_new_tokens=12))
+        trace = answer["meta_info"]["proxy_trace"]
+        assert trace["alpha"] == pytest.approx(wanted_alphas, abs=1e-5)
+        rows = reference.fused_logits("Hi", continuation=answer["output_ids"][:-1], alpha=ALPHA, law=said["proxy_law"])
+        told = rows[:, : len(reference.tokenizer)].log_softmax(-1)[range(12), answer["output_ids"]]
+        assert trace["fused_logprob"] == pytest.approx(told.tolist(), abs=logprob_tolerance(2.0))
+
+
+def test_it_goes_with_a_grammar_and_by_chat(guided):
+    said = {"proxy_law": DIVERGENCE, "proxy_alpha": ALPHA}
+    assert len(guided.generate(**body("Say", said, regex="[0-9]{6}", ignore_eos=False))["text"]) == 6
+    messages = [{"role": "user", "content": "Hi"}]
+    answer = guided.chat(messages, extra_body={"custom_params": said})
+    assert answer["choices"][0]["meta_info"]["proxy_law"] == [DIVERGENCE | {"high": 1.0}]
+
+
+def test_a_program_says_one(guided):
+    @sgl.function
+    def tell(s, law):
+        s += "Tell " + proxy_gen("answer", law=law, max_tokens=TOKENS, temperature=0, ignore_eos=True)
+
+    direct = guided.generate(**body("Tell ", {"proxy_law": SCHEDULE}))
+    # A backend's own strength is for calls that say none.
+    state = tell.run(SCHEDULE, backend=ProxyBackend(guided.url, default_alpha=0.2))
+    assert state["answer"] == direct["text"] and state.get_meta_info("answer")["proxy_law"] == [SCHEDULE]
+    with pytest.raises(RequestError, match="choices are scored, not generated, so a law that counts"):
+        proxy_gen("answer", law=SCHEDULE, choices=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"proxy_law": {"kind": "magic"}}, "proxy_law"),
+        ({"proxy_law": {"kind": "entropy"}}, "above is missing"),
+        ({"proxy_law": {"kind": "entropy", "above": "high"}}, "above"),
+        ({"proxy_law": {"kind": "entropy", "above": 1, "below": 2}}, "below is not known here"),
+        ({"proxy_law": {"kind": "schedule", "points": []}}, "points"),
+        ({"proxy_law": {"kind": "schedule", "points": [[3, 1.0], [3, 2.0]]}}, "not in order"),
+        ({"proxy_law": {"kind": "schedule", "points": [[0, 99]]}}, "points"),
+        ({"proxy_law": {"kind": "divergence", "low": 2, "high": 1}}, "low is 2 and high 1"),
+        ({"proxy_law": [ENTROPY, ENTROPY]}, "2 laws of kind entropy"),
+        ({"proxy_law": [SCHEDULE, DIVERGENCE]}, "both say the strength"),
+        ({"proxy_law": SCHEDULE, "proxy_alpha": 0.5}, "leave proxy_alpha out"),
+        ({"proxy_law": DIVERGENCE, "proxy_amateur_alpha": 0.0}, "one strength for both"),
+        ({"proxy_clip": 1.0, "proxy_amateur_alpha": 0.0}, "weights them apart"),
+        ({"proxy_clip": 0}, "proxy_clip is 0: send a number of logits above 0"),
+        ({"proxy_law": "fast"}, "proxy_law"),
+    ],
+)
+def test_what_is_no_law_is_a_400_of_one_sentence(guided, said, sentence):
+    response = guided.post("/generate", body("Hi", said))
+    assert response.status_code == 400 and sentence in response.text, response.text
+    assert len(response.text) < 1000
+
+
+def test_a_server_without_proxies_has_no_law(plain):
+    response = plain.post("/generate", body("Hi", {"proxy_law": ENTROPY, "proxy_alpha": 1.0}))
+    assert response.status_code == 400 and "base model alone" in response.text
+
+
+def test_scores_are_of_what_the_law_says(guided, reference):
+    said = {"proxy_law": {"kind": "schedule", "points": [[0, 1.5]]}}
+    asked = body("Say", said) | {"token_ids_logprob": [17, 65]}
+    asked["sampling_params"] |= {"max_new_tokens": 0}
+    [told] = guided.generate(**asked)["meta_info"]["output_token_ids_logprobs"]
+    row = reference.fused_logits("Say", alpha=1.5)[-1, : len(reference.tokenizer)].log_softmax(-1)
+    for logprob, token, _ in told:
+        assert logprob == pytest.approx(row[token].item(), abs=logprob_tolerance(1.5))
