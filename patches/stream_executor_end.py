@@ -20,10 +20,11 @@ UPSTREAM = Upstream(
 )
 
 
-def around(original, executor):
+def around(original, executor, _namespace=SimpleNamespace):
+    # At the end of a process a program may be collected after this module's names are gone.
     if not executor.use_thread:
         return original(executor)
-    worker, executor.worker = executor.worker, SimpleNamespace(is_alive=lambda: not executor.is_finished)
+    worker, executor.worker = executor.worker, _namespace(is_alive=lambda: not executor.is_finished)
     try:
         return original(executor)
     finally:

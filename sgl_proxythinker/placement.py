@@ -21,6 +21,7 @@ from sgl_proxythinker.roles import BASE, Role
 PlacementName = Literal["shared", "split", "dedicated"]
 NAMES: tuple[PlacementName, ...] = get_args(PlacementName)
 
+MAX_RANKS = 1024  # more is a slip of the finger, and takes long to try
 _MOST_RANKS = 16  # where a combination that works is looked for
 GIB = 1 << 30
 
@@ -107,6 +108,8 @@ def place(
     Raises:
         LaunchError: no model can be placed like that; names the nearest combination that works.
     """
+    if not 1 <= world_size <= MAX_RANKS:
+        raise LaunchError(f"--tp-size is {world_size}: it is the number of ranks, from 1 to {MAX_RANKS}.")
     obstacles: list[str] = []
     candidates = _PREFERENCE if world_size > 1 else ("shared",)
     for candidate in [name] if name else candidates:
@@ -185,7 +188,10 @@ def _memory_obstacle(
     rank, most = needed.most_common(1)[0]
     if most <= _MOST_WEIGHTS * memory_bytes:
         return None
-    return f"rank {rank} would hold {most / GIB:.0f} GiB of weights, and a GPU has {memory_bytes / GIB:.0f}"
+    return (
+        f"rank {rank} would hold {most / GIB:.0f} GiB of weights, and a GPU has {memory_bytes / GIB:.0f}, of which "
+        f"they may take {_MOST_WEIGHTS * memory_bytes / GIB:.0f}"
+    )
 
 
 def _nearest(

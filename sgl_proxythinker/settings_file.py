@@ -18,11 +18,17 @@ def read_settings(file: str) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LaunchError(f"--proxy-config {file!r} can't be read: {error}") from None
     if not isinstance(values, dict):
         raise LaunchError(
             f"--proxy-config {file!r} holds {type(values).__name__}, not a mapping such as "
             "{expert_path: E, amateur_path: A, alpha: 0.5}."
         )
+    limits = values.get("limits")
+    for name in (*values, *(limits if isinstance(limits, dict) else ())):
+        if not isinstance(name, str):
+            raise LaunchError(f"--proxy-config {file!r} has {name!r} for a name: names are words.")
+    if wrong := [name for name in values if "-" in name]:
+        raise LaunchError(f"--proxy-config {file!r} has {wrong[0]!r}: write it as {wrong[0].replace('-', '_')!r}.")
     return values

@@ -14,6 +14,7 @@ from roster import SMALL
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
+from sgl_proxythinker.launch.precision import loaded_bytes
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE
 from sgl_proxythinker.vocabulary import known_ids
@@ -66,11 +67,10 @@ def test_each_model_has_the_bytes_of_its_own_precision(triple):
     plain = check(triple).shapes
     weights = load_file(triple.base / "model.safetensors").items()
     linear = sum(weight.numel() for name, weight in weights if "model.layers" in name and name.endswith("proj.weight"))
-    unknown = plain[BASE].weight_bytes  # all of it: 0 is left
-    for name, numbers in (("fp8", linear), ("bitsandbytes", unknown)):
-        asked = check(triple, quantization=name).shapes
-        assert plain[BASE].weight_bytes - asked[BASE].weight_bytes == numbers
-        assert all(asked[role] == plain[role] for role in SMALL)
+    asked = check(triple, quantization="fp8").shapes
+    assert plain[BASE].weight_bytes - asked[BASE].weight_bytes == linear
+    assert all(asked[role] == plain[role] for role in SMALL)
+    assert loaded_bytes(plain[BASE], None, "bitsandbytes", None) == 0, "of what is not known no plan is made"
     config = triple.base / "config.json"
     stored = awq_config([])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": stored}))
@@ -188,3 +188,100 @@ def test_known_ids_counts_columns_not_tokens():
             return {"a": 0, "b": 7}
 
     assert known_ids(Tokenizer()) == 8
+
+
+def store(checkpoint, **fields):
+    file = checkpoint / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+W4 = {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}
+PACKED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": W4}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        (awq_config([]) | {"bits": 3}, "'awq' with 3 bits: guidance was built for 4"),
+        (awq_config([]) | {"bits": "4"}, "can't be read: bits"),
+        (awq_config([]) | {"modules_to_not_convert": [1]}, "can't be read: modules_to_not_convert.0"),
+        (gptq_config([]) | {"bits": 8}, "with 8 bits"),
+        (gptq_config([]) | {"dynamic": {"-:*visual": {}}}, "'-:\\*visual' is no pattern"),
+        (PACKED | {"format": "nvfp4-pack-quantized"}, "as nvfp4-pack-quantized: guidance was built for pack-quantized"),
+        (PACKED | {"format": "int-quantized"}, "as int-quantized"),
+        (PACKED | {"format": "float-quantized"}, "as float-quantized"),
+        (PACKED | {"config_groups": {}}, "as pack-quantized: guidance was built for"),
+        (PACKED | {"config_groups": {"group_0": {"weights": 5}}}, "can't be read: config_groups.group_0.weights"),
+        ({"quant_method": ["awq"]}, "can't be read: quant_method"),
+        ({"bits": 4}, "can't be read: quant_method"),
+    ],
+)
+def test_a_quantization_in_another_form_is_refused_by_name(triple, stored, sentence):
+    """Kills: a check of the method alone; a traceback of ours for what a config may hold."""
+    store(triple.base, quantization_config=stored)
+    with pytest.raises(LaunchError, match=f"the base .* {sentence}"):
+        check(triple)
+
+
+def test_a_quantization_that_stands_elsewhere_is_found(triple):
+    store(triple.base, compression_config=PACKED)
+    with pytest.raises(LaunchError, match="has its quantization as compression_config in"):
+        check(triple)
+
+
+def test_a_checkpoint_of_modelopt_is_found_by_its_file(triple):
+    (triple.expert / "hf_quant_config.json").write_text("{}")
+    with pytest.raises(LaunchError, match="the expert .* is quantized by ModelOpt"):
+        check(triple)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "dtype", "sentence"),
+    [
+        (None, "awq", "auto", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
+        (awq_config([]), "fp8", "auto", "is quantized by 'awq' and asked for with quantization 'fp8'"),
+        (awq_config([]), "awq", "bfloat16", "whose kernels take float16 only"),
+        (awq_config([]), "awq", "float16", None),
+        (awq_config([]), "awq_marlin", "bfloat16", None),
+        (None, "fp8", "auto", None),
+    ],
+)
+def test_what_is_asked_for_is_what_is_stored(triple, stored, asked, dtype, sentence):
+    if stored is not None:
+        store(triple.base, quantization_config=stored)
+    if sentence is None:
+        check(triple, quantization=asked, dtype=dtype)
+        return
+    with pytest.raises(LaunchError, match=sentence):
+        check(triple, quantization=asked, dtype=dtype)
+
+
+def test_a_folder_that_is_none_is_said_to_be_none(triple, tmp_path):
+    with pytest.raises(LaunchError, match="there is no such folder"):
+        check(triple, expert=tmp_path / "typo")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LaunchError, match="the folder has no config.json"):
+        check(triple, expert=tmp_path / "empty")
+    store(triple.expert, architectures=[])
+    with pytest.raises(LaunchError, match="names no architecture"):
+        check(triple)
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        ("config.json", "image_token_id"), ("config.json", "vision_start_token_id"),
+        ("vision_config", "temporal_patch_size"), ("vision_config", "in_channels"),
+        ("preprocessor_config.json", "image_std"), ("preprocessor_config.json", "rescale_factor"),
+    ],
+)  # fmt: skip
+def test_each_thing_that_must_be_equal_is_compared(triple, place, field):
+    """Kills: a list of what is compared that has become shorter."""
+    file = triple.amateur / ("preprocessor_config.json" if place.startswith("pre") else "config.json")
+    config = json.loads(file.read_text())
+    holder = config[place] if place in config else config
+    value = holder.get(field, {"in_channels": 3}.get(field, 0.5))
+    holder[field] = [each + 0.25 for each in value] if isinstance(value, list) else value + 1
+    file.write_text(json.dumps(config))
+    with pytest.raises(LaunchError, match=f"differ: {field} is"):
+        check(triple)

@@ -115,3 +115,86 @@ def test_models_that_are_too_large_are_told(tmp_path):
     folders = {name: write_weightless(tmp_path / name, name) for name in ("32B", "7B")}
     code, told = doctor(folders["32B"], folders["7B"], folders["7B"], "--gpu-memory", "80")
     assert code == 1 and "WRONG" in told and "GiB of weights, and a GPU has 80" in told
+
+
+MANY = """
+import io, json, sys
+from contextlib import redirect_stdout
+from sgl_proxythinker.doctor.__main__ import main
+for arguments in json.load(sys.stdin):
+    told = io.StringIO()
+    with redirect_stdout(told):
+        code = main(arguments)
+    print(json.dumps([code, json.loads(told.getvalue())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    """What the doctor says for scripts of 32B and two 7B with these flags, by their names; all in one process."""
+    folder = tmp_path_factory.mktemp("weightless")
+    base, small = (write_weightless(folder / name, name) for name in ("32B", "7B"))
+    models = ["--model-path", base, "--proxy-expert-path", small, "--proxy-amateur-path", small]
+    launches = [[*map(str, models), "--gpu-memory", "140.4", "--json", *flags] for flags in FLAGS.values()]
+    inherited = {name: value for name, value in os.environ.items() if name != "SGLANG_USE_CPU_ENGINE"}
+    process = subprocess.run(
+        [sys.executable, "-c", MANY], input=json.dumps(launches), env=inherited, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    answers = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("[")]
+    return dict(zip(FLAGS, answers, strict=True))
+
+
+FLAGS = {
+    "none": [],
+    "share": ["--mem-fraction-static", "2"],
+    "slots": ["--max-total-tokens", "-5"],
+    "context": ["--context-length=-1"],
+    "no ranks": ["--tp-size", "0"],
+    "many ranks": ["--tp-size", "1000000"],
+    "overrides": ["--json-model-override-args", "{bad"],
+    "unknown KV": ["--kv-cache-dtype", "mxfp8"],
+    "KV in 8 bits": ["--kv-cache-dtype", "fp8_e4m3"],
+    "few slots": ["--max-total-tokens", "1000"],
+    "full": ["--mem-fraction-static", "0.999"],
+    "made awq": ["--quantization", "awq"],
+}
+
+
+@pytest.mark.parametrize(
+    ("flags", "check", "sentence"),
+    [
+        ("share", "memory", "--mem-fraction-static is 2.0: it is a share"),
+        ("slots", "memory", "--max-total-tokens is -5"),
+        ("context", "memory", "--context-length is -1"),
+        ("no ranks", "placement", "--tp-size is 0: it is the number of ranks, from 1 to 1024"),
+        ("many ranks", "placement", "--tp-size is 1000000"),
+        ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
+        ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),
+    ],
+)
+def test_what_can_not_be_is_told_by_the_check_that_finds_it(examined, flags, check, sentence):
+    code, told = examined[flags]
+    wrong = {each["check"]: each["found"] for each in told["checks"] if not each["is_sound"]}
+    assert code == 1 and list(wrong) == [check] and sentence in wrong[check], wrong
+
+
+@pytest.mark.parametrize("flags", ["overrides", "unknown KV"])
+def test_what_sglang_refuses_itself_costs_no_other_finding(examined, flags):
+    """Kills: a traceback in the place of everything that was found."""
+    code, told = examined[flags]
+    assert code == 1 and len(told["checks"]) > 8
+    assert [each["check"] for each in told["checks"] if each["is_sound"]][:3] == ["settings", "SGLang", "environment"]
+
+
+def test_a_plan_follows_its_flags(examined):
+    """Kills: KV of 8 bits counted as of 16, slots that are asked for and not planned, numbers that are not told."""
+    plan = {name: examined[name][1].get("memory") for name in ("none", "KV in 8 bits", "few slots")}
+    tokens = {name: made["kv_tokens"] for name, made in plan.items()}
+    assert tokens["KV in 8 bits"] == pytest.approx(2 * tokens["none"], rel=0.01)
+    assert tokens["few slots"] == 1000
+    [rank] = plan["few slots"]["ranks"]
+    assert rank["free_bytes"] > plan["none"]["ranks"][0]["free_bytes"] > 0
+    assert plan["none"]["requests"]["2048"] == tokens["none"] // 2048
+    assert all(image["image_bytes"] > 0 for image in rank["beside"].values())
+    assert examined["none"][1]["placement"]["ranks"] == {"base": [0], "expert": [0], "amateur": [0]}

@@ -231,6 +231,8 @@ def test_the_server_says_what_it_serves(guided, triple):
         "amateur": str(triple.amateur),
         "alpha": 0.5,
         "placement": "shared",
+        "law": None,
+        "clip": None,
         "streams": True,
         "speculate": servers.told_speculation(servers.speculate),
     }

@@ -150,6 +150,8 @@ def test_the_server_says_where_its_models_are(server, layout, triple):
         "amateur": str(triple.amateur),
         "alpha": 0.5,
         "placement": layout.name,
+        "law": None,
+        "clip": None,
         "streams": True,
         "speculate": servers.told_speculation(
             layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate

@@ -1,6 +1,6 @@
 """Check a launch before it is paid for: `python -m sgl_proxythinker.doctor` and the flags of the server.
 
-Exit code 0, or 1 with what to change.
+Exit code 0, 1 with what to change, or 2 where the command line can't be read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.server import NAME
 
+_MOST_GIB = 10_000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the findings. Returns the exit code."""
@@ -40,13 +42,21 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="python -m sgl_proxythinker.doctor",
+        usage="%(prog)s [--gpu-memory GiB] [--json] --model-path BASE --proxy-expert-path E --proxy-amateur-path A ...",
         description="Will these three models start as one server, and what fits? Needs no GPU, and reads no weights.",
     )
     ServerArgs.add_cli_args(parser)
     ours = parser.add_argument_group("doctor")
-    ours.add_argument("--gpu-memory", type=float, metavar="GiB", help="of one GPU; left out: of the one that is found")
+    ours.add_argument("--gpu-memory", type=_gib, metavar="GiB", help="of one GPU; left out: of the one that is found")
     ours.add_argument("--json", action="store_true", help="for scripts")
     return parser
+
+
+def _gib(text: str) -> float:
+    number = float(text)
+    if not 1 <= number <= _MOST_GIB:  # nan neither
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {_MOST_GIB}")
+    return number
 
 
 def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float | None) -> Examination:

@@ -23,6 +23,7 @@ from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import check_speculation
 from sgl_proxythinker.roles import DRAFTER, Role
+from sgl_proxythinker.sentences import tidy
 
 T = TypeVar("T")
 
@@ -63,6 +64,9 @@ class Examination:
         except LaunchError as error:
             self.findings.append(Finding(name, str(error), False))
             return None
+        except Exception as error:  # SGLang's, of arguments that it refuses itself, and ours: the other findings count
+            self.findings.append(Finding(name, f"{type(error).__name__}: {tidy(str(error))}", False))
+            return None
         self.findings.append(Finding(name, words(result)))
         return result
 
@@ -89,7 +93,7 @@ class Examination:
         models = checkpoints.models()
 
         def place_models() -> Placement:
-            return place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory_bytes)
+            return place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory_bytes)
 
         self.placement = placement = self.check("placement", place_models)
         if placement is None:
@@ -102,11 +106,12 @@ class Examination:
         if not all(shape.weight_bytes for shape in models.shapes.values()):
             self.findings.append(Finding("memory", "not planned: the size of such weights is not known here"))
             return
-        given |= settled_arguments(config, given, models, memory_bytes)
-        if not torch.cuda.is_available():
-            given["attention_backend"] = given.get("attention_backend") or _ATTENTION
 
         def plan() -> MemoryPlan:
+            _check_numbers(given)
+            given.update(settled_arguments(config, given, models, memory_bytes))
+            if not torch.cuda.is_available():
+                given["attention_backend"] = given.get("attention_backend") or _ATTENTION
             with _gpu_of(memory_bytes):
                 server_args = resolve()
             images = _image_cache_bytes() if checkpoints.reads_pictures else 0
@@ -119,9 +124,25 @@ class Examination:
                 raise LaunchError(
                     "the weights leave no room for KV. Use more or larger GPUs (--tp-size), or smaller models."
                 )
+            if (least := min(rank.left_bytes for rank in made.beside)) < 0:
+                raise LaunchError(
+                    f"weights, KV and graphs take {-least / GIB:.1f} GiB more than a GPU has: lower "
+                    "--mem-fraction-static or --max-total-tokens."
+                )
             return made
 
         self.memory = self.check("memory", plan, lambda made: f"about {made.tokens:,} tokens of KV for each model")
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Those that a plan divides by or multiplies with; SGLang finds what is wrong with them later, or never."""
+    share = given.get("mem_fraction_static")
+    if share is not None and not 0 < share < 1:
+        raise LaunchError(f"--mem-fraction-static is {share}: it is a share of the GPU, above 0 and below 1.")
+    for name in ("max_total_tokens", "context_length"):
+        number = given.get(name)
+        if number is not None and number < 1:
+            raise LaunchError(f"--{name.replace('_', '-')} is {number}: it is a number of tokens, from 1 on.")
 
 
 def _check_sglang() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
@@ -17,7 +18,7 @@ from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.precision import loaded_bytes
-from sgl_proxythinker.launch.quantization import check_quantization, described
+from sgl_proxythinker.launch.quantization import check_quantization, described, read_stored
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
 
@@ -138,10 +139,12 @@ class Checkpoints:
         return f"models read up to {each} tokens; {self.models().context_length:,} are served"
 
     def check_quantizations(self) -> str:
-        for role, (_, asked) in self._asked.items():
+        for role, (dtype, asked) in self._asked.items():
             tower = self._architectures[role].tower_layers
-            check_quantization(role, self._sources[role][0], asked, self._stored(role), tower)
-        return ", ".join(f"{role}: {described(asked, self._stored(role))}" for role, (_, asked) in self._asked.items())
+            if dtype in (None, "auto"):
+                dtype = str(getattr(self.configs[role], "dtype", "")).removeprefix("torch.")
+            check_quantization(role, self._sources[role][0], asked, dtype, self._stored[role], tower)
+        return ", ".join(f"{role}: {described(asked, self._stored[role])}" for role, (_, asked) in self._asked.items())
 
     def models(self) -> Models:
         """What the checks are for.
@@ -154,11 +157,11 @@ class Checkpoints:
 
     def _shape(self, role: Role, row: Architecture) -> Shape:
         shape, asked = row.shape(self.configs[role]), self._asked[role]
-        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, self._stored(role)))
+        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, self._stored[role]))
 
-    def _stored(self, role: Role) -> Mapping[str, Any] | None:
-        """How the checkpoint is quantized."""
-        return getattr(self.configs[role], "quantization_config", None)
+    @cached_property
+    def _stored(self) -> dict[Role, Mapping[str, Any] | None]:
+        return {role: read_stored(role, *self._sources[role], config) for role, config in self.configs.items()}
 
     def _read_all(self, loader: Any, what: str, sources: Mapping[Role, tuple[str, str | None]]) -> dict[Role, Any]:
         return {role: _read(loader, what, role, *source, self._trust) for role, source in sources.items()}
@@ -170,22 +173,43 @@ CHECKS: Mapping[str, Callable[[Checkpoints], str]] = {
     "tokenizers": Checkpoints.check_tokenizers,
     "heads": Checkpoints.check_heads,
     "image processors": Checkpoints.check_image_processors,
-    "context": Checkpoints.check_context,
     "precisions": Checkpoints.check_quantizations,
+    "context": Checkpoints.check_context,
 }
 
 
 def _read(loader: Any, what: str, role: Role, path: str, revision: str | None, trust: bool) -> Any:
+    if fault := _fault_of_folder(path, what):
+        raise LaunchError(f"the {role}'s {what} can't be read from {path!r}: {fault}.")
     try:
         return loader.from_pretrained(path, revision=revision or "main", trust_remote_code=trust)
     except Exception as error:  # the hub client, the file system and the parsers raise dozens of types
         raise LaunchError(
-            f"the {role}'s {what} can't be read from {path!r}: {error}. Check the path, or the hub id and revision."
+            f"the {role}'s {what} can't be read from {path!r}: {str(error).rstrip('.')}. Check the path, or the hub id "
+            "and revision."
         ) from error
+
+
+_FILES = {
+    "config": ("config.json",),
+    "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model"),
+}
+
+
+def _fault_of_folder(path: str, what: str) -> str | None:
+    """What transformers would say in other words, of a path that can't be a hub id."""
+    folder = Path(path)
+    if not folder.exists() and (folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
+        return "there is no such folder"
+    if folder.is_dir() and not any((folder / name).exists() for name in _FILES.get(what, (".",))):
+        return f"the folder has no {_FILES[what][0]}"
+    return None
 
 
 def _architecture(config: Any, role: Role, path: str) -> Architecture:
     found = _name(config)
+    if not config.architectures:
+        raise LaunchError(f"the {role} {path!r} names no architecture in its config.json, so nothing can serve it.")
     usable = [name for name, row in ARCHITECTURES.items() if role == BASE or row.is_small]
     if found not in usable:
         raise LaunchError(

@@ -6,23 +6,112 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from transformers.utils import cached_file
+
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.server_arguments import LIMITS
 from sgl_proxythinker.roles import BASE, Role
 
 # Of SGLang's `--quantization`, and of checkpoints.
 METHODS = LIMITS["quantization"].allowed
+AT_LOAD = "fp8"  # the one that SGLang makes of 16 bits while it loads them
+_MARLIN = {"awq_marlin": "awq", "gptq_marlin": "gptq"}
+_BITS = 4  # of AWQ and GPTQ
+# Of compressed-tensors, and bits of a weight; others are read by kernels that were not tried.
+_FORMATS = {"pack-quantized": ("int", (4,)), "float-quantized": ("float", (8,))}
+_MODELOPT = "hf_quant_config.json"
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
+class _Weights(BaseModel):
+    num_bits: int
+    type: str = "int"
+    group_size: int | None = None
+    symmetric: bool = True
+
+
+class _Group(BaseModel):
+    weights: _Weights | None = None
+
+
+class _Stored(BaseModel):
+    """The fields of `quantization_config` that are read here; others are SGLang's."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    quant_method: str
+    bits: int | None = None
+    group_size: int | None = None
+    modules_to_not_convert: list[str] | None = None
+    ignored_layers: list[str] | None = None
+    dynamic: dict[str, Any] | None = None
+    format: str | None = None
+    config_groups: dict[str, _Group] | None = None
+
+    @field_validator("dynamic")
+    @classmethod
+    def _are_patterns(cls, rules: dict[str, Any] | None) -> dict[str, Any] | None:
+        for rule in rules or {}:
+            try:
+                re.compile(_pattern(rule))
+            except re.error as error:
+                raise ValueError(f"{rule!r} is no pattern: {error}") from None
+        return rules
+
+
+def read_stored(role: Role, path: str, revision: str | None, config: Any) -> Mapping[str, Any] | None:
+    """How a checkpoint is quantized: its `quantization_config`; None: it is not.
+
+    Args:
+        config: the checkpoint's, of transformers.
+
+    Raises:
+        LaunchError: it has other types than those formats have, or stands where it would be read over here.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        for place, holder in (("text_config", config.get_text_config()), ("config.json", config)):
+            for name in ("quantization_config", "compression_config"):
+                if getattr(holder, name, None) is not None:
+                    raise LaunchError(
+                        f"the {role} {path!r} has its quantization as {name} in {place}: move it to "
+                        "quantization_config at the top of config.json."
+                    )
+        if _has(path, _MODELOPT, revision):
+            raise LaunchError(
+                f"the {role} {path!r} is quantized by ModelOpt ({_MODELOPT}): guidance was built for "
+                f"{', '.join(METHODS)}. Use a checkpoint in one of them, or in 16 bits."
+            )
+        return None
+    try:
+        _Stored.model_validate(stored)
+    except ValidationError as problem:
+        item = problem.errors(include_url=False)[0]
+        name = ".".join(map(str, item["loc"])) or "quantization_config"
+        raise LaunchError(
+            f"the {role} {path!r} has a quantization_config that can't be read: {name}: {item['msg']}. Use a "
+            "checkpoint as its quantizer wrote it."
+        ) from None
+    return stored
+
+
+def _has(path: str, file: str, revision: str | None) -> bool:
+    try:
+        return cached_file(path, file, revision=revision or "main") is not None
+    except OSError:  # transformers': of a folder and of the hub, if it can be asked
+        return False
+
+
 def check_quantization(
-    role: Role, path: str, asked: str | None, stored: Mapping[str, Any] | None, tower: tuple[str, ...]
+    role: Role, path: str, asked: str | None, dtype: str, stored: Mapping[str, Any] | None, tower: tuple[str, ...]
 ) -> None:
     """Refuse what was not tried, and a checkpoint whose vision tower SGLang would take to be quantized where it isn't.
 
     Args:
         asked: the `quantization` of this model, if any.
-        stored: its `quantization_config`, if any.
+        dtype: of what is not quantized, such as "bfloat16".
+        stored: of `read_stored`.
         tower: linear layers of its tower that SGLang quantizes unless they are left out, by its names.
 
     Raises:
@@ -35,8 +124,24 @@ def check_quantization(
             f"{', '.join(METHODS)}. Use one of them, or leave it out."
         )
     if stored is None:
+        if asked not in (None, AT_LOAD):
+            raise LaunchError(
+                f"the {role} {path!r} is in 16 bits and asked for with quantization {asked!r}, which has to be stored: "
+                f"use a checkpoint that is quantized so, {AT_LOAD}, which is made while weights are loaded, or none."
+            )
         return
-    method = str(stored.get("quant_method"))
+    method = str(stored["quant_method"])
+    if method in METHODS and asked is not None and _MARLIN.get(asked, asked) != method:
+        raise LaunchError(
+            f"the {role} {path!r} is quantized by {method!r} and asked for with quantization {asked!r}: leave that out."
+        )
+    if asked in ("awq", "gptq") and dtype == "bfloat16":
+        raise LaunchError(
+            f"the {role} is asked for with quantization {asked!r}, whose kernels take float16 only: leave it out "
+            f"(SGLang takes {asked}_marlin then), or say dtype float16."
+        )
+    if problem := _untried(method, stored):
+        raise LaunchError(f"the {role} {path!r} is quantized by {method!r} {problem}.")
     if method not in METHODS:
         raise LaunchError(
             f"the {role} {path!r} is quantized by {method!r}: guidance was built for {', '.join(METHODS)}. Use a "
@@ -50,6 +155,22 @@ def check_quantization(
                 f"tower to be quantized too. If the tower is in 16 bits, add {_HINTS[method]} to quantization_config "
                 "in its config.json."
             )
+
+
+def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
+    """What of a checkpoint in a known format was not tried."""
+    if method in ("awq", "gptq") and stored.get("bits") != _BITS:
+        return f"with {stored.get('bits')} bits: guidance was built for {_BITS}"
+    if method == "compressed-tensors":
+        form, groups = stored.get("format"), (stored.get("config_groups") or {}).values()
+        kind, bits = _FORMATS.get(str(form), ("", ()))
+        weights = [group.get("weights") or {} for group in groups]
+        if not weights or any(each.get("type", "int") != kind or each.get("num_bits") not in bits for each in weights):
+            return (
+                f"as {form}: guidance was built for pack-quantized with integers of 4 bits and float-quantized with "
+                "numbers of 8"
+            )
+    return None
 
 
 def described(asked: str | None, stored: Mapping[str, Any] | None) -> str:
@@ -73,7 +194,7 @@ def _is_left_out(layer: str, method: str, stored: Mapping[str, Any]) -> bool:
             return any(name in layer for name in stored.get("modules_to_not_convert") or ())
         case "gptq":
             for rule in stored.get("dynamic") or {}:
-                if re.match(rule.removeprefix("-:").removeprefix("+:"), layer):
+                if re.match(_pattern(rule), layer):
                     return rule.startswith("-:")
             return False
         case "fp8":
@@ -82,6 +203,10 @@ def _is_left_out(layer: str, method: str, stored: Mapping[str, Any]) -> bool:
                 any(f".{name.removeprefix('model.')}." in f".{part}." for name in names) for part in _parts(layer)
             )
     return True  # of compressed-tensors SGLang knows the names of all layers, and whole expressions
+
+
+def _pattern(rule: str) -> str:
+    return rule.removeprefix("-:").removeprefix("+:")
 
 
 def _parts(layer: str) -> list[str]:

@@ -75,7 +75,7 @@ def finish_server_args(
         check_arguments(given, default_arguments())
         models = check_models(config, given)
         memory = gpu_bytes(given)
-        placement = place(given.get("tp_size") or 1, models.shapes, config.placement, config.tp_size, memory)
+        placement = place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()

@@ -46,6 +46,12 @@ class RankMemory(NamedTuple):
     drafted_bytes: int  # the drafter's rows of a whole chain of each request, which are kept until they are fused
     free_bytes: int  # of the device, with empty image caches
 
+    @property
+    def left_bytes(self) -> int:
+        """Of the device, once the largest batch runs and image caches are full."""
+        images = sum(of_model.image_bytes for of_model in self.models.values())
+        return self.free_bytes - self.fused_bytes - self.drafted_bytes - images
+
 
 def graph_table(ranks: Sequence[RankMemory]) -> str:
     """What is taken beside weights and KV on each rank, and what is left.
@@ -59,11 +65,10 @@ def graph_table(ranks: Sequence[RankMemory]) -> str:
             f"{rank:<5} {role:<8} " + " ".join(f"{each / GIB:>11.2f}" for each in of_model)
             for role, of_model in memory.models.items()
         ]
-        images = sum(of_model.image_bytes for of_model in memory.models.values())
-        left = memory.free_bytes - memory.fused_bytes - memory.drafted_bytes - images
         if memory.drafted_bytes:
             lines.append(f"{rank:<5} {'drafts':<8} {'':>11} {memory.drafted_bytes / GIB:>11.2f}")
-        lines.append(f"{rank:<5} {'fused':<8} {'':>11} {memory.fused_bytes / GIB:>11.2f} {'':>11} {left / GIB:>9.2f}")
+        fused, left = memory.fused_bytes / GIB, memory.left_bytes / GIB
+        lines.append(f"{rank:<5} {'fused':<8} {'':>11} {fused:>11.2f} {'':>11} {left:>9.2f}")
     return "\n".join(lines)
 
 
