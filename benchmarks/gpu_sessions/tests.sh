@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Tests on a GPU host, in commands of under ten minutes; unpack by robustness.sh.
+#
+#   tests.sh all          gpu_tests, the whole selection, then those that want the GPU's memory for themselves
+#   tests.sh speculating  what servers that write three tokens ahead must pass too
+#   tests.sh both         the two at once: on a host of several GPUs, a third of the cores for the second
+#   tests.sh some ARGUMENTS   of pytest
+#
+# COMMIT, LIMIT (s, default 540) and OUT come from the environment. Results, failures as they come, and logs go to $OUT.
+# About one worker for every four cores: each has a server or more, whose schedulers poll. One H200 with 16 cores ended
+# 650 tests in ten minutes.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+OUT=${OUT:-results}
+LIMIT=${LIMIT:-540}
+mkdir -p "$OUT"
+export PYTHONPATH=$HOME/site PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+export SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2=0 PYTEST_ADDOPTS="--tb=short -p no:cacheprovider"
+JOBS=$(($(nproc) / 4))
+SPECULATING=$(for name in oracle laws sampling trace seeds memory_pressure families tiny_served http grammars image_cache; do
+    echo tests/test_$name.py; done)
+
+# Servers of quantized models wait for these; started together they would all compile them.
+kernels() {
+    python3 - <<'PYTHON' > "$OUT/kernels.log" 2>&1
+import torch
+from sglang.kernels.ops.quantization import awq_dequantize, awq_marlin_repack, gptq_marlin, gptq_marlin_repack
+
+gptq_marlin._jit_gptq_marlin_module(torch.float16)
+awq_dequantize._jit_awq_dequantize_module(torch.float16)
+awq_marlin_repack._jit_awq_marlin_repack_module()
+gptq_marlin_repack._jit_gptq_marlin_repack_module()
+PYTHON
+    echo "kernels $? ($SECONDS s)" >> "$OUT/kernels.log"
+}
+
+run() { # NAME JOBS ARGUMENTS
+    local name=$1 jobs=$2
+    shift 2
+    python3 -m benchmarks.gpu_tests --jobs "$jobs" --within "$LIMIT" --commit "${COMMIT:-unknown}" --out "$OUT/$name.json" \
+        "$@" > "$OUT/$name.log" 2>&1
+    echo "$name $? ($SECONDS s)"
+    tail -n 1 "$OUT/$name.log" | cut -c 1-600
+    [ ! -f "$OUT/$name.failures.txt" ] || grep '^== ' "$OUT/$name.failures.txt" | head -n 60
+}
+
+case "${1:-}" in
+all)
+    kernels & run gpu-tests "$JOBS"
+    ;;
+speculating)
+    run speculating "$JOBS" --speculate 3 $SPECULATING
+    ;;
+both)
+    kernels & run gpu-tests $((JOBS * 2 / 3)) & run speculating $((JOBS / 3)) --speculate 3 $SPECULATING
+    wait
+    ;;
+some)
+    shift
+    run some "$JOBS" "$@"
+    ;;
+*)
+    grep '^#' "$0"
+    exit 2
+    ;;
+esac
+tail -n 2 "$OUT/kernels.log" 2>/dev/null
