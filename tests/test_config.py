@@ -1,6 +1,7 @@
 """What a person configures, and the sentences they get when it is wrong."""
 
 import copy
+import json
 import pickle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from roster import TRIPLE
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.guidance import Guidance, read_guidance
 from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
@@ -150,3 +152,41 @@ class TestLimits:
         file.write_text("limits: {max_m: 2}")
         with pytest.raises(LaunchError, match="limits in --proxy-config has 'max_m', .* max_n, "):
             build_limits({}, str(file))
+
+
+def test_a_law_and_a_clip_are_the_servers(tmp_path):
+    """From flags or the file, for requests that name neither a strength nor a law."""
+    law = {"kind": "schedule", "points": [[0, 1.0], [8, 0.25]]}
+    file = tmp_path / "proxies.yaml"
+    file.write_text(json.dumps({**PATHS, "law": law, "clip": 4}))
+    for config in (
+        build_config({**NO_FLAGS, **PATHS, "law": law, "clip": 4.0}, None),
+        build_config(NO_FLAGS, str(file)),
+    ):
+        assert config.guidance.as_params() == {
+            "proxy_alpha": None, "proxy_amateur_alpha": None, "proxy_law": [law], "proxy_clip": 4,
+        }  # fmt: skip
+        assert config.describe()["law"] == [law]
+    constant = read_guidance({"proxy_alpha": 0.8}, config.guidance)
+    assert constant == Guidance.of(0.8, clip=4), "a strength that is named is no schedule's"
+    assert read_guidance({"proxy_law": []}, config.guidance).law is None
+    with pytest.raises(LaunchError, match="--proxy-law.* not in order"):
+        build_config({**NO_FLAGS, **PATHS, "law": law | {"points": [[8, 1.0], [0, 2.0]]}}, None)
+    with pytest.raises(LaunchError, match="--proxy-clip"):
+        build_config({**NO_FLAGS, **PATHS, "clip": 0.0}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"\xff\xfe\x00binary", "can't be read"),
+        (b"1: two", "has 1 for a name"),
+        (b"limits: {2: 3}", "has 2 for a name"),
+        (b"expert-path: E", "write it as 'expert_path'"),
+    ],
+)
+def test_a_file_that_is_none_is_told(tmp_path, text, sentence):
+    file = tmp_path / "proxies.yaml"
+    file.write_bytes(text)
+    with pytest.raises(LaunchError, match=sentence):
+        build_config(NO_FLAGS, str(file))

@@ -250,3 +250,9 @@ def test_what_is_refused_counts_the_small_models():
         with pytest.raises(LaunchError, match=complaint) as error:
             place(asked[0], dict.fromkeys(ROSTER, shape), asked[1])
         assert str(error.value).startswith("the 4 models can't be placed")
+
+
+@pytest.mark.parametrize("ranks", [0, -2, 1_000_000])
+def test_a_number_of_ranks_that_can_not_be_is_told_at_once(ranks):
+    with pytest.raises(LaunchError, match=f"--tp-size is {ranks}: it is the number of ranks, from 1 to 1024"):
+        place(ranks, in_gib(62, 15))
