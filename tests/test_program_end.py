@@ -72,3 +72,35 @@ def test_a_program_that_is_collected_inside_of_threading_ends():
 def test_stock_hangs_in_it():
     """Where this fails the hook is not needed any more."""
     assert run(ours=False, within_s=20) is None
+
+
+AT_EXIT = """
+import sglang as sgl
+from sglang.lang.backend.base_backend import BaseBackend
+from sglang.lang.chat_template import get_chat_template
+
+from sgl_proxythinker.launch.hooks import Stage, install
+from sgl_proxythinker.plugin import provide_hooks
+
+provide_hooks()
+install(Stage.PROGRAMS)
+
+
+class Backend(BaseBackend):
+    def get_chat_template(self):
+        return get_chat_template("default")
+
+
+@sgl.function
+def say(s):
+    s += "Hi"
+
+
+state = say.run(backend=Backend())
+"""
+
+
+def test_a_program_that_is_alive_at_the_end_of_the_process_ends_in_silence():
+    """Kills: a name of the hook's module, which is gone before the last program is."""
+    ended = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=True)
+    assert "Exception ignored" not in ended.stderr, ended.stderr[-1500:]
