@@ -66,7 +66,9 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = os.environ | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
+        # Of a pytest-xdist that this runs in: the new one would take itself for its worker.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        env = inherited | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
         # Each has an oracle on the CPU, which would take all cores, and a server or more, which polls.
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (4 * jobs))))
         for number, selected in enumerate(by_selection):
