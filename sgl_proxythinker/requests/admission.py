@@ -70,8 +70,10 @@ def _with_guidance(
     """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
     asked = _guidance_params(params.get("custom_params"), call)
-    named = isinstance(asked, dict) and (asked.get(ALPHA) is not None or asked.get(LAW) is not None)
     guidance = read_guidance(asked, Guidance() if config is None else config.guidance)
+    # Of the laws a schedule alone says a strength; others go over one.
+    scheduled = guidance.law is not None and guidance.law.schedule is not None
+    named = isinstance(asked, dict) and (asked.get(ALPHA) is not None or (scheduled and asked.get(LAW) is not None))
     if config is None:
         _refuse_without_proxies(guidance)
     elif config.require_strength and not named and not starting:

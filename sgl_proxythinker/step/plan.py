@@ -15,6 +15,8 @@ from sgl_proxythinker.step.law_strengths import LawRows
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
+_LAW = Guidance._fields.index("law")  # asked of every request in every step
+
 
 class Step(NamedTuple):
     """A batch of B requests, in its order, and their N rows of logits; N is B where each samples one token."""
@@ -151,7 +153,7 @@ class StepInputs:
 
 def _prompt_tokens(req: Any, carried: Any) -> int:
     """Of a request with a law, from which the generated ones are counted; of others nobody asks: 0."""
-    return 0 if Guidance._make(carried).law is None else len(req.origin_input_ids)
+    return 0 if carried[_LAW] is None else len(req.origin_input_ids)
 
 
 def _carried(req: Any) -> Any:
