@@ -4,14 +4,16 @@ import copy
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from roster import TRIPLE
 from sgl_proxythinker.config import ProxyConfig, build_config
-from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.guidance import Guidance, read_guidance
 from sgl_proxythinker.limits import Limits, build_limits
+from sgl_proxythinker.requests.admission import admit_request
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
 NO_FLAGS = dict.fromkeys(("expert_path", "amateur_path", "alpha", "placement", "tp_size"))
@@ -190,3 +192,24 @@ def test_a_file_that_is_none_is_told(tmp_path, text, sentence):
     file.write_bytes(text)
     with pytest.raises(LaunchError, match=sentence):
         build_config(NO_FLAGS, str(file))
+
+
+@pytest.mark.parametrize(
+    ("said", "is_named"),
+    [
+        ({"proxy_alpha": 0.5}, True),
+        ({"proxy_law": {"kind": "schedule", "points": [[0, 1.0]]}}, True),
+        ({"proxy_law": {"kind": "entropy", "above": 1.0}}, False),
+        ({"proxy_law": []}, False),
+        ({"proxy_clip": 2.0}, False),
+    ],
+)
+def test_where_a_strength_is_required_one_has_to_be_named(said, is_named):
+    """Kills: a law that goes over a strength taken for one."""
+    obj = SimpleNamespace(rid="a", sampling_params={"custom_params": said})
+    config = ProxyConfig(**PATHS, require_strength=True)
+    if is_named:
+        admit_request(obj, config, None, (), False)
+        return
+    with pytest.raises(RequestError, match="names no strength"):
+        admit_request(obj, config, None, (), False)
