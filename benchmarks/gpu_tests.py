@@ -66,9 +66,7 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
         path = [*write_metadata(Path(folder)), *filter(None, [os.environ.get("PYTHONPATH")])]
-        # Of a pytest-xdist that this runs in: the new one would take itself for its worker.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-        env = inherited | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
+        env = outside_of_xdist() | gpu_of_worker.offered_gpus() | {"PYTHONPATH": os.pathsep.join(path)}
         # Each has an oracle on the CPU, which would take all cores, and a server or more, which polls.
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (4 * jobs))))
         for number, selected in enumerate(by_selection):
@@ -98,6 +96,14 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
         out.with_suffix(".failures.txt").write_text(failures)
     print(json.dumps(result))
     return code
+
+
+def outside_of_xdist() -> dict[str, str]:
+    """The environment without the variables of a pytest-xdist that this runs in.
+
+    Another one would take itself for a worker of it.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
 
 
 def run_within(within_s: float | None, command: list[str], env: dict[str, str]) -> int:

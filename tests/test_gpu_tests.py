@@ -64,7 +64,7 @@ def test_each_worker_has_another_gpu_first(tmp_path):
         "--rootdir",
         tmp_path,
     ]
-    env = os.environ | {"CUDA_VISIBLE_DEVICES": "4,6", "PYTHONPATH": str(gpu_tests.ROOT)}
+    env = gpu_tests.outside_of_xdist() | {"CUDA_VISIBLE_DEVICES": "4,6", "PYTHONPATH": str(gpu_tests.ROOT)}
     told = subprocess.run([*command, tmp_path], env=env, cwd=tmp_path, capture_output=True, text=True).stdout
     assert {line for line in told.splitlines() if line.startswith("gw")} == {"gw0 4,6", "gw1 6,4", "gw2 4,6"}
 
