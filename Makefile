@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
 
-SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle families laws trace sampling memory_pressure tiny_served served_laws programs \
+SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle families laws trace sampling memory_pressure tiny_served served_laws served_experts programs \
 	http grammars image_cache placements))
 
 .PHONY: demo test test-all laws lint gpu-tests bench-cpu clean
@@ -22,9 +22,10 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
 	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
 
-# Beside them those whose servers speculate too, and all families on one rank and on two: before an issue about
-# speculation or families is called done.
+# Beside them all placements, those whose servers speculate too, and all families on one rank and on two: before an
+# issue about placement, speculation or families is called done.
 test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --all-layouts tests/test_placements.py
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py

@@ -38,9 +38,9 @@ PICTURE_PIXELS = 1200  # the longest side in the page; the models see the pictur
 
 
 @sgl.function
-def one_answer(s, pictures, question, alpha, max_tokens):
+def one_answer(s, pictures, question, alpha, expert, max_tokens):
     s += sgl.user(turn(pictures, question))
-    s += sgl.assistant(proxy_gen("answer", alpha=alpha, trace=True, max_tokens=max_tokens))
+    s += sgl.assistant(proxy_gen("answer", alpha=alpha, expert=expert, trace=True, max_tokens=max_tokens))
 
 
 def explain(
@@ -49,6 +49,7 @@ def explain(
     question: str,
     *,
     alphas: Sequence[float] = ALPHAS,
+    expert: str | None = None,
     instruction: str = THINK_FIRST,
     max_tokens: int = 1024,
     progress_bar: bool = False,
@@ -57,23 +58,26 @@ def explain(
 
     Args:
         alphas: the order does not matter, and one that is there twice is asked once.
+        expert: which of the server's; None: the default one.
         progress_bar: of the answers, on stderr.
 
     Raises:
         ProgramFailed: a request failed; the message says why.
     """
     alphas = sorted(set(alphas))
-    asked = {"pictures": pictures, "question": ask(question, instruction), "max_tokens": max_tokens}
+    asked = {"pictures": pictures, "question": ask(question, instruction), "max_tokens": max_tokens, "expert": expert}
     each = [{**asked, "alpha": alpha} for alpha in alphas]
     states = run_batch(one_answer, backend, each, temperature=0, progress_bar=progress_bar)
     traces = [checked(state).get_meta_info("answer")[TRACE] for state in states]
     proxy = backend.model_info["proxy"]
+    default = {"path": proxy["expert"], "amateur": proxy["amateur"]}
+    pair = proxy["experts"].get(expert, default)
     return Explanation(
         question=question,
         pictures=[picture_url(picture) for picture in pictures],
         base=backend.model_info["model_path"],
-        expert=proxy["expert"],
-        amateur=proxy["amateur"],
+        expert=pair["path"],
+        amateur=pair["amateur"],
         answers=[
             answer_from_trace(alpha, trace, backend.detokenize) for alpha, trace in zip(alphas, traces, strict=True)
         ],
@@ -130,11 +134,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("explain", __doc__)
     add_question(parser)
     add_alphas(parser, ALPHAS)
+    parser.add_argument(
+        "--named-expert", metavar="NAME", help="of a server of several experts; default: its default one"
+    )
     parser.add_argument("--html", type=page_file, required=True, metavar="FILE", help="the page to write")
 
     def work(args, backend):
         explanation = explain(
-            backend, args.pictures, args.question, alphas=args.alphas, instruction=args.instruction,
+            backend, args.pictures, args.question, alphas=args.alphas, expert=args.named_expert,
+            instruction=args.instruction,
             max_tokens=args.max_tokens, progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
         args.html.write_text(page(explanation), encoding="utf-8")

@@ -1,6 +1,7 @@
 """The oracle: three `transformers` models in a plain greedy loop, slow and easy to trust.
 
     fused = base + alpha * expert - amateur_alpha * amateur          on raw logits, float32
+    fused = base + sum over experts of alpha_i * (expert_i - amateur_i)
 
     python -m programs.random_triple models/tiny
     python -m programs.reference_hf --base models/tiny/base --expert models/tiny/expert --amateur models/tiny/amateur \\
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ class Reference:
     /v1/chat/completions does; or a string with `<|vision_start|><|image_pad|><|vision_end|>` where a picture stands,
     as /generate takes it; or token ids with the pictures already expanded. `images` are in the order of their places
     in the prompt; what a message says about an image other than its place is not read. `load` makes a model of a
-    checkpoint folder.
+    checkpoint folder. `experts` are more experts by name, each with its amateur, None for the shared one.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class Reference:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         load: Load = load_checkpoint,
+        experts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
     ) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
@@ -165,7 +167,10 @@ class Reference:
         self.base, self.expert, self.amateur = (
             CachedModel(load(path, dtype, device)) for path in (base, expert, amateur)
         )
-        self.models = (self.base, self.expert, self.amateur)
+        self.pairs = {"expert": (self.expert, self.amateur)}
+        for name, (path, own_amateur) in (experts or {}).items():
+            minus = self.amateur if own_amateur is None else CachedModel(load(own_amateur, dtype, device))
+            self.pairs[name] = CachedModel(load(path, dtype, device)), minus
         end = self.base.model.generation_config.eos_token_id
         self.end_ids = set(end if isinstance(end, list) else [end])
 
@@ -178,21 +183,24 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        expert: str = "expert",
+        experts: Mapping[str, float] | None = None,
         max_new_tokens: int,
         stop_at_eos: bool = True,
     ) -> ReferenceOutput:
-        """Answer greedily: argmax of `fuse`, until an end token (kept in the output) or `max_new_tokens`.
+        """Answer greedily: argmax of the fused row, until an end token (kept in the output) or `max_new_tokens`.
 
-        `law` and `clip` are a request's `proxy_law` and `proxy_clip` (docs/laws.md).
+        `law`, `clip`, `expert` and `experts` are a request's `proxy_law`, `proxy_clip`, `proxy_expert` and
+        `proxy_experts` (docs/laws.md, docs/experts.md).
         """
-        request = self.prepare(prompt, images)
+        request, alphas = self.prepare(prompt, images), experts or {expert: alpha}
         token_ids, logprobs, gaps = [], [], []
         for _ in range(max_new_tokens):
-            if token_ids:
-                rows = [model.read_next(token_ids[-1])[None] for model in self.models]
-            else:
-                rows = [model.read(request)[-1:] for model in self.models]
-            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, generated=len(token_ids))[0]
+            rows = {
+                model: model.read_next(token_ids[-1])[None] if token_ids else model.read(request)[-1:]
+                for model in self._models(alphas)
+            }
+            [fused] = self._steered(rows, alphas, amateur_alpha, law, clip, generated=len(token_ids))
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -212,23 +220,62 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        expert: str = "expert",
+        experts: Mapping[str, float] | None = None,
     ) -> torch.Tensor:
         """The rows from which `continuation` and the token after it are chosen, by one pass without a cache.
 
         Returns:
             [len(continuation) + 1, rows of the base's lm_head] float32; row t follows continuation[:t].
         """
-        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha, law, clip)
+        alphas = experts or {expert: alpha}
+        rows = self._read(self._models(alphas), prompt, images, continuation)
+        return self._steered(rows, alphas, amateur_alpha, law, clip)
 
     def logits(
-        self, prompt: Prompt, images: list[Image.Image] | None = None, continuation: list[int] | None = None
+        self,
+        prompt: Prompt,
+        images: list[Image.Image] | None = None,
+        continuation: list[int] | None = None,
+        expert: str = "expert",
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `fused_logits`, but the raw rows of base, expert and amateur, each as wide as its lm_head."""
+        """As `fused_logits`, but the raw rows of base, expert and its amateur, each as wide as its lm_head."""
+        rows = self._read(self._models([expert]), prompt, images, continuation)
+        plus, minus = self.pairs[expert]
+        return rows[self.base], rows[plus], rows[minus]
+
+    def _models(self, experts: Iterable[str]) -> list[CachedModel]:
+        """The base, and these experts with their amateurs, each once."""
+        return list(dict.fromkeys([self.base, *(model for name in experts for model in self.pairs[name])]))
+
+    def _read(
+        self,
+        models: Iterable[CachedModel],
+        prompt: Prompt,
+        images: list[Image.Image] | None,
+        continuation: list[int] | None,
+    ) -> dict[CachedModel, torch.Tensor]:
         request, continuation = self.prepare(prompt, images), continuation or []
         longer = torch.cat([request.input_ids, torch.tensor([continuation], dtype=torch.long)], dim=1)
         rows = len(continuation) + 1
-        base, expert, amateur = (model.read(Request(longer, request.pictures))[-rows:] for model in self.models)
-        return base, expert, amateur
+        return {model: model.read(Request(longer, request.pictures))[-rows:] for model in models}
+
+    def _steered(
+        self,
+        rows: Mapping[CachedModel, torch.Tensor],
+        alphas: Mapping[str, float],
+        amateur_alpha: float | None,
+        law: Law | None,
+        clip: float | None,
+        generated: int = 0,
+    ) -> torch.Tensor:
+        """`fuse` by each of the experts, and what they add to the base summed up."""
+        base = rows[self.base]
+        of_each = [
+            self.fuse(base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, generated)
+            for name, alpha in alphas.items()
+        ]
+        return of_each[0] + sum(one - base for one in of_each[1:])
 
     def fuse(
         self,

@@ -1,8 +1,8 @@
-"""What a person configures: the two small models, the default strength, where they run."""
+"""What a person configures: the small models, the default strength, where they run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.guidance import Clip, Guidance
+from sgl_proxythinker.guidance import Clip, Guidance, Pairs
 from sgl_proxythinker.laws import MAX_ALPHA, Law, read_law
 from sgl_proxythinker.placement import PlacementName
-from sgl_proxythinker.roles import AMATEUR, DRAFTER, EXPERT, Role
+from sgl_proxythinker.roles import AMATEUR, BASE, DRAFTER, EXPERT, Role
 from sgl_proxythinker.settings_file import read_settings
 
 # A local path, as text or as a `Path`, or a hub id.
@@ -55,6 +55,25 @@ class ProxyOptions(BaseModel):
     load_format: str | None = Field(None, description="SGLang's --load-format for this model; the base's when absent")
 
 
+class ExpertOptions(ProxyOptions):
+    """One more expert: where it is, how it is loaded, and its amateur if that is another one."""
+
+    path: ModelPath = Field(min_length=1, description="the small RL-tuned model")
+    amateur_path: ModelPath | None = Field(None, min_length=1, description="it before RL; None: the shared amateur")
+    amateur: ProxyOptions = ProxyOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _has_what_it_loads(self) -> ExpertOptions:
+        if self.amateur_path is None and self.amateur != ProxyOptions():
+            raise ValueError("amateur says how an amateur of its own is loaded: name it by amateur_path")
+        return self
+
+
 class ModelSpec(NamedTuple):
     """A small model: where its checkpoint is, and how it is loaded."""
 
@@ -63,7 +82,7 @@ class ModelSpec(NamedTuple):
 
 
 class ProxyConfig(BaseModel):
-    """The expert, the amateur, and how strongly they steer the base.
+    """The experts, their amateurs, and how strongly they steer the base.
 
     Raises:
         pydantic.ValidationError: a field is unknown, missing, or out of range.
@@ -91,6 +110,17 @@ class ProxyConfig(BaseModel):
     )
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
+    experts: dict[str, ExpertOptions] = Field({}, description="more experts, by the names that requests give them")
+
+    @field_validator("experts")
+    @classmethod
+    def _check_names(cls, experts: dict[str, ExpertOptions]) -> dict[str, ExpertOptions]:
+        for name in map(Role, experts):
+            if name in (BASE, EXPERT, AMATEUR):
+                raise ValueError(f"{name!r} is the name of a model that every server has: give an expert another one")
+            if _own_amateur(name) in experts:
+                raise ValueError(f"{_own_amateur(name)!r} is the name of the amateur of {name!r}: take another one")
+        return experts
 
     @model_validator(mode="before")
     @classmethod
@@ -127,15 +157,46 @@ class ProxyConfig(BaseModel):
     @cached_property
     def small_models(self) -> Mapping[Role, ModelSpec]:
         """The roster without the base, in the order in which the models run."""
-        return {
+        models = {
             EXPERT: ModelSpec(self.expert_path, self.expert),
             AMATEUR: ModelSpec(self.amateur_path, self.amateur),
         }
+        for name, options in self.experts.items():
+            models[Role(name)] = ModelSpec(options.path, _only_loading(options))
+            if (own := self._own_amateur_of(options)) is not None:
+                models[Role(_own_amateur(name))] = own
+        return models
 
-    def describe(self) -> dict[str, Any]:
-        """The `proxy` field of /model_info and /server_info."""
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The amateur of each expert, the one of requests that name none first."""
         return {
-            **{str(role): model.path for role, model in self.small_models.items()},
+            str(EXPERT): str(AMATEUR),
+            **{
+                name: str(AMATEUR) if self._own_amateur_of(options) is None else _own_amateur(name)
+                for name, options in self.experts.items()
+            },
+        }
+
+    def _own_amateur_of(self, options: ExpertOptions) -> ModelSpec | None:
+        """None: the shared one."""
+        if options.amateur_path is None:
+            return None
+        own = ModelSpec(options.amateur_path, options.amateur)
+        return None if own == ModelSpec(self.amateur_path, self.amateur) else own
+
+    def describe(self, paths: Mapping[Role, str | None] | None = None) -> dict[str, Any]:
+        """The `proxy` field of /model_info and /server_info. `paths`: of the small models, if not those asked for."""
+        if paths is None:
+            paths = {role: model.path for role, model in self.small_models.items()}
+        return {
+            "expert": paths[EXPERT],
+            "amateur": paths[AMATEUR],
+            "experts": {
+                name: {"path": paths[Role(name)], "amateur": paths[Role(amateur)]}
+                for name, amateur in self.pairs.items()
+                if name != EXPERT
+            },
             "alpha": self.alpha,
             "law": None if self.law is None else self.law.as_params(),
             "clip": self.clip,
@@ -146,14 +207,23 @@ class ProxyConfig(BaseModel):
 
     def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:
         """`describe`, as it is known on a rank with these models: without the proxies that are elsewhere."""
-        return self.describe() | {str(role): None for role in self.small_models if role not in roles}
+        return self.describe({role: model.path if role in roles else None for role, model in self.small_models.items()})
+
+
+def _own_amateur(expert: str) -> str:
+    """The name of the amateur that an expert does not share."""
+    return str(Role(f"{expert}-amateur"))
+
+
+def _only_loading(options: ExpertOptions) -> ProxyOptions:
+    return ProxyOptions(**{name: getattr(options, name) for name in ProxyOptions.model_fields})
 
 
 def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
     """Merge `--proxy-config FILE` with the `--proxy-*` flags; a flag wins over the file.
 
     Args:
-        flags: values by `ProxyConfig` field name; None means the flag was not given.
+        flags: values by `ProxyConfig` field name, of `experts` names and paths; None means the flag was not given.
         file: path of a YAML mapping with `ProxyConfig`'s field names, or None.
 
     Returns:
@@ -164,30 +234,55 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
     """
     values = read_settings(file) if file else {}
     values.pop("limits", None)  # those of `build_limits`
-    values.update({name: value for name, value in flags.items() if value is not None})
+    values |= _with_experts(values, {name: value for name, value in flags.items() if value is not None})
     if not values:
         return None
     for missing, given in ("amateur_path", "expert_path"), ("expert_path", "amateur_path"):
         if values.get(given) and not values.get(missing):
             raise LaunchError(
-                f"{_flag(given)} is {values[given]!r} and {_flag(missing)} is missing: guidance is "
-                f"base + alpha * (expert - amateur) and needs both. Add {_flag(missing)}, or leave both out to serve "
+                f"{flag_of(given)} is {values[given]!r} and {flag_of(missing)} is missing: guidance is "
+                f"base + alpha * (expert - amateur) and needs both. Add {flag_of(missing)}, or leave both out to serve "
                 "the base alone."
             )
     if not values.get("expert_path"):
         raise LaunchError(
-            f"{', '.join(sorted(map(_flag, values)))} given without --proxy-expert-path and "
+            f"{', '.join(sorted(map(flag_of, values)))} given without --proxy-expert-path and "
             "--proxy-amateur-path: there is nothing to steer with. Add both paths, or leave all --proxy flags out."
         )
     try:
         return ProxyConfig(**values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{_flag('.'.join(map(str, item['loc'])) or 'config')}: {item['msg']} (got {item['input']!r})"
-            for item in error.errors()
-        )
+        problems = "; ".join(f"{_place(item['loc'])}: {item['msg']} (got {item['input']!r})" for item in error.errors())
         raise LaunchError(f"the proxies' configuration is wrong: {problems}.") from None
 
 
-def _flag(name: str) -> str:
-    return "--proxy-" + str(name).replace("_", "-")
+def _with_experts(values: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The flags with more experts by name, over what the file says of them; `expert` has a flag of its own."""
+    named: Sequence[tuple[str, str]] = given.pop("experts", ())
+    if not named:
+        return given
+    by_name = dict(named)
+    if len(by_name) < len(named):
+        raise LaunchError(f"--proxy-expert names an expert twice: {', '.join(name for name, _ in named)}.")
+    default = by_name.pop(EXPERT, None)
+    if default is not None and given.setdefault("expert_path", default) != default:
+        raise LaunchError(
+            f"--proxy-expert-path is {given['expert_path']!r} and --proxy-expert {EXPERT}={default}: both name the "
+            "expert of requests that name none. Give one of them."
+        )
+    in_file = values.get("experts") or {}
+    if not isinstance(in_file, dict):
+        raise LaunchError("experts in the file is no mapping of names to experts.")
+    told = {name: of_file if isinstance(of_file, dict) else {"path": of_file} for name, of_file in in_file.items()}
+    return given | {"experts": told | {name: {**told.get(name, {}), "path": path} for name, path in by_name.items()}}
+
+
+def _place(location: Sequence[int | str]) -> str:
+    """Of a value, as a person wrote it; several experts are a flag or a part of the file."""
+    name = ".".join(map(str, location)) or "config"
+    return name if name.startswith("experts") else flag_of(name)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field; of several experts each has it once."""
+    return "--proxy-" + {"experts": "expert"}.get(name, str(name).replace("_", "-"))

@@ -17,6 +17,8 @@ from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 from sgl_proxythinker.sentences import sentence_of, shown
 
 ALPHA = "proxy_alpha"
+EXPERT_NAME = "proxy_expert"
+EXPERT_WEIGHTS = "proxy_experts"
 AMATEUR_ALPHA = "proxy_amateur_alpha"
 LAW = "proxy_law"
 CLIP = "proxy_clip"
@@ -28,9 +30,16 @@ CARRIED = "proxy_guidance"
 
 # What an `extra_key` of ours begins with. Clients' keys have no control characters (`generate_fields.Label`).
 _MARK = "\x1fproxythinker:"
+_UNPROVEN = "?"  # behind the name of a model in it
 
-# The models that have read the common part of the radix tree; those of a trace.
-COMMON = frozenset({str(BASE), str(EXPERT), str(AMATEUR)})
+# The expert of requests that name none, and its amateur.
+DEFAULT_PAIR = (str(EXPERT), str(AMATEUR))
+# The amateur of each expert of a server, the default expert first.
+Pairs = Mapping[str, str]
+ONE_PAIR: Pairs = dict([DEFAULT_PAIR])
+
+# The models that have read the common part of the radix tree.
+COMMON = frozenset({str(BASE), *DEFAULT_PAIR})
 
 MAX_CLIP = 1e4  # logits; more than any model's two differ by
 Clip = Annotated[float, Field(gt=0, le=MAX_CLIP, allow_inf_nan=False)]
@@ -43,6 +52,8 @@ class GuidanceParams(BaseModel):
 
     proxy_alpha: Weight | None = None
     proxy_amateur_alpha: Weight | None = None  # None: proxy_alpha's
+    proxy_expert: str | None = None
+    proxy_experts: Annotated[dict[str, Weight], Field(min_length=1)] | None = None
     proxy_law: Any = None  # `laws.read_law`
     proxy_clip: Clip | None = None
     proxy_trace: bool | None = None
@@ -63,8 +74,8 @@ class Contrast(NamedTuple):
 class Guidance(NamedTuple):
     """Canonical: two requests that ask for the same are equal. Contrasts of weight 0 are none; () is the base alone."""
 
-    contrasts: tuple[Contrast, ...] = ()
-    trace: bool = False
+    contrasts: tuple[Contrast, ...] = ()  # in the order of the roster
+    trace: tuple[str, str] | None = None  # the expert and the amateur of which every token tells
     law: Law | None = None  # what makes the strength another one at some tokens; None where there is no contrast
     clip: float | None = None  # plus - minus is cut to [-clip, clip] before it is weighted
 
@@ -76,19 +87,34 @@ class Guidance(NamedTuple):
         trace: bool = False,
         law: Law | None = None,
         clip: float | None = None,
+        pair: tuple[str, str] = DEFAULT_PAIR,
     ) -> Guidance:
         """base + alpha * expert - amateur_alpha * amateur; None: alpha's, which is ProxyThinker's law."""
         minus = alpha if amateur_alpha is None else amateur_alpha
+        told = pair if trace else None
         if not (alpha or minus if law is None else law.may_steer(alpha or minus)):
-            return cls((), trace)
+            return cls((), told)
         # -0 is 0
-        return cls((Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0),), trace, law, clip)
+        return cls((Contrast(*pair, alpha + 0.0, minus + 0.0),), told, law, clip)
+
+    @classmethod
+    def of_several(
+        cls, alphas: Mapping[str, float], pairs: Pairs, law: Law | None = None, clip: float | None = None
+    ) -> Guidance:
+        """base + the sum of alpha * (expert - amateur) over experts, each with an alpha and an amateur of its own."""
+        contrasts = tuple(
+            Contrast(expert, amateur, alphas[expert], alphas[expert])
+            for expert, amateur in pairs.items()
+            if alphas.get(expert)
+        )
+        return cls(contrasts, None, law, clip) if contrasts else cls()
 
     @classmethod
     def of_carried(cls, value: Any) -> Guidance:
         """From what a scheduler got: of msgpack's, tuples have become lists."""
         contrasts, trace, law, clip = value
-        return cls(tuple(Contrast(*contrast) for contrast in contrasts), trace, Law.of_carried(law), clip)
+        told = None if trace is None else tuple(trace)
+        return cls(tuple(Contrast(*contrast) for contrast in contrasts), told, Law.of_carried(law), clip)
 
     @property
     def is_base_alone(self) -> bool:
@@ -96,7 +122,7 @@ class Guidance(NamedTuple):
 
     @property
     def weights(self) -> tuple[float, float]:
-        """The expert's and the amateur's."""
+        """The expert's and the amateur's, of the first pair."""
         return self.contrasts[0][2:] if self.contrasts else (0.0, 0.0)
 
     def weights_of(self, pair: tuple[str, str]) -> tuple[float, float]:
@@ -106,32 +132,43 @@ class Guidance(NamedTuple):
     @property
     def reads(self) -> frozenset[str]:
         """The models that read its tokens, and whose keys and values its prefix must therefore have."""
-        contrasted = {name for contrast in self.contrasts for name in contrast[:2]}
-        return frozenset({BASE, *contrasted}) | (COMMON if self.trace else frozenset())
+        return self._steering | frozenset(self.trace or ())
+
+    @property
+    def _steering(self) -> frozenset[str]:
+        """The models that say something of its tokens."""
+        return frozenset({str(BASE), *(name for contrast in self.contrasts for name in contrast[:2])})
 
     def tree_key(self, extra_key: str | None, also: frozenset[str] = frozenset()) -> str | None:
         """The part of the radix tree that it belongs to, as SGLang's `extra_key`.
 
-        What base, expert and amateur have read is in the common part, which has the request's own key, but for traced
-        answers by the base alone, which no damaged expert ends: they have a part of their own. Any other part
+        What base, expert and amateur have read is in the common part, which has the request's own key. Any other part
         begins with who has read it and with the length of the request's own key, since SGLang may append to the whole.
+        A model that does not steer the request is marked: a damaged one would not have ended it, so nobody knows
+        whether its keys and values are finite, and a request that it steers doesn't go on from them.
 
         Args:
             extra_key: the request's own (with its `cache_salt`), which goes on dividing the tree.
             also: models that read every request's tokens in this server.
         """
-        readers = self.reads | also
-        # Of a traced answer by the base alone nobody knows whether the others' keys and values are finite.
-        if readers == COMMON and not (self.trace and self.is_base_alone):
+        readers, steering = self.reads | also, self._steering
+        if readers == steering == COMMON:
             return extra_key
         own = extra_key or ""
-        return f"{_MARK}{'+'.join(sorted(readers))}:{len(own)}:{own}"
+        names = (name if name in steering else name + _UNPROVEN for name in sorted(readers))
+        return f"{_MARK}{'+'.join(names)}:{len(own)}:{own}"
 
     def as_params(self) -> dict[str, Any]:
-        """The weights, and a law and a clip if there are any, under the names that requests and responses use."""
+        """The weights, and experts, law and clip if there are any, under the names that requests and responses use."""
         has_schedule = self.law is not None and self.law.schedule is not None
-        weights = (None, None) if has_schedule else self.weights  # a schedule says them, at each token others
+        has_several = len(self.contrasts) > 1
+        # A schedule says them, at each token others; of several experts each has its own.
+        weights = (None, None) if has_schedule or has_several else self.weights
         told: dict[str, Any] = dict(zip((ALPHA, AMATEUR_ALPHA), weights, strict=True))
+        if has_several:
+            told[EXPERT_WEIGHTS] = {contrast.plus: contrast.weight for contrast in self.contrasts}
+        elif self.contrasts and self.contrasts[0].plus != EXPERT:
+            told[EXPERT_NAME] = self.contrasts[0].plus
         if self.law is not None:
             told[LAW] = self.law.as_params()
         if self.clip is not None:
@@ -144,27 +181,29 @@ def readers_of(extra_key: str | None) -> frozenset[str]:
     if extra_key is None or not extra_key.startswith(_MARK):
         return COMMON
     names, _, _ = extra_key.removeprefix(_MARK).partition(":")
-    return frozenset(names.split("+"))
+    return frozenset(name.removesuffix(_UNPROVEN) for name in names.split("+"))
 
 
 def said_over(default: Mapping[str, Any] | None, said: Mapping[str, Any]) -> dict[str, Any]:
     """`custom_params` of a call that says some of it, over a default for calls that don't."""
     law = _law(said[LAW]) if said.get(LAW) is not None else None
-    is_scheduled = law is not None and law.schedule is not None
-    kept = {name: value for name, value in (default or {}).items() if not (is_scheduled and name == ALPHA)}
+    says_strengths = (law is not None and law.schedule is not None) or said.get(EXPERT_WEIGHTS) is not None
+    kept = {name: value for name, value in (default or {}).items() if not (says_strengths and name == ALPHA)}
     return {**kept, **said}
 
 
-def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
+def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = ONE_PAIR) -> Guidance:
     """Read a request's `custom_params`.
 
     Args:
         custom_params: as they came: None or a mapping.
         default: the server's, for a request that names no strength.
+        pairs: the experts of the server; none where it runs the base alone. None: it is not known which it has.
 
     Raises:
         RequestError: HTTP 400: not a mapping, a key that nobody reads, a weight that is no finite number in [-10, 10],
-            a trace that is no bool, a law or a clip out of range, or two of them that have no meaning together.
+            an expert that the server does not have, a trace that is no bool, a law or a clip out of range, or two of
+            them that have no meaning together.
     """
     if custom_params is None:
         return default
@@ -176,6 +215,9 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
         asked = GuidanceParams.model_validate(dict(custom_params))
     except ValidationError as problem:
         raise RequestError(_sentence(problem.errors(include_url=False)[0])) from None
+    if asked.proxy_experts is not None:
+        return _of_several(asked, asked.proxy_experts, default, pairs)
+    pair = _pair(asked.proxy_expert, EXPERT_NAME, default, pairs)
     own, minus = default.weights
     law = default.law
     if asked.proxy_alpha is not None:
@@ -190,7 +232,45 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
         _refuse_for_two_weights(law, clip)
     if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
         raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
-    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip)
+    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, pair)
+
+
+def _pair(expert: str | None, field: str, default: Guidance, pairs: Pairs | None) -> tuple[str, str]:
+    """The expert that a request names, else the default's, and its amateur."""
+    if expert is None:
+        return default.contrasts[0][:2] if default.contrasts else DEFAULT_PAIR
+    if pairs is None:
+        return expert, str(AMATEUR)
+    if expert not in pairs:
+        told = f"names {shown(expert)}" if field == EXPERT_WEIGHTS else f"is {shown(expert)}"
+        raise RequestError(
+            f"{field} {told}, and this server's experts are {', '.join(pairs)}: name one of them."
+            if pairs
+            else f"{field} {told}, and this server runs the base model alone: leave it out."
+        )
+    return expert, pairs[expert]
+
+
+def _of_several(asked: GuidanceParams, alphas: Mapping[str, float], default: Guidance, pairs: Pairs | None) -> Guidance:
+    for name in (ALPHA, AMATEUR_ALPHA, EXPERT_NAME):
+        if getattr(asked, name) is not None:
+            raise RequestError(f"{EXPERT_WEIGHTS} says the strength of each expert: leave {name} out.")
+    if asked.proxy_trace:
+        raise RequestError(
+            f"{TRACE} tells of one expert beside its amateur, and {EXPERT_WEIGHTS} names several: ask for one by "
+            f"{EXPERT_NAME}, or leave {TRACE} out."
+        )
+    known = dict(_pair(name, EXPERT_WEIGHTS, default, pairs) for name in alphas)
+    if pairs is not None:
+        known = {expert: amateur for expert, amateur in pairs.items() if expert in known}
+    law = None if asked.proxy_law is None else _law(asked.proxy_law)
+    if law is not None and law.replaces_alpha:
+        raise RequestError(
+            f"{EXPERT_WEIGHTS} says the strength of each expert, and {LAW} one strength: name one expert by "
+            f"{EXPERT_NAME}, or send a law of kind entropy, or none."
+        )
+    clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
+    return Guidance.of_several(alphas, known, law, clip)
 
 
 def _law(value: Any) -> Law | None:
@@ -220,6 +300,14 @@ def _sentence(error: Mapping[str, Any]) -> str:
         # Other readers of `custom_params`, custom logit processors, are refused: nobody would read it.
         return f"custom_params has an unknown key {shown(name)}: known are {', '.join(KNOWN_KEYS)}."
     value = shown(error["input"])
+    if name == EXPERT_NAME:
+        return f"{EXPERT_NAME} is {value}: send the name of one of the server's experts, or leave it out."
+    if name == EXPERT_WEIGHTS:
+        of_one = f" of {shown(error['loc'][1])}" if len(error["loc"]) > 1 else ""
+        return (
+            f"{EXPERT_WEIGHTS}{of_one} is {value}: send an object with a strength for each expert, such as "
+            f'{{"{EXPERT}": 0.4}}, each a finite number in [-{MAX_ALPHA:g}, {MAX_ALPHA:g}].'
+        )
     if name == CLIP:
         return f"{CLIP} is {value}: send a number of logits above 0, at most {MAX_CLIP:g}."
     if name == TRACE:

@@ -111,7 +111,7 @@ def place(
     if not 1 <= world_size <= MAX_RANKS:
         raise LaunchError(f"--tp-size is {world_size}: it is the number of ranks, from 1 to {MAX_RANKS}.")
     obstacles: list[str] = []
-    candidates = _PREFERENCE if world_size > 1 else ("shared",)
+    candidates = _candidates(world_size, len(shapes) - 1)
     for candidate in [name] if name else candidates:
         sizes = [proxy_tp_size] if proxy_tp_size else _default_proxy_tp_sizes(candidate, world_size, len(shapes))
         found = {size: _obstacle(candidate, world_size, size, shapes, memory_bytes) for size in sizes}
@@ -124,6 +124,17 @@ def place(
         f"{_typed(name, world_size, proxy_tp_size, len(shapes))}: {'; '.join(obstacles)}. "
         f"{_nearest(name, world_size, proxy_tp_size, shapes, memory_bytes)}"
     )
+
+
+def _candidates(world_size: int, small: int) -> tuple[PlacementName, ...]:
+    """The placements to try when none is asked for, the preferred one first. `small`: how many small models."""
+    if world_size == 1:
+        return ("shared",)
+    # Small models of several experts on ranks of their own, of which a step needs a few, would leave the base the
+    # smaller part of the GPUs.
+    if small > 2 and world_size < 2 * small:
+        return ("split", "shared", "dedicated")
+    return _PREFERENCE
 
 
 _PREFERENCE: tuple[PlacementName, ...] = ("split", "dedicated", "shared")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -102,8 +103,12 @@ def assert_same_tokens(
     alpha: float,
     amateur_alpha: float | None = None,
     images: Sequence[Image.Image] = (),
+    **steered: Any,
 ) -> torch.Tensor:
     """The oracle's tokens; on a GPU each one what the oracle may choose after those before it, up to a close call.
+
+    Args:
+        steered: more of what the oracle is to be asked: `expert`, `experts`.
 
     Returns:
         [T, V] float32, the oracle's fused rows after the tokens before each one of `token_ids`.
@@ -113,7 +118,9 @@ def assert_same_tokens(
         assert token_ids == expected.token_ids, about
     assert len(token_ids) >= len(expected.token_ids) or token_ids[-1] in reference.end_ids, f"too few tokens {about}"
     prompt = expected.input_ids
-    rows = reference.fused_logits(prompt, list(images), token_ids[:-1], alpha=alpha, amateur_alpha=amateur_alpha)
+    rows = reference.fused_logits(
+        prompt, list(images), token_ids[:-1], alpha=alpha, amateur_alpha=amateur_alpha, **steered
+    )
     if ON_GPU:
         below = rows.max(dim=-1).values - rows[range(len(token_ids)), token_ids]
         step = int(below.argmax())
@@ -122,13 +129,13 @@ def assert_same_tokens(
     return rows
 
 
-def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case, reference: Reference) -> None:
+def assert_agrees(answer: dict, expected: ReferenceOutput, case: Case, reference: Reference, **steered: Any) -> None:
     """The same prompt tokens, the same tokens, and the same log probability for each; `case` may be a later turn."""
     choice, about = answer["choices"][0], f"{case.text[:30]!r} with {len(case.images)} images at alpha {case.alpha}"
     assert answer["usage"]["prompt_tokens"] == len(expected.input_ids), f"another prompt was read: {about}"
     token_ids = output_ids(choice)
     strengths = (case.alpha, case.amateur_alpha)
-    rows = assert_same_tokens(token_ids, expected, reference, *strengths, case.images)
+    rows = assert_same_tokens(token_ids, expected, reference, *strengths, case.images, **steered)
     if token_ids == expected.token_ids:
         assert choice["message"]["content"] == expected.text.replace("<|im_end|>", ""), about
     wanted = rows.log_softmax(dim=-1)[range(len(token_ids)), token_ids].tolist()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+import yaml
 
 import servers
 from programs.random_triple import make_triple
@@ -31,6 +32,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
+    parser.addoption("--all-layouts", action="store_true", help="placements that others cover in parts are tested too")
     parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 
 
@@ -93,8 +95,16 @@ def triple(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reference(triple):
-    return Reference(triple.base, triple.expert, triple.amateur)
+def experts(tmp_path_factory):
+    """More experts of `triple`: the path of each, and of its amateur where that is its own."""
+    folder = tmp_path_factory.mktemp("experts")
+    math, charts = (make_triple(folder / name, seed=seed) for name, seed in (("math", 31), ("charts", 32)))
+    return {"math": (math.expert, None), "charts": (charts.expert, charts.amateur)}
+
+
+@pytest.fixture(scope="session")
+def reference(triple, experts):
+    return Reference(triple.base, triple.expert, triple.amateur, experts=experts)
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +114,18 @@ def picture_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def guided(triple, picture_folder, tmp_path_factory):
-    """The main server. Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not."""
+def guided(triple, experts, picture_folder, tmp_path_factory):
+    """The main server, of several experts, which few of its tests ask for.
+
+    Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not.
+    """
+    folder = tmp_path_factory.mktemp("guided")
+    of_charts = dict(zip(("path", "amateur_path"), map(str, experts["charts"]), strict=True))
+    (folder / "experts.yaml").write_text(yaml.safe_dump({"experts": {"charts": of_charts}}))
     flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-mixed-chunk", "--enable-metrics",
-             "--proxy-image-folder", str(picture_folder))  # fmt: skip
-    log = tmp_path_factory.mktemp("guided") / "log"
+             "--proxy-image-folder", str(picture_folder), "--proxy-config", str(folder / "experts.yaml"),
+             "--proxy-expert", f"math={experts['math'][0]}")  # fmt: skip
+    log = folder / "log"
     with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
         yield server
 

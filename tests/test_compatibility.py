@@ -43,6 +43,21 @@ def test_the_context_is_the_shortest_of_the_three(triple):
     assert check(triple, context_length=600).context_length == 600
 
 
+def test_every_expert_and_its_own_amateur_are_compared(triple, tmp_path):
+    """Kills: a check of the first three models alone."""
+    other = make_triple(tmp_path / "other", seed=4, sizes=dict.fromkeys(SMALL, WIDE))
+    experts = {"math": {"path": str(other.expert), "amateur_path": str(other.amateur)}}
+    config = ProxyConfig(expert_path=triple.expert, amateur_path=triple.amateur, experts=experts)
+    found = check_models(config, {"model_path": str(triple.base)})
+    assert found.shapes["math-amateur"].mlp == found.shapes["math"].mlp == 512
+    shorten(other.amateur, 700)
+    assert check_models(config, {"model_path": str(triple.base)}).context_length == 700
+    file = other.expert / "tokenizer.json"
+    file.write_text(file.read_text().replace("<|vision_pad|>", "<|vision_fill|>"))
+    with pytest.raises(LaunchError, match="the tokenizers of the base and the math differ"):
+        check_models(config, {"model_path": str(triple.base)})
+
+
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
     unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0}

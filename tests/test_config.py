@@ -100,8 +100,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
 
 def test_a_rank_describes_the_proxies_that_it_runs_and_no_other():
     config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1)
-    whole = {"expert": "E", "amateur": "A", "alpha": 0.5, "law": None, "clip": None, "placement": "dedicated",
-             "streams": True, "speculate": "off"}  # fmt: skip
+    whole = {"expert": "E", "amateur": "A", "experts": {}, "alpha": 0.5, "law": None, "clip": None,
+             "placement": "dedicated", "streams": True, "speculate": "off"}  # fmt: skip
     assert config.describe() == config.describe_rank(TRIPLE) == whole
     assert config.describe_rank((BASE,)) == whole | {"expert": None, "amateur": None}
     assert config.describe_rank((AMATEUR,)) == whole | {"expert": None}

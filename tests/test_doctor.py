@@ -73,6 +73,20 @@ def test_a_launch_that_would_start_is_sound_without_a_gpu(triple):
     assert "ids mean the same token to all models" in told
 
 
+def test_an_expert_more_has_its_line_and_takes_its_memory(triple):
+    plans = []
+    for more in ((), ("--proxy-expert", f"math={triple.expert}")):
+        code, told = doctor(triple.base, triple.expert, triple.amateur, *more, "--gpu-memory", "24", "--json")
+        assert code == 0, told
+        plans.append(json.loads(told)["memory"])
+    of_three, of_four = plans
+    assert list(of_four["ranks"][0]["models"]) == ["base", "expert", "amateur", "math"]
+    each = of_four["ranks"][0]["models"]
+    shared = sum(each[role]["token_bytes"] for role in ("base", "expert", "amateur"))
+    ratio = shared / (shared + each["math"]["token_bytes"])
+    assert of_four["kv_tokens"] == pytest.approx(of_three["kv_tokens"] * ratio, rel=NEAR)
+
+
 @pytest.mark.parametrize("equal", [True, False])
 def test_a_tower_that_two_models_share_is_told_and_counted_once(tmp_path, equal):
     made = make_triple(tmp_path, equal_towers=equal)

@@ -49,6 +49,19 @@ def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, picture
     assert html.count('<section class="answer"') == 2
 
 
+def test_it_explains_the_expert_that_is_named(guided, triple, experts, tmp_path, capsys):
+    html = ("--html", str(tmp_path / "out.html"))
+    run(guided.url, [], *html, "--json", "--alphas", "1.5", "--named-expert", "charts")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["expert"], told["amateur"]) == tuple(map(str, experts["charts"]))
+    params = {"proxy_expert": "charts", "proxy_alpha": 1.5}
+    direct = guided.chat(chat_messages(QUESTION), max_tokens=24, extra_body={"custom_params": params})
+    shown = "".join(token["text"] for token in told["answers"][0]["tokens"])
+    assert shown.startswith(direct["choices"][0]["message"]["content"][:12])
+    with pytest.raises(SystemExit, match="proxy_expert is 'maths', and this server's experts are"):
+        run(guided.url, [], *html, "--named-expert", "maths")
+
+
 def test_without_json_it_says_how_often_the_base_was_overruled(guided, tmp_path, capsys):
     run(guided.url, [], "--html", str(tmp_path / "out.html"), "--alphas", "2")
     printed = capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_only_two_zeros_are_the_base_alone():
     assert Guidance.of(0.0) == Guidance.of(-0.0, 0) == Guidance() and Guidance().is_base_alone
     assert not Guidance.of(0.0, 1.0).is_base_alone and not Guidance.of(1.0, 0.0).is_base_alone
     assert Guidance().reads == {"base"}
-    for reads_all in (Guidance.of(1.0), Guidance.of(0.0, 1.0), Guidance((), trace=True)):
+    for reads_all in (Guidance.of(1.0), Guidance.of(0.0, 1.0), Guidance.of(0.0, trace=True)):
         assert reads_all.reads == {"base", "expert", "amateur"}
 
 

@@ -8,25 +8,31 @@ from servers import chat_messages
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.http.guidance_header import guidance_header
-from sgl_proxythinker.requests.model_name import read_model_name
+from sgl_proxythinker.requests.model_name import ModelName, read_model_name
 
 HI = chat_messages("Hi")
 
 
 class TestNames:
-    @pytest.mark.parametrize("model", [None, 5, "default", "other", "NAME", "a:b", "N@1"])
+    @pytest.mark.parametrize("model", [None, 5, "default", "other", "NAME", "a:b", "N@1", "N+e"])
     def test_a_name_without_a_strength_says_nothing(self, model):
-        assert read_model_name(model, "N@1" if model == "N@1" else "NAME") is None
+        assert read_model_name(model, model if model in ("N@1", "N+e") else "NAME") == ModelName()
 
     @pytest.mark.parametrize(("number", "alpha"), [("0", 0), ("0.8", 0.8), ("-10", -10), ("1e-3", 0.001), (".5", 0.5)])
     def test_a_name_with_a_strength_is_read(self, number, alpha):
-        assert read_model_name(f"NAME@{number}", "NAME") == alpha
-        assert read_model_name(f"org/N@v1@{number}", "org/N@v1") == alpha
+        assert read_model_name(f"NAME@{number}", "NAME") == ModelName(None, alpha)
+        assert read_model_name(f"org/N@v1@{number}", "org/N@v1") == ModelName(None, alpha)
+        assert read_model_name(f"NAME+math@{number}", "NAME") == ModelName("math", alpha)
+
+    def test_a_name_with_an_expert_alone_says_no_strength(self):
+        assert read_model_name("NAME+math", "NAME") == ModelName("math")
+        assert read_model_name("a+b@c+math@2", "a+b@c") == ModelName("math", 2.0)
 
     @pytest.mark.parametrize(
         "model",
         ["NAME@", "NAME@x", "NAME@11", "NAME@nan", "NAME@inf", "NAME@ 1", "NAME@1_0", "other@0.5", "@0.5",
-         "NAME@0.5@0.5", "name@0.5", "default@0.5"],
+         "NAME@0.5@0.5", "name@0.5", "default@0.5", "NAME+", "NAME+@0.5", "NAME+math@", "NAME@0.5+math", "other+math",
+         "NAMEx+math", "+math"],
     )  # fmt: skip
     def test_any_other_is_refused(self, model):
         with pytest.raises(RequestError, match="model is"):

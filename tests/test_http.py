@@ -225,10 +225,14 @@ def test_routes_that_do_not_exist_are_still_404(guided):
     assert guided.post("/v1/nothing", {}).status_code == 404
 
 
-def test_the_server_says_what_it_serves(guided, triple):
+def test_the_server_says_what_it_serves(guided, triple, experts):
     proxy = {
         "expert": str(triple.expert),
         "amateur": str(triple.amateur),
+        "experts": {
+            "charts": dict(zip(("path", "amateur"), map(str, experts["charts"]), strict=True)),
+            "math": {"path": str(experts["math"][0]), "amateur": str(triple.amateur)},
+        },
         "alpha": 0.5,
         "placement": "shared",
         "law": None,
@@ -244,17 +248,20 @@ def test_the_server_says_what_it_serves(guided, triple):
 def test_the_start_up_plan_is_printed(guided):
     log = guided.log_text()
     head = log[log.index("proxythinker: placement") :].splitlines()[0]
-    assert "shared (base on rank 0, expert on rank 0, amateur on rank 0; chosen: all ranks run all models)" in head
+    models = ["base", "expert", "amateur", "charts", "charts-amateur", "math"]
+    assert f"shared ({' on rank 0, '.join(models)} on rank 0; chosen: all ranks run all models)" in head
     _, memory = log.split("; memory:\n")
-    titles, *rows = (line.split() for line in memory.splitlines()[:5])
+    titles, *rows = (line.split() for line in memory.splitlines()[: len(models) + 2])
     assert titles == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
-    assert [row[:2] for row in rows] == [["0", name] for name in ("base", "expert", "amateur", "sum")]
+    assert [row[:2] for row in rows] == [["0", name] for name in (*models, "sum")]
     _, rest = log.split("beside weights and KV, for 64 rows:\n")
-    names = ["base", "expert", "amateur", *(["drafts"] if servers.speculate else []), "fused"]
+    names = [*models, *(["drafts"] if servers.speculate else []), "fused"]
     titles, *rows = (line.split() for line in rest.splitlines()[: len(names) + 1])
     assert titles == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
     assert [row[:2] for row in rows] == [["0", name] for name in names]
-    assert [row[-1] for row in rows[:3]] == ["0.10"] * 3, "SGLang's default for its cache of image embeddings, each"
+    assert [row[-1] for row in rows[: len(models)]] == ["0.10"] * len(models), (
+        "SGLang's default for its cache of image embeddings, each"
+    )
     assert float(rows[-1][-1]) > 0.5, "what is left of this machine"
 
 

@@ -43,7 +43,9 @@ def served(laws: list, lengths: list[int], logits: dict, prompts: list[int]) -> 
     ruled_rows = {row: (read_law(law), prompts[row]) for row, law in enumerate(laws) if law is not None}
     weights = torch.full((2, len(laws)), ALPHA)
     told = {role: ShardedLogits.whole(rows) for role, rows in logits.items()}
-    return law_weights(LawRows.of(ruled_rows, runs, "cpu"), weights, torch.tensor(lengths), told, VOCAB)
+    return law_weights(
+        LawRows.of((EXPERT, AMATEUR), ruled_rows, runs, "cpu"), weights, torch.tensor(lengths), told, VOCAB
+    )
 
 
 def test_every_row_has_the_weight_of_its_own_law():
@@ -96,7 +98,7 @@ def test_what_a_request_writes_is_read_and_told_as_it_is(law):
     """Kills: a law that processes compare in another form than it is carried in, or that is told differently."""
     guidance = read_guidance({LAW: law}, Guidance.of(ALPHA))
     assert guidance.law is not None and read_law(guidance.as_params()[LAW]) == guidance.law
-    carried = [[list(contrast) for contrast in guidance.contrasts], False, as_msgpack_gives(guidance.law), None]
+    carried = [[list(contrast) for contrast in guidance.contrasts], None, as_msgpack_gives(guidance.law), None]
     assert Guidance.of_carried(carried) == guidance and {guidance}
 
 

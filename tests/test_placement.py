@@ -55,6 +55,23 @@ def test_the_published_models_go_where_they_are_asked_to(world_size, name, proxy
 
 
 @pytest.mark.parametrize(
+    ("world_size", "wanted", "on_base"),
+    [(2, "shared", 2), (3, "split", 3), (4, "shared", 4), (6, "split", 6), (8, "dedicated", 5)],
+)
+def test_two_experts_and_their_amateur_leave_the_base_most_of_the_gpus(world_size, wanted, on_base):
+    """Kills: a base on one of four ranks, beside three small models of which a step needs two."""
+    models = TINY | {Role("math"): TINY[EXPERT]}
+    models = {role: shape._replace(heads=60, kv_heads=1, mlp=960, vision_heads=60) for role, shape in models.items()}
+    if wanted == "dedicated":  # over eight ranks its heads don't divide
+        models = {role: shape._replace(vision_mlp=15) for role, shape in models.items()}
+    else:
+        models = {role: shape._replace(vision_mlp=240) for role, shape in models.items()}
+    placement = place(world_size, models)
+    assert (placement.name, len(placement.ranks[BASE])) == (wanted, on_base)
+    assert set(placement.ranks) == {*TRIPLE, "math"}
+
+
+@pytest.mark.parametrize(
     ("world_size", "name", "wanted", "reason"),
     [
         (1, "shared", [1, 1, 1], "all ranks run all models"),

@@ -51,12 +51,15 @@ class Layout:
     flags: tuple[str, ...]
     models: tuple[str, ...]  # of each rank
     in_file: dict[str, Any] | None = None
+    experts: tuple[str, ...] = ()  # more of them
+    is_rare: bool = False  # what it has of its own, others have in parts: with --all-layouts, or on a GPU
     plan: str = "as asked for"
 
 
 LAYOUTS = {
     "shared over two": Layout(
-        "shared", ("--tp-size", "2", "--proxy-placement", "shared"), ("base expert amateur", "base expert amateur")
+        "shared", ("--tp-size", "2", "--proxy-placement", "shared"), ("base expert amateur math",) * 2,
+        experts=("math",),
     ),
     # Nothing is asked for.
     "split over two": Layout(
@@ -69,7 +72,7 @@ LAYOUTS = {
         in_file={"placement": "dedicated", "tp_size": 1, "expert": {"load_format": "safetensors", "revision": "main"}},
     ),
     "shared over four": Layout(
-        "shared", ("--tp-size", "4", "--proxy-placement", "shared"), ("base expert amateur",) * 4
+        "shared", ("--tp-size", "4", "--proxy-placement", "shared"), ("base expert amateur",) * 4, is_rare=True
     ),
     "split over four": Layout(
         "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
@@ -85,6 +88,10 @@ LAYOUTS = {
     "dedicated over four": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
     ),
+    "dedicated over four, two experts": Layout(
+        "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "expert", "amateur", "math"),
+        experts=("math",),
+    ),
 }  # fmt: skip
 
 
@@ -95,8 +102,15 @@ def triple(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(triple):
-    return Reference(triple.base, triple.expert, triple.amateur)
+def more_experts(tmp_path_factory):
+    """More experts, which share the amateur."""
+    return {"math": make_triple(tmp_path_factory.mktemp("math"), seed=6, head_rows={"expert": 576}).expert}
+
+
+@pytest.fixture(scope="module")
+def reference(triple, more_experts):
+    experts = {name: (path, None) for name, path in more_experts.items()}
+    return Reference(triple.base, triple.expert, triple.amateur, experts=experts)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -118,13 +132,18 @@ def single_rank(triple, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def layout(request) -> Layout:
-    return LAYOUTS[request.param]
+    asked = LAYOUTS[request.param]
+    if asked.is_rare and not (ON_GPU or request.config.getoption("--all-layouts")):
+        pytest.skip("with --all-layouts: make test-all")
+    return asked
 
 
 @pytest.fixture(scope="module")
-def server(layout, triple, single_rank, tmp_path_factory) -> Iterator[Server]:
+def server(layout, triple, more_experts, single_rank, tmp_path_factory) -> Iterator[Server]:
     folder, proxies = tmp_path_factory.mktemp(layout.name), (triple.expert, triple.amateur)
     flags = (*PRESSURE, *layout.flags)
+    for name in layout.experts:
+        flags = (*flags, "--proxy-expert", f"{name}={more_experts[name]}")
     if layout.in_file is not None:
         paths = {"expert_path": str(triple.expert), "amateur_path": str(triple.amateur)}
         (folder / "proxies.yaml").write_text(yaml.safe_dump(paths | layout.in_file))
@@ -144,10 +163,11 @@ def generate(server: Server, text: str, alpha: float, tokens: int = 16, trace: b
 # Start
 
 
-def test_the_server_says_where_its_models_are(server, layout, triple):
+def test_the_server_says_where_its_models_are(server, layout, triple, more_experts):
     proxy = {
         "expert": str(triple.expert),
         "amateur": str(triple.amateur),
+        "experts": {name: {"path": str(more_experts[name]), "amateur": str(triple.amateur)} for name in layout.experts},
         "alpha": 0.5,
         "placement": layout.name,
         "law": None,
@@ -236,6 +256,30 @@ def test_retracted_requests_give_the_oracles_tokens(server, long_answers, refere
         assert_same_tokens(answer["output_ids"], oracle, reference, alpha)
     for answer in answers[::4]:
         assert answer["meta_info"]["proxy_trace"]["token_id"] == answer["output_ids"]
+
+
+def test_experts_give_the_oracles_tokens_when_they_are_retracted_too(server, layout, reference):
+    """Kills: an expert's logits of another rank or row, and slots of a request that one of two experts did not fill."""
+    if not layout.experts:
+        pytest.skip("of layouts with several")
+    wishes = [{"expert": "math"}, {"expert": "expert"}, {"experts": {"math": 0.8, "expert": 0.7}}] * 4
+    asked = list(enumerate(wishes))
+
+    def ask(one: tuple[int, dict]) -> tuple[list[int], int]:
+        index, wish = one
+        said = {f"proxy_{name}": value for name, value in wish.items()}
+        said |= {"proxy_alpha": 1.2} if "expert" in wish else {}
+        params = {"temperature": 0, "max_new_tokens": LONG, "ignore_eos": True, "custom_params": said}
+        answer = server.generate(text=f"Say number {index}", sampling_params=params)
+        return answer["output_ids"], answer["meta_info"]["num_retractions"]
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(ask, asked))
+    assert sum(retractions for _, retractions in answers) > 0, "the load must not have fitted"
+    for (index, wish), (tokens, _) in zip(asked, answers, strict=True):
+        text = f"Say number {index}"
+        oracle = reference.generate(text, alpha=1.2, max_new_tokens=LONG, stop_at_eos=False, **wish)
+        assert_same_tokens(tokens, oracle, reference, 1.2, **wish)
 
 
 @pytest.mark.parametrize("regex", [None, "[a-z]{24}"])

@@ -44,8 +44,7 @@ def body(text, said, picture=None, **more):
 
 def assert_law_is_the_oracles(answer, reference, text, said, picture=None):
     """Each token is the one that the oracle chooses after those before it, and as likely."""
-    named = {"proxy_law": "law", "proxy_clip": "clip", "proxy_alpha": "alpha", "proxy_amateur_alpha": "amateur_alpha"}
-    asked = {"alpha": 0.5} | {named[name]: value for name, value in said.items()}
+    asked = {"alpha": 0.5} | {name.removeprefix("proxy_"): value for name, value in said.items()}
     tokens = answer["output_ids"]
     assert len(tokens) == TOKENS
     rows = reference.fused_logits(text, [] if picture is None else [picture], tokens[:-1], **asked)

@@ -80,9 +80,10 @@ def test_the_small_models_run_for_rows_that_ask_for_them_or_share_their_prefix(i
     assert weights_of(step) == list(weights) and step.weights.is_contiguous()
     assert ran(step) == [row for row, needs in enumerate(needed) if needs]
     wanted = [row for row, name in enumerate(list(ROWS)[::order]) if name.endswith("traced")]
-    assert step.traced.rows[BASE].tolist() == wanted
+    [told] = step.traced
+    assert told.pair == SMALL and told.rows[BASE].tolist() == wanted
     for role in SMALL:
-        assert [ran(step)[place] for place in step.traced.rows[role]] == wanted
+        assert [ran(step)[place] for place in told.rows[role]] == wanted
     assert step.logits_rows() == {BASE: len(reqs), **dict.fromkeys(SMALL, sum(needed))}
 
 
@@ -92,7 +93,8 @@ def test_a_request_may_have_several_rows(inputs):
     assert step.owner == [0, 0, 0, 1, 1, 1, 2, 2, 2] and step.size == 3
     assert weights_of(step) == [(0.0, 0.0)] * 3 + [(1.5, 1.5)] * 3 + [(-1.0, -1.0)] * 3
     assert step.runs[EXPERT].rows == [-1, -1, -1, 0, 1, 2, 3, 4, 5] and ran(step) == [1, 2]
-    assert {role: rows.tolist() for role, rows in step.traced.rows.items()} == {
+    [told] = step.traced
+    assert {role: rows.tolist() for role, rows in told.rows.items()} == {
         BASE: [6, 7, 8], EXPERT: [3, 4, 5], AMATEUR: [3, 4, 5]
     }  # fmt: skip
     assert step.logits_rows() == {BASE: 9, EXPERT: 6, AMATEUR: 6}
@@ -118,13 +120,38 @@ def test_models_run_for_the_requests_that_each_of_them_read(sglang):
     assert step.runs[math] is step.runs[AMATEUR], "the same requests are selected once"
     assert step.pairs == (("math", "amateur"), ("charts", "amateur"))
     assert step.weights.tolist() == [[[1, 0, 0.5], [1, 0, 0.5]], [[0, 0, 2], [0, 0, 0]]]
+    assert step.laws == (None, None)
     without = inputs.on_device(asked[:2], [guidance.reads for guidance in asked[:2]])
     assert list(without.runs) == [math, AMATEUR] and without.logits_rows() == {BASE: 2, math: 1, AMATEUR: 1}
 
 
+def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
+    """Kills: a law or a trace of one expert's rows that reads another's logits, or steers by another too."""
+    from sgl_proxythinker.step.plan import StepInputs
+
+    math = Role("math")
+    inputs = StepInputs((EXPERT, AMATEUR, math), DEVICE)
+    law = {"kind": "schedule", "points": [[0, 2.0], [9, 0.0]]}
+    pairs = {"expert": "amateur", "math": "amateur"}
+    asked = [
+        read_guidance({"proxy_law": law}, Guidance(), pairs),
+        read_guidance({"proxy_expert": "math", "proxy_law": law, "proxy_trace": True}, Guidance(), pairs),
+        read_guidance({"proxy_expert": "math", "proxy_alpha": 0.0, "proxy_trace": True}, Guidance(), pairs),
+        read_guidance({"proxy_alpha": 1.0, "proxy_trace": True}, Guidance(), pairs),
+    ]
+    everyone = [guidance.reads | {"expert"} for guidance in asked]  # as under speculation
+    step = inputs.on_device(asked, everyone, prompt_tokens=[5] * 4)
+    assert step.pairs == (SMALL, ("math", "amateur"))
+    assert [(laws.pair, laws.rows.tolist()) for laws in step.laws] == [(SMALL, [0]), (("math", "amateur"), [1])]
+    assert [rows.tolist() for rows in step.laws[1].model_rows] == [[0], [1]]
+    traced = [(told.pair, told.rows[BASE].tolist()) for told in step.traced]
+    assert traced == [(("math", "amateur"), [1, 2]), (SMALL, [3])]
+    assert step.runs[math].index == [1, 2] and step.runs[EXPERT].index == [0, 1, 2, 3]
+
+
 def test_no_row_needs_them(inputs):
     step = step_of(inputs, [req(0.0, APART)] * 3)
-    assert step.runs == {} and step.pairs == () and step.traced is None and step.logits_rows() == {BASE: 3}
+    assert step.runs == {} and step.pairs == () and step.traced == () and step.logits_rows() == {BASE: 3}
 
 
 def test_where_prompt_logprobs_are_taken_on_every_rank_they_run_for_all_rows(inputs):
@@ -174,7 +201,7 @@ def test_a_step_is_copied_to_the_device_when_it_differs_from_the_last(inputs):
     ]
     assert all(one is not other for one, other in zip([first, *steps], steps, strict=False))
     assert [ran(step) for step in steps] == [[1], [0], [0, 1], [0, 1], [0, 1], [0], [0, 1], [0, 1]]
-    assert [step.traced is None for step in steps] == [True, True, True, False, True, True, True, True]
+    assert [not step.traced for step in steps] == [True, True, True, False, True, True, True, True]
 
 
 def test_a_request_that_was_not_admitted_is_no_step(inputs):
@@ -187,10 +214,10 @@ def test_a_request_that_was_not_admitted_is_no_step(inputs):
 
 def test_what_msgpack_makes_of_it_is_read_the_same(inputs):
     """It knows no tuples."""
-    carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], True, None, None]}
+    carried = {CARRIED: [[["expert", "amateur", 1.5, 0.5]], ["expert", "amateur"], None, None]}
     row = SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=None)
     step = step_of(inputs, [row])
-    assert (weights_of(step), step.traced.rows[BASE].tolist()) == ([(1.5, 0.5)], [0])
+    assert (weights_of(step), step.traced[0].rows[BASE].tolist()) == ([(1.5, 0.5)], [0])
 
 
 # The main process keeps requests apart, the scheduler believes it

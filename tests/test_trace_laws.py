@@ -55,10 +55,10 @@ def attach(output, logits, rows, vocab_size, weights=WEIGHTS, owner=None):
     *models, fused = logits
     sharded = {role: ShardedLogits.whole(of_model) for role, of_model in zip(TRIPLE, models, strict=True)}
     every = selected(range(len(fused)), len(fused))
-    traced = TracedRows.of(rows, dict.fromkeys(SMALL, every), DEVICE)
+    traced = TracedRows.of(SMALL, rows, dict.fromkeys(SMALL, every), DEVICE)
     pair = WeightedPair(sharded[EXPERT], sharded[AMATEUR], weights.to(DEVICE))
     with no_waiting():
-        attach_evidence(output, sharded, [pair], fused, traced, owner or list(range(len(fused))), vocab_size)
+        attach_evidence(output, sharded, {SMALL: pair}, fused, [traced], owner or list(range(len(fused))), vocab_size)
 
 
 def step(logits, rows, tokens, delayed=False, owner=None, reqs=None, accept_lens=None):
@@ -135,13 +135,13 @@ def test_a_row_of_few_that_the_small_models_ran_for_is_found_there(logits):
     for role, of_model in zip((EXPERT, AMATEUR), proxies, strict=True):
         # Their columns in two shards, as two ranks send them.
         sharded[role] = ShardedLogits(torch.stack(of_model[ran, : V + 2].chunk(2, dim=1)))
-    traced = TracedRows.of([1, 4], dict.fromkeys(SMALL, requests), DEVICE)
+    traced = TracedRows.of(SMALL, [1, 4], dict.fromkeys(SMALL, requests), DEVICE)
     output = SimpleNamespace(customized_info=None)
     places = [requests.rows_on_device] * 2
     pair = WeightedPair(sharded[EXPERT], sharded[AMATEUR], WEIGHTS.to(DEVICE), *places)
-    attach_evidence(output, sharded, [pair], fused, traced, list(range(5)), V)
+    attach_evidence(output, sharded, {SMALL: pair}, fused, [traced], list(range(5)), V)
     tokens = torch.tensor([7, 0, 49, 3, 21], device=DEVICE)
-    told = output.proxy_trace.of_tokens(tokens)
+    told = output.proxy_trace[1][0].of_tokens(tokens)
     wanted = logits[:, [1, 4], :V].double().log_softmax(-1)[:, [0, 1], [0, 21]].T
     assert torch.allclose(told[:, 2:6], wanted, atol=1e-5)
 
@@ -151,7 +151,7 @@ def test_a_row_that_nothing_steers_is_told_as_the_bases(logits):
     logits[3] = logits[0]
     output = SimpleNamespace(customized_info=None)
     attach(output, logits, [0, 1, 2, 3, 4], V, weights=torch.zeros(2, 5))
-    told = output.proxy_trace.of_tokens(torch.tensor([7, 0, 49, 3, 21], device=DEVICE))
+    told = output.proxy_trace[1][0].of_tokens(torch.tensor([7, 0, 49, 3, 21], device=DEVICE))
     assert torch.equal(told[:, 2], told[:, 5])
 
 

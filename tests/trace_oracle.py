@@ -16,18 +16,19 @@ def assert_is_the_oracles(
     pictures: list[Image.Image],
     alpha: float,
     amateur_alpha: float | None = None,
+    expert: str = "expert",
 ) -> None:
     """Each number of a trace is that of the same tokens under the oracle's models, in float64."""
     tokens, known = torch.tensor(trace["token_id"]), len(reference.tokenizer)
-    rows = reference.logits(prompt, pictures, trace["token_id"][:-1])
+    rows = reference.logits(prompt, pictures, trace["token_id"][:-1], expert)
     rows = (*rows, reference.fuse(*rows, alpha, amateur_alpha))
-    base, expert, amateur, fused = (row[:, :known].double().log_softmax(-1) for row in rows)
+    base, of_expert, amateur, fused = (row[:, :known].double().log_softmax(-1) for row in rows)
     weights = (alpha, alpha if amateur_alpha is None else amateur_alpha)
-    for name, logprobs in zip(("base", "expert", "amateur", "fused"), (base, expert, amateur, fused), strict=True):
+    for name, logprobs in zip(("base", "expert", "amateur", "fused"), (base, of_expert, amateur, fused), strict=True):
         wanted = logprobs.gather(1, tokens[:, None])[:, 0]
         _assert_near(trace[f"{name}_logprob"], wanted, name, weights if name == "fused" else ())
-    middle = (expert.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
-    _assert_near(trace["js_nats"], sum((p.exp() * (p - middle)).sum(-1) for p in (expert, amateur)) / 2, "js_nats")
+    middle = (of_expert.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
+    _assert_near(trace["js_nats"], sum((p.exp() * (p - middle)).sum(-1) for p in (of_expert, amateur)) / 2, "js_nats")
     # On a GPU, in 16 bits, another id may be as likely within the tolerance.
     top1 = torch.tensor(trace["base_top1_id"])
     _assert_near(base.gather(1, top1[:, None])[:, 0].tolist(), base.max(-1).values, "base_top1_id")

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, CLIP, LAW, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import (
+    ALPHA,
+    AMATEUR_ALPHA,
+    CLIP,
+    EXPERT_NAME,
+    EXPERT_WEIGHTS,
+    LAW,
+    TRACE,
+    Guidance,
+    read_guidance,
+)
 from sgl_proxythinker.upstream.frontend_language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
@@ -19,6 +29,8 @@ def proxy_gen(
     amateur_alpha: float | None = None,
     law: Any = None,
     clip: float | None = None,
+    expert: str | None = None,
+    experts: dict[str, float] | None = None,
     trace: bool = False,
     **options: Any,
 ) -> SglExpr:
@@ -30,20 +42,25 @@ def proxy_gen(
         amateur_alpha: weight of the amateur alone, where it is to be another one; 0 leaves the amateur out.
         law: how the strength changes from token to token, as in `proxy_law` (docs/laws.md): a dict, or a list of them.
         clip: expert - amateur is cut to [-clip, clip] logits before it is weighted.
+        expert: the name of the server's expert that steers; None: the server's default one.
+        experts: in place of `alpha`, the strengths of several experts by their names.
         trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law or clip is none, or choices have
-            a trace or a law that counts tokens.
+        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law or clip is none, two of them
+            have no meaning together, or choices have a trace or a law that counts tokens.
     """
     expression = gen(name, *args, **options)
     # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
     # Nothing is generated meanwhile.
-    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, law, clip, trace)):
+    asked = {
+        ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, EXPERT_NAME: expert, EXPERT_WEIGHTS: experts,
+        TRACE: trace,
+    }  # fmt: skip
+    if any(isinstance(option, SglArgument) for option in asked.values()):
         return expression
-    asked = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, TRACE: trace}
-    guidance = read_guidance(asked, Guidance())
+    guidance = read_guidance(asked, Guidance(), pairs=None)
     params = {name: value for name, value in asked.items() if value is not None and value is not False}
     if not params:
         return expression

@@ -1,4 +1,4 @@
-"""`GET /v1/models` with the strengths that a model's name can carry."""
+"""`GET /v1/models` with the experts and the strengths that a model's name can carry."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from fastapi.routing import APIRoute
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.requests.model_name import read_model_name
+from sgl_proxythinker.guidance import Pairs
+from sgl_proxythinker.requests.model_name import ModelName, read_model_name
 
 
 def add_strengths_to_models(server: ModuleType, config: ProxyConfig | None) -> None:
-    """List NAME and NAME@0, the base alone, and know every NAME@STRENGTH that this server takes."""
+    """List NAME, NAME@0, the base alone, and NAME+EXPERT; know every one of them with a strength behind it."""
+    pairs: Pairs = {} if config is None else config.pairs
+    # The default expert is NAME's, where it is the only one.
+    experts = list(pairs) if len(pairs) > 1 else []
 
     async def available_models() -> Any:
         listed = await server.available_models()
         name = listed.data[0].id
-        listed.data.insert(1, _card(server, f"{name}@0", name))
+        named = [f"{name}@0", *(f"{name}+{expert}" for expert in experts)]
+        listed.data[1:1] = [_card(server, each, name) for each in named]
         return listed
 
     async def retrieve_model(model: str) -> Any:
         name = server._global_state.tokenizer_manager.served_model_name
         try:
-            alpha = read_model_name(model, name)
+            asked = read_model_name(model, name)
         except RequestError:
-            alpha = None  # a name that this server does not have: 404 is upstream's
-        if alpha is not None and (config is not None or alpha == 0):
+            asked = ModelName()  # a name that this server does not have: 404 is upstream's
+        says_something = asked != ModelName() and (asked.expert is None or asked.expert in pairs)
+        if says_something and (config is not None or asked.alpha == 0):
             return _card(server, model, name)
         return await server.retrieve_model(model)
 

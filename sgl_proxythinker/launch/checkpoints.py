@@ -58,11 +58,12 @@ class Checkpoints:
     """
 
     def __init__(self, config: ProxyConfig, given: Mapping[str, Any]):
-        if config.expert_path == config.amateur_path and config.expert == config.amateur:
-            logger.warning(
-                "proxythinker: expert and amateur are both %r: their difference is zero, so the server answers as the "
-                "base alone would, at three models' cost", config.expert_path,
-            )  # fmt: skip
+        for expert, amateur in config.pairs.items():
+            if config.small_models[Role(expert)] == config.small_models[Role(amateur)]:
+                logger.warning(
+                    "proxythinker: %s and %s are both %r: their difference is zero, so the server answers as the base "
+                    "alone would, at three models' cost", expert, amateur, config.small_models[Role(expert)].path,
+                )  # fmt: skip
         self._given = given
         self._trust = bool(given.get("trust_remote_code"))
         self._sources: dict[Role, tuple[str, str | None]] = {BASE: (given["model_path"], given.get("revision"))}

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from sgl_proxythinker.config import flag_of
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.placement import NAMES
 from sgl_proxythinker.server import NAME
@@ -18,9 +19,23 @@ def _json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON") from None
 
 
+def _named_path(text: str) -> tuple[str, str]:
+    name, is_given, path = text.partition("=")
+    if not (name and is_given and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, path
+
+
 _FLAGS: dict[str, dict[str, Any]] = {
     "expert_path": dict(metavar="PATH", help="The small RL-tuned model, a local path or a hub id."),
     "amateur_path": dict(metavar="PATH", help="The same small model before RL."),
+    "experts": dict(
+        type=_named_path,
+        action="append",
+        metavar="NAME=PATH",
+        help="One more expert, any number of times; it shares the amateur, unless the file says its own. Per request: "
+        'custom_params {"proxy_expert": NAME}, or "proxy_experts" with a strength for each of several.',
+    ),
     "alpha": dict(
         type=float,
         metavar="X",
@@ -66,8 +81,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "config": dict(
         metavar="FILE",
         help="YAML with the same settings (expert_path, amateur_path, alpha, law, clip, placement, tp_size, streams, "
-        "speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, and "
-        "under 'limits' the limits below. Flags win over the file.",
+        "speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, under "
+        "'experts' those of more experts by name, with path, amateur_path and amateur, and under 'limits' the limits "
+        "below. Flags win over the file.",
     ),
     "require_strength": dict(
         action="store_true",
@@ -89,7 +105,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "with CPU support where there is no GPU.",
     )
     for name, options in _FLAGS.items():
-        group.add_argument("--proxy-" + name.replace("_", "-"), dest=_dest(name), default=None, **options)
+        group.add_argument(flag_of(name), dest=_dest(name), default=None, **options)
     Limits.add_flags(
         parser.add_argument_group(f"{NAME}: limits", "What one request may ask for; more is refused. Guided or plain.")
     )
@@ -108,7 +124,7 @@ def take_flags(args: argparse.Namespace) -> dict[str, Any] | None:
     plugin = vars(args).pop("plugin", None)
     flags = {name: vars(args).pop(_dest(name), None) for name in (*_FLAGS, *Limits.model_fields)}
     if plugin is None:
-        if given := [f"--proxy-{name.replace('_', '-')}" for name, value in flags.items() if value is not None]:
+        if given := [flag_of(name) for name, value in flags.items() if value is not None]:
             raise SystemExit(
                 f"proxythinker: {', '.join(given)} given without --plugin {NAME}: the server would be the base model "
                 f"alone. Add --plugin {NAME}."

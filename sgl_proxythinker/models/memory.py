@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sgl_proxythinker.placement import GIB
@@ -59,16 +59,17 @@ def graph_table(ranks: Sequence[RankMemory]) -> str:
     Args:
         ranks: in the order of ranks.
     """
-    lines = [f"{'rank':<5} {'model':<8} {'graphs GiB':>11} {'logits GiB':>11} {'images GiB':>11} {'left GiB':>9}"]
+    wide = _widest(memory.models for memory in ranks)
+    lines = [f"{'rank':<5} {'model':<{wide}} {'graphs GiB':>11} {'logits GiB':>11} {'images GiB':>11} {'left GiB':>9}"]
     for rank, memory in enumerate(ranks):
         lines += [
-            f"{rank:<5} {role:<8} " + " ".join(f"{each / GIB:>11.2f}" for each in of_model)
+            f"{rank:<5} {role:<{wide}} " + " ".join(f"{each / GIB:>11.2f}" for each in of_model)
             for role, of_model in memory.models.items()
         ]
         if memory.drafted_bytes:
-            lines.append(f"{rank:<5} {'drafts':<8} {'':>11} {memory.drafted_bytes / GIB:>11.2f}")
+            lines.append(f"{rank:<5} {'drafts':<{wide}} {'':>11} {memory.drafted_bytes / GIB:>11.2f}")
         fused, left = memory.fused_bytes / GIB, memory.left_bytes / GIB
-        lines.append(f"{rank:<5} {'fused':<8} {'':>11} {fused:>11.2f} {'':>11} {left:>9.2f}")
+        lines.append(f"{rank:<5} {'fused':<{wide}} {'':>11} {fused:>11.2f} {'':>11} {left:>9.2f}")
     return "\n".join(lines)
 
 
@@ -79,12 +80,18 @@ def plan_table(ranks: Sequence[Mapping[Role, ModelMemory]], tokens: int) -> str:
         ranks: the models of each rank, in the order of ranks.
         tokens: slots in each pool.
     """
-    lines = [f"{'rank':<5} {'model':<8} {'weights GiB':>12} {'KV bytes/token':>15} {'KV GiB':>8} {'tokens':>10}"]
+    wide = _widest(ranks)
+    lines = [f"{'rank':<5} {'model':<{wide}} {'weights GiB':>12} {'KV bytes/token':>15} {'KV GiB':>8} {'tokens':>10}"]
     for rank, models in enumerate(ranks):
         rows = [(str(role), memory.weight_bytes, memory.token_bytes) for role, memory in models.items()]
         rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
         lines += [
-            f"{rank:<5} {name:<8} {weights / GIB:>12.2f} {each:>15,d} {each * tokens / GIB:>8.2f} {tokens:>10,d}"
+            f"{rank:<5} {name:<{wide}} {weights / GIB:>12.2f} {each:>15,d} {each * tokens / GIB:>8.2f} {tokens:>10,d}"
             for name, weights, each in rows
         ]
     return "\n".join(lines)
+
+
+def _widest(ranks: Iterable[Iterable[Role]]) -> int:
+    """Characters of the column with the models' names."""
+    return max(len("amateur") + 1, *(len(role) for models in ranks for role in models))

@@ -7,12 +7,22 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, CARRIED, LAW, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import (
+    ALPHA,
+    CARRIED,
+    EXPERT_NAME,
+    EXPERT_WEIGHTS,
+    LAW,
+    TRACE,
+    Guidance,
+    read_guidance,
+)
 from sgl_proxythinker.policy.bounds import Bounds
 from sgl_proxythinker.policy.generate_fields import check_request, prompts_of
 from sgl_proxythinker.policy.sampling_fields import check_minimum
 from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.request_ids import make_unique
+from sgl_proxythinker.sentences import shown
 
 
 def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: HttpCall | None) -> None:
@@ -70,10 +80,12 @@ def _with_guidance(
     """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
     asked = _guidance_params(params.get("custom_params"), call)
-    guidance = read_guidance(asked, Guidance() if config is None else config.guidance)
+    default, pairs = (Guidance(), {}) if config is None else (config.guidance, config.pairs)
+    guidance = read_guidance(asked, default, pairs)
     # Of the laws a schedule alone says a strength; others go over one.
     scheduled = guidance.law is not None and guidance.law.schedule is not None
-    named = isinstance(asked, dict) and (asked.get(ALPHA) is not None or (scheduled and asked.get(LAW) is not None))
+    names = (ALPHA, EXPERT_WEIGHTS, LAW) if scheduled else (ALPHA, EXPERT_WEIGHTS)
+    named = isinstance(asked, dict) and any(asked.get(name) is not None for name in names)
     if config is None:
         _refuse_without_proxies(guidance)
     elif config.require_strength and not named and not starting:
@@ -109,18 +121,20 @@ def _guidance_params(custom_params: Any, call: HttpCall | None) -> Any:
         return custom_params
     if call.custom_params is not None:
         custom_params = call.custom_params
-    if call.named_alpha is None:
+    named = {EXPERT_NAME: call.model.expert, ALPHA: call.model.alpha}
+    named = {field: value for field, value in named.items() if value is not None}
+    if not named:
         return custom_params
     if custom_params is None:
-        return {ALPHA: call.named_alpha}
+        return named
     if not isinstance(custom_params, dict):
         return custom_params  # `read_guidance` says what is wrong with it
-    given = custom_params.get(ALPHA)
-    if given is not None and given != call.named_alpha:
-        raise RequestError(
-            f"the name of the model says a strength of {call.named_alpha:g} and {ALPHA} {given!r}: send one of them."
-        )
-    return {**custom_params, ALPHA: call.named_alpha}
+    for field, value in named.items():
+        given = custom_params.get(field)
+        if given is not None and given != value:
+            what = f"a strength of {value:g}" if field == ALPHA else f"the expert {value}"
+            raise RequestError(f"the name of the model says {what} and {field} {shown(given)}: send one of them.")
+    return {**custom_params, **named}
 
 
 def refuse_lost_trace(custom_params: Any, path: str) -> None:

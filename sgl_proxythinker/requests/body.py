@@ -130,7 +130,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     declared = server.defaults.get("/generate" if route in NATIVE else route, {})
     check_places(body, *_PLACES.get(route, (_AT_THE_TOP, "custom_params")), declared)
     check_picture_settings(body)
-    call.named_alpha = read_model_name(body.get("model"), server.served_name)
+    call.model = read_model_name(body.get("model"), server.served_name)
     if route in FOREIGN:
         call.custom_params = body.pop("custom_params", None)
         refuse_lost_trace(call.custom_params, route)

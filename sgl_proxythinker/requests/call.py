@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgl_proxythinker.guidance import Guidance
+from sgl_proxythinker.requests.model_name import ModelName
 
 
 @dataclass
@@ -15,7 +16,7 @@ class HttpCall:
     """Filled while a request is read, and read when its answer begins. Tasks that a handler starts see the same one."""
 
     path: str
-    named_alpha: float | None = None  # from the model's name, NAME@0.8
+    model: ModelName = ModelName()  # what the model's name says
     custom_params: dict[str, Any] | None = None  # of a body whose route has no place of SGLang's for them
     speaks_openai: bool = False  # an answer in OpenAI's form, or in one that is made of it
     names: Mapping[str, str] = field(default_factory=dict)  # what its body calls fields of SGLang's

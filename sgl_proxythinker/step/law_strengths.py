@@ -8,17 +8,18 @@ from typing import NamedTuple
 import torch
 
 from sgl_proxythinker.laws import Law
-from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
+from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.statistics import row_statistics, row_statistics_of_pair
 
 
 class LawRows(NamedTuple):
-    """The rows of a step whose requests have a law, R of N, on the device."""
+    """The rows of a step that a pair steers by a law, R of N, on the device."""
 
+    pair: tuple[Role, Role]  # an expert and its amateur
     rows: torch.Tensor  # [R] int64, of the base's logits
-    model_rows: Mapping[Role, torch.Tensor]  # [R] int64: the rows of each small model's logits that are these
+    model_rows: tuple[torch.Tensor, torch.Tensor]  # [R] int64: the rows of the pair's logits that are these
     prompt_tokens: torch.Tensor  # [R] int64: what the request had read before it generated
     # Those of the R that each law is of, int64, and its numbers for them; None: no row has it.
     schedule: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None  # [S]; [S, P] float32 tokens; [S, P] strengths
@@ -28,6 +29,7 @@ class LawRows(NamedTuple):
     @classmethod
     def of(
         cls,
+        pair: tuple[Role, Role],
         laws: Mapping[int, tuple[Law, int]],
         runs: Mapping[Role, SelectedRequests],
         device: str | torch.device,
@@ -48,8 +50,9 @@ class LawRows(NamedTuple):
         # The last point again, up to the longest: the strength stays what it is there.
         padded = [[*points, *[points[-1]] * (longest - len(points))] for points in schedules]
         return cls(
+            pair,
             numbers(rows, torch.int64),
-            {role: numbers([own.rows[row] for row in rows], torch.int64) for role, own in runs.items()},
+            tuple(numbers([runs[role].rows[row] for row in rows], torch.int64) for role in pair),
             numbers([tokens for _, tokens in laws.values()], torch.int64),
             (
                 places([law.schedule is not None for law in given]),
@@ -85,7 +88,7 @@ def law_weights(
         laws: of the R rows.
         weights: [2, N] float32, the constant ones. Read only.
         lengths: [N] integers: tokens of each row's request that the models have read, the last one included.
-        logits: raw, of base, expert and amateur. Read only.
+        logits: raw, of the base and the pair. Read only.
         vocab_size: ids that the tokenizer knows.
 
     Returns:
@@ -98,9 +101,10 @@ def law_weights(
         of_rows[:, places] = _interpolated(generated[places], tokens, strengths)
     if laws.divergence is not None:
         places, (scale, low, high, warmup) = laws.divergence
-        base, (expert, amateur) = laws.rows[places], (laws.model_rows[role][places] for role in (EXPERT, AMATEUR))
-        small = row_statistics_of_pair(logits[EXPERT], expert, logits[AMATEUR], amateur, vocab_size).js_nats
-        untuned = row_statistics_of_pair(logits[BASE], base, logits[AMATEUR], amateur, vocab_size).js_nats
+        base, (expert, amateur) = laws.rows[places], (rows[places] for rows in laws.model_rows)
+        of_expert, of_amateur = (logits[role] for role in laws.pair)
+        small = row_statistics_of_pair(of_expert, expert, of_amateur, amateur, vocab_size).js_nats
+        untuned = row_statistics_of_pair(logits[BASE], base, of_amateur, amateur, vocab_size).js_nats
         strength = scale * (small - untuned).clamp(low, high)
         of_rows[:, places] = torch.where(generated[places] < warmup, of_rows[:, places], strength)
     if laws.entropy is not None:

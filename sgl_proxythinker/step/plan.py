@@ -25,9 +25,9 @@ class Step(NamedTuple):
     pairs: tuple[tuple[Role, Role], ...]  # the C pairs of models whose difference steers a row
     weights: torch.Tensor  # [C, 2, N] float32: of the first and of the second model of each pair
     clips: torch.Tensor | None  # [N] float32, infinity where a row has none; None: no row has one
-    laws: LawRows | None  # the rows whose strength a law says; None: no row does
+    laws: tuple[LawRows | None, ...]  # of each pair the rows whose strength a law says; None: it says none
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
-    traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
+    traced: tuple[TracedRows, ...]  # the rows whose requests ask for a trace, those of each pair of models together
 
     @property
     def size(self) -> int:
@@ -128,15 +128,35 @@ class StepInputs:
             by_row = [math.inf if clip_of[request] is None else clip_of[request] for request in owner]
             clips = to_device(by_row, torch.float32, self._device)
         runs = self._runs(readers or [frozenset(self._small_models)] * len(guidances), each)
-        rows = [row for row, request in enumerate(owner) if guidances[request].trace]
-        traced = TracedRows.of(rows, runs, self._device) if rows else None
+        told = dict.fromkeys(guidance.trace for guidance in guidances if guidance.trace is not None)
+        traced = tuple(
+            TracedRows.of(
+                (Role(plus), Role(minus)),
+                [row for row, request in enumerate(owner) if guidances[request].trace == (plus, minus)],
+                runs,
+                self._device,
+            )
+            for plus, minus in told
+        )
+        laws = tuple(self._laws(pair, guidances, owner, prompt_tokens, runs) for pair in pairs)
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
+
+    def _laws(
+        self,
+        pair: tuple[Role, Role],
+        guidances: Sequence[Guidance],
+        owner: Sequence[int],
+        prompt_tokens: Sequence[int],
+        runs: Mapping[Role, SelectedRequests],
+    ) -> LawRows | None:
+        """Of the rows that a pair steers."""
         ruled = {
             row: (law, prompt_tokens[request])
             for row, request in enumerate(owner)
             if (law := guidances[request].law) is not None
+            and any(contrast[:2] == pair for contrast in guidances[request].contrasts)
         }
-        laws = LawRows.of(ruled, runs, self._device) if ruled else None
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
+        return LawRows.of(pair, ruled, runs, self._device) if ruled else None
 
     def _runs(self, readers: Sequence[frozenset[str]], each: int) -> dict[Role, SelectedRequests]:
         """The requests of each small model; models with the same requests share one object."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.guidance import TRACE
-from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
+from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.fusion import fuse_in_torch
 from sgl_proxythinker.step.host_copy import HostCopy
 from sgl_proxythinker.step.logits import ShardedLogits, WeightedPair
@@ -24,30 +24,30 @@ from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.statistics import at_tokens, row_statistics, row_statistics_of_pair
 
 _ATTRIBUTE = "proxy_trace"
-# The models whose log probabilities are told, in the order of `trace_format.FIELDS`.
-_TOLD = (BASE, EXPERT, AMATEUR)
 
 
 class TracedRows(NamedTuple):
-    """The rows of a batch whose requests ask, R of N, on the device."""
+    """The rows of a batch whose requests ask for a trace of the same pair, R of N, on the device."""
 
-    rows: Mapping[Role, torch.Tensor]  # [R] int64: the rows of each told model's logits that are these
+    pair: tuple[Role, Role]  # an expert and its amateur
+    # [R] int64: the rows of each told model's logits that are these; base, expert, amateur: `trace_format.FIELDS`.
+    rows: Mapping[Role, torch.Tensor]
 
     @classmethod
-    def of(cls, rows: Sequence[int], runs: Mapping[Role, SelectedRequests], device: str) -> TracedRows:
-        """From rows of the base, for which all told models run."""
-        made = {BASE: list(rows)} | {role: [runs[role].rows[row] for row in rows] for role in _TOLD if role != BASE}
-        return cls({role: to_device(own, torch.int64, device) for role, own in made.items()})
+    def of(
+        cls, pair: tuple[Role, Role], rows: Sequence[int], runs: Mapping[Role, SelectedRequests], device: str
+    ) -> TracedRows:
+        """From rows of the base, for which the pair runs."""
+        made = {BASE: list(rows)} | {role: [runs[role].rows[row] for row in rows] for role in pair}
+        return cls(pair, {role: to_device(own, torch.int64, device) for role, own in made.items()})
 
 
 class Evidence(NamedTuple):
-    """What is known of the rows that ask, R of N, before their tokens are sampled."""
+    """What is known of the rows that ask for one pair, R of N, before their tokens are sampled."""
 
-    owner: Sequence[int]  # [N]: the request of each row
     traced: TracedRows
-    base: ShardedLogits  # the logits of the step are there until its tokens are sampled: the next forward overwrites
-    pairs: Sequence[WeightedPair]  # of N rows
-    told: Mapping[Role, ShardedLogits]
+    pairs: Mapping[tuple[Role, Role], WeightedPair]  # what steers the N rows
+    told: Mapping[Role, ShardedLogits]  # there until the step's tokens are sampled: the next forward overwrites them
     logsumexp: torch.Tensor  # [4, R] float64: base, expert, amateur, fused
     base_top1: torch.Tensor  # [R] int64
     js_nats: torch.Tensor  # [R] float32
@@ -58,11 +58,12 @@ class Evidence(NamedTuple):
         tokens = next_token_ids[rows].long()
         raw = [at_tokens(logits, self.traced.rows[role], tokens) for role, logits in self.told.items()]
         # The fused row is the sampler's by now; of one column the formula gives the same number again.
-        pairs = [_at_tokens(pair, rows, tokens) for pair in self.pairs]
+        pairs = {models: _at_tokens(pair, rows, tokens) for models, pair in self.pairs.items()}
         base = ShardedLogits.whole(raw[0][:, None])
-        fused = fuse_in_torch(base, pairs, len(tokens), vocab_size=1, width=1).logits[:, 0]
+        fused = fuse_in_torch(base, list(pairs.values()), len(tokens), vocab_size=1, width=1).logits[:, 0]
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
-        strength = pairs[0].weights[0] if pairs else torch.zeros_like(self.js_nats)
+        own = pairs.get(self.traced.pair)
+        strength = torch.zeros_like(self.js_nats) if own is None else own.weights[0]
         columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats, strength)
         return torch.stack([column.double() for column in columns], dim=1)
 
@@ -92,9 +93,9 @@ def _at_tokens(pair: WeightedPair, rows: torch.Tensor, tokens: torch.Tensor) -> 
 def attach_evidence(
     logits_output: Any,
     logits: Mapping[Role, ShardedLogits],
-    pairs: Sequence[WeightedPair],
+    pairs: Mapping[tuple[Role, Role], WeightedPair],
     fused: torch.Tensor,
-    traced: TracedRows,
+    traced: Sequence[TracedRows],
     owner: Sequence[int],
     vocab_size: int,
 ) -> None:
@@ -105,25 +106,34 @@ def attach_evidence(
         logits: the raw logits of the models. Read only; they stay as they are until the tokens are sampled.
         pairs: what the N rows were steered by.
         fused: [N, >= vocab_size] float32, before penalties, masks and temperature. Read only.
-        traced: the rows.
+        traced: the rows, of each pair that is asked for.
         owner: [N] the request of each row.
         vocab_size: ids that the tokenizer knows; columns past it don't count.
     """
-    told = {role: logits[role] for role in _TOLD}
+    evidence = [_evidence(logits, pairs, fused, of_pair, vocab_size) for of_pair in traced]
+    setattr(logits_output, _ATTRIBUTE, (owner, evidence))
+
+
+def _evidence(
+    logits: Mapping[Role, ShardedLogits],
+    pairs: Mapping[tuple[Role, Role], WeightedPair],
+    fused: torch.Tensor,
+    traced: TracedRows,
+    vocab_size: int,
+) -> Evidence:
+    told = {role: logits[role] for role in traced.rows}
+    expert, amateur = traced.pair
     base = row_statistics(told[BASE], traced.rows[BASE], vocab_size)
-    small = row_statistics_of_pair(told[EXPERT], traced.rows[EXPERT], told[AMATEUR], traced.rows[AMATEUR], vocab_size)
+    small = row_statistics_of_pair(told[expert], traced.rows[expert], told[amateur], traced.rows[amateur], vocab_size)
     of_fused = row_statistics(ShardedLogits.whole(fused), traced.rows[BASE], vocab_size)
-    evidence = Evidence(
-        owner,
+    return Evidence(
         traced,
-        told[BASE],
         pairs,
         told,
         torch.stack([base.logsumexp, small.one.logsumexp, small.other.logsumexp, of_fused.logsumexp]),
         base.top1,
         small.js_nats,
     )
-    setattr(logits_output, _ATTRIBUTE, evidence)
 
 
 def trace_tokens(result: Any) -> None:
@@ -150,9 +160,9 @@ def _then_start(sample: Callable[[], Any]) -> Callable[[], Any]:
 
 def _start(result: Any) -> None:
     # Replaces the evidence, so that the step's rows don't live until its result is processed.
-    evidence: Evidence = getattr(result.logits_output, _ATTRIBUTE)
-    values = HostCopy.start(evidence.of_tokens(result.next_token_ids))
-    setattr(result.logits_output, _ATTRIBUTE, _OnItsWay(evidence.owner, values))
+    owner, evidence = getattr(result.logits_output, _ATTRIBUTE)
+    values = HostCopy.start(torch.cat([of_pair.of_tokens(result.next_token_ids) for of_pair in evidence]))
+    setattr(result.logits_output, _ATTRIBUTE, _OnItsWay(owner, values))
 
 
 def publish_trace(batch: Any, result: Any) -> None:

@@ -114,9 +114,9 @@ class ProxyWorker(WholeModelWorker):
     def describe(self) -> dict[str, Any]:
         """The `proxy` field of the handshake: what this rank runs, read off the models themselves."""
         models = self.ensemble.models
-        return self.config.describe_rank(models) | {
-            str(role): model.model_path for role, model in models.items() if role != BASE
-        }
+        return self.config.describe(
+            {role: models[role].model_path if role in models else None for role in self.config.small_models}
+        )
 
     def alloc_memory_pool(self, *args: Any, **kwargs: Any) -> None:
         """KV pools with the same slots on all ranks: as many tokens as the free bytes of each hold for its models."""
@@ -243,9 +243,9 @@ class ProxyWorker(WholeModelWorker):
         self, logits: dict[Role, ShardedLogits], step: Step, lengths: Callable[[], torch.Tensor]
     ) -> tuple[list[WeightedPair], FusedLogits]:
         pairs = []
-        for (plus, minus), weights in zip(step.pairs, step.weights, strict=True):
-            if step.laws is not None:
-                weights = law_weights(step.laws, weights, lengths(), logits, self.vocab_size)
+        for (plus, minus), weights, laws in zip(step.pairs, step.weights, step.laws, strict=True):
+            if laws is not None:
+                weights = law_weights(laws, weights, lengths(), logits, self.vocab_size)
             of_plus, of_minus = step.runs[plus].rows_on_device, step.runs[minus].rows_on_device
             pairs.append(WeightedPair(logits[plus], logits[minus], weights, of_plus, of_minus, step.clips))
         return pairs, fuse_logits(logits[BASE], pairs, len(step.owner), self.vocab_size, self._width)
@@ -261,7 +261,8 @@ class ProxyWorker(WholeModelWorker):
         """What of the step its requests will be told, on its way beside the fused rows."""
         attach_verdict(logits_output, fused.sound, step.owner)
         if step.traced and self.rank == 0:
-            attach_evidence(logits_output, logits, pairs, fused.logits, step.traced, step.owner, self.vocab_size)
+            steered = dict(zip(step.pairs, pairs, strict=True))
+            attach_evidence(logits_output, logits, steered, fused.logits, step.traced, step.owner, self.vocab_size)
 
     def _warm_up(self) -> None:
         """Compile the kernel and connect the ranks now: in the first step a second would pass for it."""
@@ -270,7 +271,9 @@ class ProxyWorker(WholeModelWorker):
             for role, model in self.ensemble.models.items()
         }
         every_law = Guidance.of(1.0, law=Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0), clip=1.0)
-        for guidance in (Guidance.of(1.0), Guidance(), every_law):
+        # A second pair is another kernel: it adds to what the first one wrote.
+        several = Guidance.of_several(dict.fromkeys(list(self.config.pairs)[:2], 1.0), self.config.pairs)
+        for guidance in (Guidance.of(1.0), Guidance(), every_law, several):
             step = self._inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
             self._fuse(
