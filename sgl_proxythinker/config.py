@@ -44,15 +44,22 @@ def _speculate(value: Any) -> Any:
 Speculate = Annotated[int | Literal["auto"], BeforeValidator(_speculate)]
 
 
+# SGLang's own names of them, and the loaders that were tried (`policy.server_arguments`).
+Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
+LoadFormat = Literal["auto", "pt", "safetensors", "dummy"]
+
+
 class ProxyOptions(BaseModel):
     """How one proxy's checkpoint is loaded, where that differs from the base's command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str | None = Field(None, description="branch, tag or commit of the checkpoint")
-    dtype: str | None = Field(None, description="SGLang's --dtype for this model; the base's when absent")
+    dtype: Dtype | None = Field(None, description="SGLang's --dtype for this model; the base's when absent")
     quantization: str | None = Field(None, description="SGLang's --quantization for this model")
-    load_format: str | None = Field(None, description="SGLang's --load-format for this model; the base's when absent")
+    load_format: LoadFormat | None = Field(
+        None, description="SGLang's --load-format for this model; the base's when absent"
+    )
 
 
 class ExpertOptions(ProxyOptions):

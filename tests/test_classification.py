@@ -3,9 +3,11 @@
 import argparse
 import dataclasses
 from collections import Counter
+from typing import get_args
 
 import pytest
 
+from sgl_proxythinker.config import Dtype, LoadFormat
 from sgl_proxythinker.policy import routes
 from sgl_proxythinker.policy import server_arguments as arguments
 from sgl_proxythinker.policy.routes import classify, refusal
@@ -198,3 +200,12 @@ class TestRoutes:
     def test_a_path_that_nobody_has_classified_is_refused(self, path):
         assert classify(path) is None
         assert "not classified" in refusal(path)
+
+
+def test_what_small_models_may_be_loaded_by_is_what_a_base_may_be(server_args_class):
+    """Kills: a loader that was tried for the one and is refused for the other, or the reverse."""
+    parser = argparse.ArgumentParser()
+    server_args_class.add_cli_args(parser)
+    [dtypes] = [action.choices for action in parser._actions if action.dest == "dtype"]
+    assert set(get_args(Dtype)) == set(dtypes)
+    assert set(get_args(LoadFormat)) == set(LIMITS["load_format"].allowed)

@@ -185,6 +185,10 @@ def test_a_law_and_a_clip_are_the_servers(tmp_path):
         (b"1: two", "has 1 for a name"),
         (b"limits: {2: 3}", "has 2 for a name"),
         (b"expert-path: E", "write it as 'expert_path'"),
+        (b"alpha: 1\nexpert_path: E\nalpha: 2", "'alpha' stands there twice, again in line 3"),
+        (b"experts: {math: M, math: N}", "'math' stands there twice"),
+        (b"expert_path: E\namateur_path: A\nexpert: {dtype: bf8}", r"--proxy-expert.dtype: .*'bfloat16'.*got 'bf8'"),
+        (b"expert_path: E\namateur_path: A\namateur: {load_format: npz}", "--proxy-amateur.load-format: .*'dummy'"),
     ],
 )
 def test_a_file_that_is_none_is_told(tmp_path, text, sentence):
