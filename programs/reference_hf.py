@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,6 +69,7 @@ def ruled(
     base: torch.Tensor,
     expert: torch.Tensor,
     amateur: torch.Tensor,
+    text: str = "",
 ) -> tuple[float, float]:
     """The weights of expert and amateur at one token by one law, in place of `plus` and `minus`.
 
@@ -76,12 +77,17 @@ def ruled(
         law: as in `proxy_law`, of a list in the order strength, then entropy.
         generated: tokens before this one.
         base, expert, amateur: [V] raw logits.
+        text: what these tokens say.
     """
     if law["kind"] == "entropy":
         chances = base.double().softmax(-1)
         is_open = -(chances * chances.clamp(min=1e-300).log()).sum() > law["above"]
         return (plus, minus) if is_open else (0.0, 0.0)
     if law["kind"] == "schedule":
+        if "after" in law and law["after"]["text"] in text:
+            return law["after"]["alpha"], law["after"]["alpha"]
+        if "points" not in law:
+            return plus, minus
         tokens, strengths = zip(*law["points"], strict=True)
         strength = float(np.interp(generated, tokens, strengths))
         return strength, strength
@@ -192,7 +198,7 @@ class Reference:
                 rows = [model.read_next(token_ids[-1])[None] for model in self.models]
             else:
                 rows = [model.read(request)[-1:] for model in self.models]
-            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, generated=len(token_ids))[0]
+            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, written=token_ids)[0]
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -218,7 +224,8 @@ class Reference:
         Returns:
             [len(continuation) + 1, rows of the base's lm_head] float32; row t follows continuation[:t].
         """
-        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha, law, clip)
+        rows = self.logits(prompt, images, continuation)
+        return self.fuse(*rows, alpha, amateur_alpha, law, clip, written=continuation or [])
 
     def logits(
         self, prompt: Prompt, images: list[Image.Image] | None = None, continuation: list[int] | None = None
@@ -239,7 +246,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
-        generated: int = 0,
+        written: Sequence[int] = (),
     ) -> torch.Tensor:
         """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
 
@@ -248,7 +255,7 @@ class Reference:
             amateur_alpha: None for `alpha`.
             law: what says the weights of each row, if any.
             clip: expert - amateur is cut to [-clip, clip].
-            generated: tokens that were generated before the first row.
+            written: the tokens that were generated before the last row, where a law is given.
 
         Returns:
             [T, V] float32, a new tensor. Columns past the tokenizer's size are padding of lm_head, and -inf.
@@ -262,8 +269,10 @@ class Reference:
             expert = amateur + (expert - amateur).clamp(-clip, clip)
         for row, (of_base, of_expert, of_amateur) in enumerate(zip(base, expert, amateur, strict=True)):
             plus, minus = alpha, amateur_alpha
+            before = written[: len(written) - len(raw) + 1 + row]
+            text = self.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for one in law if isinstance(law, list) else [law] if law else []:
-                plus, minus = ruled(one, plus, minus, generated + row, of_base, *raw[row])
+                plus, minus = ruled(one, plus, minus, len(before), of_base, *raw[row], text)
             fused[row, :known] = of_base + plus * of_expert - minus * of_amateur
         return fused
 

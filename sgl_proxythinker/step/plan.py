@@ -12,6 +12,7 @@ import torch
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.law_strengths import LawRows
+from sgl_proxythinker.step.markers import MarkedRequests
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     laws: LawRows | None  # the rows whose strength a law says; None: no row does
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
+    marked: MarkedRequests | None  # those whose law has a marker; None: no request's does
 
     @property
     def size(self) -> int:
@@ -136,7 +138,13 @@ class StepInputs:
             if (law := guidances[request].law) is not None
         }
         laws = LawRows.of(ruled, runs, self._device) if ruled else None
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
+        markers = {
+            request: guidance.law.after.text.encode()
+            for request, guidance in enumerate(guidances)
+            if guidance.law is not None and guidance.law.after is not None
+        }
+        marked = MarkedRequests.of(markers, self._device) if markers else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced, marked)
 
     def _runs(self, readers: Sequence[frozenset[str]], each: int) -> dict[Role, SelectedRequests]:
         """The requests of each small model; models with the same requests share one object."""
