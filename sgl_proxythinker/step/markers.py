@@ -24,7 +24,7 @@ _NO_BYTE = -1
 class MarkedRequests(NamedTuple):
     """The requests of a step whose law has a marker, M of B."""
 
-    index: list[int]  # [M]
+    places: list[int]  # [M]
     on_device: torch.Tensor  # [M] int64
     texts: list[bytes]  # [M]: their markers
     markers: torch.Tensor  # [M, W] int16: these, each with its end in the last column; _NO_BYTE before them
@@ -32,10 +32,10 @@ class MarkedRequests(NamedTuple):
     @classmethod
     def of(cls, texts: Mapping[int, bytes], device: str | torch.device) -> MarkedRequests:
         """From the marker of each request that has one, by its place in the batch."""
-        index, markers = list(texts), list(texts.values())
+        places, markers = list(texts), list(texts.values())
         padded = _ends_of(markers, max(map(len, markers)))
-        on_device = to_device(index, torch.int64, device)
-        return cls(index, on_device, markers, to_device(padded, torch.int16, device))
+        on_device = to_device(places, torch.int64, device)
+        return cls(places, on_device, markers, to_device(padded, torch.int16, device))
 
 
 class MarkedChains(NamedTuple):
@@ -64,7 +64,7 @@ class WrittenTexts:
         self._tokens, self._device = tokens, device
         sizes = torch.tensor([len(token) for token in tokens])
         self._sizes, self._starts = sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
-        self._bytes = torch.tensor(list(b"".join(tokens)), dtype=torch.int16, device=device)
+        self._bytes = torch.frombuffer(bytearray(b"".join(tokens)), dtype=torch.uint8).to(device, torch.int16)
         self._offsets = torch.arange(int(sizes.max()), device=device)
         self._kept = torch.arange(_KEPT, device=device)
         self._last_bytes = torch.full((slots, _KEPT), _NO_BYTE, dtype=torch.int16, device=device)
@@ -120,7 +120,7 @@ class WrittenTexts:
         begun: dict[int, bytes] = {}
         decoded: dict[int, int] = {}
         ends = list(accumulate(batch.extend_lens))
-        for place, request in enumerate(marked.index):
+        for place, request in enumerate(marked.places):
             req = batch.reqs[request]
             generated = max(0, int(batch.seq_lens_cpu[request]) - len(req.origin_input_ids))
             if generated > len(req.output_ids):
