@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from sgl_proxythinker.http import ollama
 from sgl_proxythinker.policy.bounds import bounds_of
-from sgl_proxythinker.requests.admission import admit_request, check_fields
+from sgl_proxythinker.requests.admission import admit_request, check_fields, refuse_unread_markers
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.grammar_trial import trial_of, try_grammars
 from sgl_proxythinker.requests.request_ids import tell_ids
@@ -45,6 +45,7 @@ async def around(original, manager, obj, request=None):
         # Nothing is awaited from here until SGLang has noted the id, so no other request can take it.
         live = manager.rid_to_state.keys() | manager.logical_rid_to_child_rids.keys()
         admit_request(obj, config, call, live, manager.server_status.name == "Starting")
+        refuse_unread_markers(obj, manager.tokenizer)
     except BaseException:
         # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
         obj.rid, obj.is_single = [], False

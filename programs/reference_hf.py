@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def ruled(
     base: torch.Tensor,
     expert: torch.Tensor,
     amateur: torch.Tensor,
+    text: str = "",
 ) -> tuple[float, float]:
     """The weights of expert and amateur at one token by one law, in place of `plus` and `minus`.
 
@@ -77,12 +78,17 @@ def ruled(
         law: as in `proxy_law`, of a list in the order strength, then entropy.
         generated: tokens before this one.
         base, expert, amateur: [V] raw logits.
+        text: what these tokens say.
     """
     if law["kind"] == "entropy":
         chances = base.double().softmax(-1)
         is_open = -(chances * chances.clamp(min=1e-300).log()).sum() > law["above"]
         return (plus, minus) if is_open else (0.0, 0.0)
     if law["kind"] == "schedule":
+        if "after" in law and law["after"]["text"] in text:
+            return law["after"]["alpha"], law["after"]["alpha"]
+        if "points" not in law:
+            return plus, minus
         tokens, strengths = zip(*law["points"], strict=True)
         strength = float(np.interp(generated, tokens, strengths))
         return strength, strength
@@ -200,7 +206,7 @@ class Reference:
                 model: model.read_next(token_ids[-1])[None] if token_ids else model.read(request)[-1:]
                 for model in self._models(alphas)
             }
-            [fused] = self._steered(rows, alphas, amateur_alpha, law, clip, generated=len(token_ids))
+            [fused] = self._steered(rows, alphas, amateur_alpha, law, clip, written=token_ids)
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -230,7 +236,7 @@ class Reference:
         """
         alphas = experts or {expert: alpha}
         rows = self._read(self._models(alphas), prompt, images, continuation)
-        return self._steered(rows, alphas, amateur_alpha, law, clip)
+        return self._steered(rows, alphas, amateur_alpha, law, clip, written=continuation or [])
 
     def logits(
         self,
@@ -267,12 +273,12 @@ class Reference:
         amateur_alpha: float | None,
         law: Law | None,
         clip: float | None,
-        generated: int = 0,
+        written: Sequence[int],
     ) -> torch.Tensor:
         """`fuse` by each of the experts, and what they add to the base summed up."""
         base = rows[self.base]
         of_each = [
-            self.fuse(base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, generated)
+            self.fuse(base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, written)
             for name, alpha in alphas.items()
         ]
         return of_each[0] + sum(one - base for one in of_each[1:])
@@ -286,7 +292,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
-        generated: int = 0,
+        written: Sequence[int] = (),
     ) -> torch.Tensor:
         """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
 
@@ -295,7 +301,7 @@ class Reference:
             amateur_alpha: None for `alpha`.
             law: what says the weights of each row, if any.
             clip: expert - amateur is cut to [-clip, clip].
-            generated: tokens that were generated before the first row.
+            written: the tokens that were generated before the last row, where a law is given.
 
         Returns:
             [T, V] float32, a new tensor. Columns past the tokenizer's size are padding of lm_head, and -inf.
@@ -309,8 +315,10 @@ class Reference:
             expert = amateur + (expert - amateur).clamp(-clip, clip)
         for row, (of_base, of_expert, of_amateur) in enumerate(zip(base, expert, amateur, strict=True)):
             plus, minus = alpha, amateur_alpha
+            before = written[: len(written) - len(raw) + 1 + row]
+            text = self.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for one in law if isinstance(law, list) else [law] if law else []:
-                plus, minus = ruled(one, plus, minus, generated + row, of_base, *raw[row])
+                plus, minus = ruled(one, plus, minus, len(before), of_base, *raw[row], text)
             fused[row, :known] = of_base + plus * of_expert - minus * of_amateur
         return fused
 

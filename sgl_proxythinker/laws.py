@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_ALPHA = 10.0
 MAX_POINTS = 32  # of a schedule
+MAX_MARKER_BYTES = 64  # of a text in UTF-8 after which a strength changes
 _MAX_TOKENS = 10_000_000
 _MAX_NATS = 1e3  # of an entropy: above any vocabulary's
 
@@ -46,18 +47,42 @@ class EntropyLaw(_Written):
     above: Annotated[float, Field(ge=-_MAX_NATS, le=_MAX_NATS, allow_inf_nan=False)]
 
 
+class MarkerLaw(_Written):
+    """The strength of every token after a text that was generated."""
+
+    text: str
+    alpha: Weight
+
+    @field_validator("text")
+    @classmethod
+    def _is_kept_whole(cls, text: str) -> str:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise ValueError("it has half of a character: send a text that UTF-8 can write") from None
+        if not 0 < size <= MAX_MARKER_BYTES:
+            raise ValueError(f"it has {size} bytes in UTF-8: send a text of 1 to {MAX_MARKER_BYTES}")
+        return text
+
+
 class ScheduleLaw(_Written):
-    """The strength by the number of generated tokens: linear between points, constant before and after them."""
+    """The strength by the number of generated tokens: linear between points, constant before and after them.
+
+    After a marker it is another one. Without points the constant strength counts before it.
+    """
 
     kind: Literal["schedule"]
-    points: Annotated[list[tuple[_Count, Weight]], Field(min_length=1, max_length=MAX_POINTS)]
+    points: Annotated[list[tuple[_Count, Weight]], Field(min_length=1, max_length=MAX_POINTS)] | None = None
+    after: MarkerLaw | None = None
 
     # JSON has lists where this has pairs.
     model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
 
     @model_validator(mode="after")
     def _in_order(self) -> ScheduleLaw:
-        tokens = [count for count, _ in self.points]
+        if self.points is None and self.after is None:
+            raise ValueError("it has neither points nor after: send one of them, or both")
+        tokens = [count for count, _ in self.points or []]
         if any(later <= earlier for earlier, later in zip(tokens, tokens[1:], strict=False)):
             raise ValueError("its points are not in order: send numbers of tokens that grow")
         return self
@@ -73,29 +98,42 @@ class Divergence(NamedTuple):
     warmup_tokens: int
 
 
+class Marker(NamedTuple):
+    text: str
+    alpha: float  # the strength of every token after it
+
+
 class Law(NamedTuple):
     """How the strength of a request changes from token to token; what is None does not change it."""
 
     schedule: tuple[tuple[int, float], ...] | None = None  # tokens and strength, in order
     divergence: Divergence | None = None
     entropy_above: float | None = None  # nats
+    after: Marker | None = None  # over the schedule, or over the constant strength
 
     @classmethod
     def of_carried(cls, value: Any) -> Law | None:
         """From what a scheduler got: of msgpack's, tuples have become lists."""
         if value is None:
             return None
-        schedule, divergence, entropy_above = value
+        schedule, divergence, entropy_above, after = value
         points = None if schedule is None else tuple((tokens, alpha) for tokens, alpha in schedule)
-        return cls(points, None if divergence is None else Divergence(*divergence), entropy_above)
+        return cls(
+            points,
+            None if divergence is None else Divergence(*divergence),
+            entropy_above,
+            None if after is None else Marker(*after),
+        )
 
     @property
     def replaces_alpha(self) -> bool:
-        """The strength is the law's own, not `proxy_alpha` now and then."""
-        return self.schedule is not None or self.divergence is not None
+        """At some tokens the strength is the law's own, not `proxy_alpha` or none."""
+        return self.schedule is not None or self.divergence is not None or self.after is not None
 
     def may_steer(self, alpha: float) -> bool:
         """Whether a token's strength may be other than 0. `alpha`: the constant one."""
+        if self.after is not None and self.after.alpha:
+            return True
         if self.schedule is not None:
             return any(strength for _, strength in self.schedule)
         return bool(alpha) or (self.divergence is not None and bool(self.divergence.scale))
@@ -103,8 +141,10 @@ class Law(NamedTuple):
     def as_params(self) -> list[dict[str, Any]]:
         """As requests write it."""
         told: list[dict[str, Any]] = []
-        if self.schedule is not None:
-            told.append({"kind": "schedule", "points": [list(point) for point in self.schedule]})
+        if self.schedule is not None or self.after is not None:
+            points = {} if self.schedule is None else {"points": [list(point) for point in self.schedule]}
+            after = {} if self.after is None else {"after": self.after._asdict()}
+            told.append({"kind": "schedule", **points, **after})
         if self.divergence is not None:
             told.append({"kind": "divergence", **self.divergence._asdict()})
         if self.entropy_above is not None:
@@ -131,12 +171,14 @@ def read_law(value: Any) -> Law | None:
     schedule, divergence, entropy = (_only(laws, kind) for kind in (ScheduleLaw, DivergenceLaw, EntropyLaw))
     if schedule is not None and divergence is not None:
         raise ValueError("a schedule and a divergence both say the strength: send one of them")
+    points, after = (None, None) if schedule is None else (schedule.points, schedule.after)
     law = Law(
-        None if schedule is None else tuple((tokens, strength + 0.0) for tokens, strength in schedule.points),
+        None if points is None else tuple((tokens, strength + 0.0) for tokens, strength in points),
         None
         if divergence is None
         else Divergence(divergence.scale, divergence.low, divergence.high, divergence.warmup_tokens),
         None if entropy is None else entropy.above,
+        None if after is None else Marker(after.text, after.alpha + 0.0),
     )
     return law if any(part is not None for part in law) else None
 

@@ -51,6 +51,7 @@ def sentence_of(errors: Sequence[Mapping[str, Any]], where: str = "") -> str:
 
 # Of pydantic's words for which a person needs others.
 _INSTEAD = {
+    "model_type": "send an object",
     "int_parsing_size": "send an integer of at most 64 bits",
     "string_pattern_mismatch": "send a text without control characters",
 }

@@ -23,6 +23,14 @@ LONG = "Look at every picture, count what you see, and say it in order. " * 4
 SCHEDULE = {"kind": "schedule", "points": [[0, 0.0], [3, 2.0], [9, -1.0]]}
 DIVERGENCE = {"kind": "divergence", "scale": 10.0, "low": -1.0, "warmup_tokens": 3}
 ENTROPY = {"kind": "entropy", "above": 1.9}
+# Each is written by the random triple and begins and ends in the middle of tokens: " question", "al", " o" after
+# "Hi"; "er", "des" and "gl", "The" after LONG; "The", "gle" after the first picture.
+MARKERS = [
+    {"proxy_law": {"kind": "schedule", "after": {"text": "onal ", "alpha": -1.0}}, "proxy_alpha": ALPHA},
+    {"proxy_law": SCHEDULE | {"after": {"text": "rde", "alpha": 1.5}}},
+    {"proxy_law": {"kind": "schedule", "after": {"text": "lTh", "alpha": 1.5}}, "proxy_alpha": 0.0},
+    {"proxy_law": [{"kind": "schedule", "after": {"text": "hegl", "alpha": 0.2}}, ENTROPY], "proxy_alpha": ALPHA},
+]
 SAID = [
     {},
     {"proxy_alpha": 0.0},
@@ -33,6 +41,7 @@ SAID = [
     {"proxy_law": [SCHEDULE, ENTROPY]},
     {"proxy_law": [DIVERGENCE, {"kind": "entropy", "above": 1.2}], "proxy_clip": 0.8},
     {"proxy_alpha": ALPHA, "proxy_clip": 0.5},
+    *MARKERS,
 ]
 
 
@@ -54,6 +63,10 @@ def assert_law_is_the_oracles(answer, reference, text, said, picture=None):
     assert told == pytest.approx(wanted, abs=10 * logprob_tolerance(4.0)), (text, said)
 
 
+def written(reference, answer) -> str:
+    return reference.tokenizer.decode(answer["output_ids"])
+
+
 def prompts():
     picture = random_picture(2, 84, 112)
     return [("Hi", None), (LONG, None), (f"{PLACE}What is it?", picture), (f"{LONG}{PLACE}", picture)]
@@ -73,7 +86,12 @@ def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guide
         assert_law_is_the_oracles(first, reference, *one)
         assert second["output_ids"] == first["output_ids"], one[:2]
     of_long = [answer["output_ids"] for (text, _, _), answer in zip(asked, cold, strict=True) if text == LONG]
-    assert len(set(map(tuple, of_long))) >= len(SAID) - 1, "the laws differ in what they say"
+    assert len(set(map(tuple, of_long))) >= len(SAID) - 2, "the laws differ in what they say"
+    for marker in MARKERS:
+        texts = [written(reference, answer) for (_, said, _), answer in zip(asked, cold, strict=True) if said == marker]
+        law = marker["proxy_law"]
+        marked = (law[0] if isinstance(law, list) else law)["after"]["text"]
+        assert any(marked in text and not text.endswith(marked) for text in texts), f"nobody writes {marked!r}"
 
 
 def test_alone_it_is_what_it_is_in_a_crowd(guided, reference):
@@ -100,6 +118,42 @@ def test_a_stream_says_the_same(guided):
     assert json.loads(chunks[-1].removeprefix(b"data: "))["output_ids"] == whole
 
 
+def test_a_marker_counts_from_the_token_after_the_one_that_ends_it(guided, reference):
+    """In each sample and each stream; the text of a prompt is no marker, also where another request has written it."""
+    traced = MARKERS[0] | {"proxy_trace": True}
+    alphas = [ALPHA] * 6 + [-1.0] * (TOKENS - 6)
+    asked = body("Hi", traced, n=2)
+    several = guided.generate(**asked)
+    for answer in several:
+        assert answer["meta_info"]["proxy_trace"]["alpha"] == pytest.approx(alphas)
+        assert_law_is_the_oracles(answer, reference, "Hi", MARKERS[0])
+    response = guided.post("/generate", body("Hi", traced) | {"stream": True}, stream=True)
+    chunks = [line for line in response.iter_lines() if line.startswith(b"data: {")]
+    last = json.loads(chunks[-1].removeprefix(b"data: "))
+    assert last["output_ids"] == several[0]["output_ids"]
+    assert last["meta_info"]["proxy_trace"]["alpha"] == pytest.approx(alphas)
+    for prompt in ("It was onal ", "Additional onal questions: "):
+        answer = guided.generate(**body(prompt, traced))
+        assert "onal " not in written(reference, answer)
+        assert answer["meta_info"]["proxy_trace"]["alpha"] == pytest.approx([ALPHA] * TOKENS)
+
+
+def test_a_marker_is_found_by_requests_that_decode_beside_chunks_of_prompts(guided, reference):
+    """Log probabilities would keep a step from reading both. Kills: a token of another request of such a step."""
+
+    def ask(text, said):
+        return guided.generate(**body(text, said, max_new_tokens=40) | {"return_logprob": False})["output_ids"]
+
+    alone = ask("Hi", MARKERS[0])
+    assert alone[:TOKENS] == guided.generate(**body("Hi", MARKERS[0]))["output_ids"]
+    guided.flush_cache()
+    with ThreadPoolExecutor(24) as pool:
+        crowd = [pool.submit(ask, "Hi", MARKERS[0]) for _ in range(8)]
+        beside = [pool.submit(ask, f"{index}: {LONG}", MARKERS[index % 4]) for index in range(16)]
+        assert all(one.result() == alone for one in crowd)
+    assert all(len(one.result()) == 40 for one in beside)
+
+
 @pytest.mark.parametrize(
     ("said", "same"),
     [
@@ -109,6 +163,7 @@ def test_a_stream_says_the_same(guided):
         ({"proxy_law": {"kind": "schedule", "points": [[0, 0.0], [9, 0.0]]}}, {"proxy_alpha": 0.0}),
         ({"proxy_alpha": ALPHA, "proxy_clip": 1000.0}, {"proxy_alpha": ALPHA}),
         ({"proxy_law": [], "proxy_alpha": ALPHA}, {"proxy_alpha": ALPHA}),
+        ({"proxy_law": {"kind": "schedule", "after": {"text": "</think>", "alpha": 9}}}, {"proxy_alpha": 0.5}),
     ],
 )
 def test_laws_at_their_ends_are_the_constants(guided, said, same):
@@ -123,6 +178,11 @@ def test_an_answer_says_its_law(guided):
     response = guided.post("/generate", body("Hi", {"proxy_law": SCHEDULE}))
     told = json.loads(response.headers["proxy-guidance"])
     assert told == {"proxy_alpha": None, "proxy_amateur_alpha": None, "proxy_law": [SCHEDULE]}
+    law = {"kind": "schedule", "after": {"text": "</Gedächtnis>", "alpha": 0.25}}
+    response = guided.post("/generate", body("Hi", {"proxy_law": law, "proxy_alpha": 0.75}))
+    told = {"proxy_alpha": 0.75, "proxy_amateur_alpha": 0.75, "proxy_law": [law]}
+    assert json.loads(response.headers["proxy-guidance"]) == told
+    assert {name: response.json()["meta_info"][name] for name in told} == told
     assert "proxy_law" not in guided.generate(**body("Hi", {}))["meta_info"]
 
 
@@ -174,6 +234,10 @@ def test_a_program_says_one(guided):
         ({"proxy_law": [ENTROPY, ENTROPY]}, "2 laws of kind entropy"),
         ({"proxy_law": [SCHEDULE, DIVERGENCE]}, "both say the strength"),
         ({"proxy_law": SCHEDULE, "proxy_alpha": 0.5}, "leave proxy_alpha out"),
+        ({"proxy_law": {"kind": "schedule", "after": {"text": "", "alpha": 1}}}, "send a text of 1 to 64"),
+        ({"proxy_law": {"kind": "schedule", "after": "</think>"}}, "send an object"),
+        ({"proxy_law": {"kind": "schedule"}}, "neither points nor after"),
+        ({**MARKERS[0], "proxy_amateur_alpha": 0.0}, "one strength for both"),
         ({"proxy_law": DIVERGENCE, "proxy_amateur_alpha": 0.0}, "one strength for both"),
         ({"proxy_clip": 1.0, "proxy_amateur_alpha": 0.0}, "weights them apart"),
         ({"proxy_clip": 0}, "proxy_clip is 0: send a number of logits above 0"),

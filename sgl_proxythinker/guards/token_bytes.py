@@ -16,21 +16,24 @@ def token_bytes(tokenizer: Any, token_id: int) -> bytes:
     return _reader(tokenizer)(token_id)
 
 
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether its tokens are bytes of a text, whatever stands beside them."""
+    return type(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)).__name__ == "ByteLevel"
+
+
 @lru_cache(maxsize=4)
 def _reader(tokenizer: Any):
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     of_character = {character: byte for byte, character in bytes_to_unicode().items()}
     added = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
-    is_byte_level = (
-        type(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)).__name__ == "ByteLevel"
-    )
+    spells_bytes = is_byte_level(tokenizer)
 
     @lru_cache(maxsize=1 << 16)
     def read(token_id: int) -> bytes:
         if token_id in added:
             return added[token_id].encode()
-        if is_byte_level:
+        if spells_bytes:
             token = tokenizer.convert_ids_to_tokens(token_id) or ""
             if all(character in of_character for character in token):
                 return bytes(of_character[character] for character in token)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guards.token_bytes import is_byte_level
 from sgl_proxythinker.guidance import (
     ALPHA,
     CARRIED,
@@ -72,6 +73,25 @@ def admit_request(
         prompts = prompts_of(obj.text, obj.input_ids)
         guidances = [guidance for _, guidance in admitted]
         call.guidance = guidances if isinstance(params, list) else guidances * (prompts or 1)
+
+
+def refuse_unread_markers(obj: Any, tokenizer: Any) -> None:
+    """Other tokenizers than byte-level ones write a text otherwise than its tokens one by one.
+
+    Args:
+        obj: an admitted request.
+        tokenizer: of the server's models.
+
+    Raises:
+        RequestError: HTTP 400: its law has a marker, which could be overlooked.
+    """
+    params = obj.sampling_params
+    laws = [one["custom_params"][CARRIED].law for one in (params if isinstance(params, list) else [params])]
+    if any(law is not None and law.after is not None for law in laws) and not is_byte_level(tokenizer):
+        raise RequestError(
+            f"{LAW} changes the strength after a text, and the tokens of this server's models are not the bytes of "
+            "what is written, so it could be overlooked: leave after out."
+        )
 
 
 def _with_guidance(

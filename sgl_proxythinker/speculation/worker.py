@@ -160,6 +160,8 @@ class SpeculativeWorker(BaseSpecWorker):
             drawn = one_token_for_all(drawn, target.world)
         chains = drawn.view_as(tokens).long()
         accept_lens = self._accept(chains, tokens)
+        if verified.marked is not None:
+            target.written.accept(verified.marked, accept_lens)
         # A row that follows a draft which was not drawn counts for nothing.
         counts = (self._offsets[:each] < accept_lens[:, None]).flatten()
         attach_verdict(logits_output, verified.sound | ~counts, verified.step.owner)

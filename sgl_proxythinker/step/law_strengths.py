@@ -25,6 +25,7 @@ class LawRows(NamedTuple):
     schedule: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None  # [S]; [S, P] float32 tokens; [S, P] strengths
     divergence: tuple[torch.Tensor, torch.Tensor] | None  # [D]; [4, D] float32: scale, low, high, warm-up tokens
     entropy: tuple[torch.Tensor, torch.Tensor] | None  # [E]; [E] float32 nats
+    after: tuple[torch.Tensor, torch.Tensor] | None  # [A]; [A] float32 strengths after a marker
 
     @classmethod
     def of(
@@ -46,6 +47,7 @@ class LawRows(NamedTuple):
         schedules = [law.schedule for law in given if law.schedule is not None]
         divergences = [law.divergence for law in given if law.divergence is not None]
         entropies = [law.entropy_above for law in given if law.entropy_above is not None]
+        afters = [law.after.alpha for law in given if law.after is not None]
         longest = max(map(len, schedules), default=0)
         # The last point again, up to the longest: the strength stays what it is there.
         padded = [[*points, *[points[-1]] * (longest - len(points))] for points in schedules]
@@ -68,6 +70,7 @@ class LawRows(NamedTuple):
             if divergences
             else None,
             (places([law.entropy_above is not None for law in given]), numbers(entropies)) if entropies else None,
+            (places([law.after is not None for law in given]), numbers(afters)) if afters else None,
         )
 
 
@@ -77,10 +80,12 @@ def law_weights(
     lengths: torch.Tensor,
     logits: Mapping[Role, ShardedLogits],
     vocab_size: int,
+    past_marker: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The weights of a pair's rows, where laws say them.
 
         schedule:    weight = strength of the number of generated tokens, linear between points
+        after:       weight = the marker's strength, where it was generated; else that of the schedule, or the constant
         divergence:  weight = scale * clamp(JS(expert, amateur) - JS(base, amateur), low, high), after warm-up
         entropy:     weight = that of the others, or the constant one, where H(base) > above; else 0
 
@@ -90,6 +95,7 @@ def law_weights(
         lengths: [N] integers: tokens of each row's request that the models have read, the last one included.
         logits: raw, of the base and the pair. Read only.
         vocab_size: ids that the tokenizer knows.
+        past_marker: [N] bool, whether each row follows its request's marker; where a law has one.
 
     Returns:
         [2, N] float32. It does not wait for the device.
@@ -99,6 +105,10 @@ def law_weights(
     if laws.schedule is not None:
         places, tokens, strengths = laws.schedule
         of_rows[:, places] = _interpolated(generated[places], tokens, strengths)
+    if laws.after is not None:
+        assert past_marker is not None
+        places, strengths = laws.after
+        of_rows[:, places] = torch.where(past_marker[laws.rows[places]], strengths, of_rows[:, places])
     if laws.divergence is not None:
         places, (scale, low, high, warmup) = laws.divergence
         base, (expert, amateur) = laws.rows[places], (rows[places] for rows in laws.model_rows)

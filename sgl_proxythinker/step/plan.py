@@ -12,6 +12,7 @@ import torch
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.law_strengths import LawRows
+from sgl_proxythinker.step.markers import MarkedRequests
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     laws: tuple[LawRows | None, ...]  # of each pair the rows whose strength a law says; None: it says none
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: tuple[TracedRows, ...]  # the rows whose requests ask for a trace, those of each pair of models together
+    marked: MarkedRequests | None  # those whose law has a marker; None: no request's does
 
     @property
     def size(self) -> int:
@@ -139,7 +141,13 @@ class StepInputs:
             for plus, minus in told
         )
         laws = tuple(self._laws(pair, guidances, owner, prompt_tokens, runs) for pair in pairs)
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
+        markers = {
+            request: guidance.law.after.text.encode()
+            for request, guidance in enumerate(guidances)
+            if guidance.law is not None and guidance.law.after is not None
+        }
+        marked = MarkedRequests.of(markers, self._device) if markers else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced, marked)
 
     def _laws(
         self,

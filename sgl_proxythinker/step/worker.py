@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.guards.token_bytes import token_bytes
 from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.laws import Divergence, Law
 from sgl_proxythinker.models.arguments import server_args_of
@@ -32,6 +33,7 @@ from sgl_proxythinker.step.fusion import fuse_logits
 from sgl_proxythinker.step.law_strengths import law_weights
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 from sgl_proxythinker.step.logits_gather import LogitsGather, least_of_all, logits_dtype, one_token_for_all
+from sgl_proxythinker.step.markers import MarkedChains, WrittenTexts
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.trace import attach_evidence, trace_tokens
@@ -53,6 +55,7 @@ class VerifiedRows(NamedTuple):
     result: Any  # SGLang's `GenerationBatchResult`; its `logits_output` has the rows
     sound: torch.Tensor  # [N] bool
     step: Step
+    marked: MarkedChains | None  # of the requests whose law has a marker
 
 
 class ProxyWorker(WholeModelWorker):
@@ -103,6 +106,8 @@ class ProxyWorker(WholeModelWorker):
         self._inputs = StepInputs(tuple(config.small_models), self.device)
         self._given: Mapping[Role, torch.Tensor] = {}
         self._sound: torch.Tensor  # [N] bool of the last fused rows
+        self.written: WrittenTexts  # once there are slots
+        self._past_marker: torch.Tensor | None = None  # [N] bool of the step that is under way
         self._warned_of: set[str] = set()
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
         # from what this method of the primary's runner returns.
@@ -134,6 +139,7 @@ class ProxyWorker(WholeModelWorker):
         for model in self.ensemble.colocated:
             with model.arguments(), sized_like(model.runner, self.model_runner):
                 model.worker.alloc_memory_pool(None, *self.get_memory_pool())
+        self.written = self._no_texts()
         self._log_plan(token_bytes)
 
     def get_worker_info(self) -> tuple:
@@ -182,6 +188,7 @@ class ProxyWorker(WholeModelWorker):
         is_shared_out = not self.placement.is_everywhere(BASE)
         for_all_requests = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
         with self._inputs.of(batch.reqs, for_all_requests) as step:
+            self._past_marker = None if step.marked is None else self.written.read(step.marked, batch)
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
         # Answers are sent by the first rank alone.
         if step.traced and self.rank == 0:
@@ -200,12 +207,17 @@ class ProxyWorker(WholeModelWorker):
             each: how many.
         """
         with self._inputs.of(reqs, False, each) as step:
+            marked = None
+            if step.marked is not None:
+                chains = forward_batch.input_ids.view(len(reqs), each)
+                marked = self.written.along(step.marked, forward_batch.req_pool_indices, chains)
+            self._past_marker = None if marked is None else marked.rows(len(reqs))
             self._given = given
             try:
                 result = super().forward_batch_generation(None, forward_batch, is_verify=True)
             finally:
                 self._given = {}
-        return VerifiedRows(result, self._sound, step)
+        return VerifiedRows(result, self._sound, step, marked)
 
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """The primary's forward, with the fused logits of all models in place of its own."""
@@ -215,7 +227,7 @@ class ProxyWorker(WholeModelWorker):
             self.ensemble.wait_for(given)
             given = {role: rows[runs[role].rows_on_device.clamp(min=0)] for role, rows in given.items()}
         output, logits = self.ensemble.forward(step, forward_batch, given, *args, **kwargs)
-        pairs, fused = self._fuse(logits, step, partial(_tokens_read, forward_batch))
+        pairs, fused = self._fuse(logits, step, partial(_tokens_read, forward_batch), self._past_marker)
         self._sound = fused.sound
         self._attach(output.logits_output, step, logits, pairs, fused)
         output.logits_output.next_token_logits = fused.logits
@@ -240,12 +252,16 @@ class ProxyWorker(WholeModelWorker):
         return step
 
     def _fuse(
-        self, logits: dict[Role, ShardedLogits], step: Step, lengths: Callable[[], torch.Tensor]
+        self,
+        logits: dict[Role, ShardedLogits],
+        step: Step,
+        lengths: Callable[[], torch.Tensor],
+        past_marker: torch.Tensor | None = None,
     ) -> tuple[list[WeightedPair], FusedLogits]:
         pairs = []
         for (plus, minus), weights, laws in zip(step.pairs, step.weights, step.laws, strict=True):
             if laws is not None:
-                weights = law_weights(laws, weights, lengths(), logits, self.vocab_size)
+                weights = law_weights(laws, weights, lengths(), logits, self.vocab_size, past_marker)
             of_plus, of_minus = step.runs[plus].rows_on_device, step.runs[minus].rows_on_device
             pairs.append(WeightedPair(logits[plus], logits[minus], weights, of_plus, of_minus, step.clips))
         return pairs, fuse_logits(logits[BASE], pairs, len(step.owner), self.vocab_size, self._width)
@@ -287,6 +303,11 @@ class ProxyWorker(WholeModelWorker):
         everywhere = set().union(*self.world.all_gather_object({model.runner.dtype for model in models}))
         dtype = logits_dtype(everywhere, self.server_args)
         return LogitsGather(self.placement, self.world, self.vocab_size, dtype, self.device)
+
+    def _no_texts(self) -> WrittenTexts:
+        of_first = [token_bytes(self.tokenizer, token) for token in range(self.vocab_size)] if self.rank == 0 else None
+        slots = len(self.model_runner.req_to_token_pool.req_to_token)
+        return WrittenTexts(self.world.broadcast_object(of_first), slots, self.device)
 
     def _reserved_slots(self) -> int:
         """Of a running request, past its tokens: a chain, and that of the cycle before it, which is under way."""

@@ -1,0 +1,184 @@
+"""Whether a text holds its request's marker: what a search of all of it says, at every token and in every order."""
+
+from itertools import accumulate
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgl_proxythinker.laws import MAX_MARKER_BYTES
+from sgl_proxythinker.step.markers import MarkedRequests, WrittenTexts
+
+# Bytes and pieces of two letters, of a special token, and of a character of three bytes, which some tokens cut.
+TOKENS = [
+    b"a", b"b", b"ab", b"ba", b"aab", b"abab", b"<", b"</", b"think", b">", b"k>a", b"<|end|>", "€".encode(), b"\xe2",
+    b"\x82", b"\xac", b"\xe2\x82", b"\xacb", b"aaaaaaaaaaaaaaaaaaaa", b"",
+]  # fmt: skip
+SLOTS = 7
+PROMPT = [0, 1, 2]
+DECODE, EXTEND = (SimpleNamespace(is_decode=lambda is_one=is_one: is_one) for is_one in (True, False))
+
+token_lists = st.lists(st.integers(0, len(TOKENS) - 1), max_size=40)
+
+
+def text_of(tokens) -> bytes:
+    return b"".join(TOKENS[token] for token in tokens)
+
+
+@st.composite
+def markers(draw, written: list[int]) -> bytes:
+    """Mostly a part of what is written, which begins and ends anywhere."""
+    text = text_of(written)
+    if len(text) > 1 and draw(st.integers(0, 3)):
+        begin = draw(st.integers(0, len(text) - 1))
+        return text[begin : begin + draw(st.integers(1, MAX_MARKER_BYTES))]
+    return draw(st.sampled_from([b"aab", b"</think>", "€".encode(), "€b€".encode(), b"a" * MAX_MARKER_BYTES]))
+
+
+@st.composite
+def requests(draw) -> list[SimpleNamespace]:
+    """Up to six, each with what it writes, a marker or none, and a slot of its own."""
+    slots = draw(st.permutations(range(SLOTS)))[: draw(st.integers(1, 6))]
+    made = []
+    for slot in slots:
+        written = draw(token_lists)
+        marker = draw(st.one_of(st.none(), markers(written)))
+        made.append(SimpleNamespace(slot=slot, written=written, marker=marker))
+    return made
+
+
+def marked(reqs) -> MarkedRequests | None:
+    texts = {place: req.marker for place, req in enumerate(reqs) if req.marker is not None}
+    return MarkedRequests.of(texts, "cpu") if texts else None
+
+
+def batch_of(mode, reqs, generated, known, lengths=None) -> SimpleNamespace:
+    """What of a `ScheduleBatch` is read.
+
+    Args:
+        generated: tokens of each request that are read once the step has run.
+        known: those of which the host knows.
+        lengths: tokens of each that this step reads; 1 where there are none.
+    """
+    lengths = lengths or [1] * len(reqs)
+    read = [(PROMPT + req.written)[: len(PROMPT) + count] for req, count in zip(reqs, generated, strict=True)]
+    return SimpleNamespace(
+        forward_mode=mode,
+        reqs=[
+            SimpleNamespace(origin_input_ids=PROMPT, output_ids=req.written[:count])
+            for req, count in zip(reqs, known, strict=True)
+        ],
+        req_pool_indices=torch.tensor([req.slot for req in reqs]),
+        seq_lens_cpu=torch.tensor([len(PROMPT) + count for count in generated]),
+        extend_lens=lengths,
+        input_ids=torch.tensor([token for row, count in zip(read, lengths, strict=True) for token in row[-count:]]),
+    )
+
+
+def assert_told(told, reqs, generated):
+    wanted = [
+        req.marker is not None and req.marker in text_of(req.written[:count])
+        for req, count in zip(reqs, generated, strict=True)
+    ]
+    assert told.tolist() == wanted, (reqs, generated)
+
+
+def used_texts() -> WrittenTexts:
+    """With slots that had other requests before."""
+    texts = WrittenTexts(TOKENS, SLOTS, "cpu")
+    before = [SimpleNamespace(slot=slot, written=[0, 2, 4], marker=b"a") for slot in range(SLOTS)]
+    texts.read(marked(before), batch_of(EXTEND, before, [3] * SLOTS, [3] * SLOTS))
+    return texts
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests())
+def test_each_token_is_told_as_a_search_of_the_whole_text_tells_it(reqs):
+    """Kills: bytes of a token left out, another slot's text, the text of a slot's last request, the prompt's."""
+    if (these := marked(reqs)) is None:
+        return
+    texts, nothing = used_texts(), [0] * len(reqs)
+    assert_told(texts.read(these, batch_of(EXTEND, reqs, nothing, nothing, [3] * len(reqs))), reqs, nothing)
+    # The scheduler runs ahead: the host knows a token less than the device.
+    for count in range(1, 1 + max(len(req.written) for req in reqs)):
+        generated = [min(count, len(req.written)) for req in reqs]
+        running = [place for place, req in enumerate(reqs) if len(req.written) >= count]
+        some, counts = [reqs[place] for place in running], [generated[place] for place in running]
+        if (left := marked(some)) is not None:
+            told = texts.read(left, batch_of(DECODE, some, counts, [count - 1 for count in counts]))
+            assert_told(told, some, counts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests(), st.data())
+def test_prompts_and_what_decodes_beside_them_are_told(reqs, data):
+    """A step may begin a request, go on with a chunk of it, begin one again, and decode others, known or not.
+
+    Kills: a retracted request that forgets what it wrote or has it twice, one token of a step taken for another.
+    """
+    if (these := marked(reqs)) is None:
+        return
+    texts = used_texts()
+    begun = [data.draw(st.integers(0, len(req.written))) for req in reqs]
+    # Of a prompt that is read in chunks the first ends inside of what a person wrote.
+    chunk = batch_of(EXTEND, reqs, [-1] * len(reqs), begun, [2] * len(reqs))
+    assert_told(texts.read(these, chunk), reqs, [0] * len(reqs))
+    lengths = [data.draw(st.integers(1, len(PROMPT) + count)) for count in begun]
+    assert_told(texts.read(these, batch_of(EXTEND, reqs, begun, begun, lengths)), reqs, begun)
+    decoded = [
+        min(count + data.draw(st.integers(0, 1)), len(req.written)) for count, req in zip(begun, reqs, strict=True)
+    ]
+    known = [data.draw(st.sampled_from([count, before])) for count, before in zip(decoded, begun, strict=True)]
+    lengths = [
+        1 if told < count else data.draw(st.integers(1, len(PROMPT) + count))
+        for told, count in zip(known, decoded, strict=True)
+    ]
+    assert_told(texts.read(these, batch_of(EXTEND, reqs, decoded, known, lengths)), reqs, decoded)
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests(), st.integers(1, 5), st.data())
+def test_a_chain_is_told_at_each_place_and_only_what_counts_of_it_is_kept(reqs, each, data):
+    """Kills: drafts that were not drawn, in the next cycle; a chain's end for its middle."""
+    if (these := marked(reqs)) is None:
+        return
+    texts = used_texts()
+    texts.read(these, batch_of(EXTEND, reqs, [0] * len(reqs), [0] * len(reqs), [3] * len(reqs)))
+    slots, read = torch.tensor([req.slot for req in reqs]), [0] * len(reqs)
+    for _ in range(4):
+        lengths = [data.draw(st.integers(1, each)) for _ in reqs]
+        chains = []
+        for place, req in enumerate(reqs):
+            # What counts is what is written, of which there is always more; other drafts are anything.
+            req.written += data.draw(st.lists(st.integers(0, len(TOKENS) - 1), min_size=each, max_size=each))
+            right = req.written[read[place] : read[place] + lengths[place]]
+            wrong = data.draw(st.lists(st.integers(0, len(TOKENS) - 1), min_size=each, max_size=each))
+            chains.append((right + wrong)[:each])
+        chain = texts.along(these, slots, torch.tensor(chains))
+        for place, (req, told) in enumerate(zip(reqs, chain.rows(len(reqs)).view(-1, each).tolist(), strict=True)):
+            before = text_of(req.written[: read[place]])
+            ends = accumulate((TOKENS[token] for token in chains[place]), initial=before)
+            wanted = [req.marker is not None and req.marker in end for end in list(ends)[1:]]
+            assert told == wanted
+        texts.accept(chain, torch.tensor(lengths))
+        read = [count + more for count, more in zip(read, lengths, strict=True)]
+
+
+def test_a_marker_may_be_as_long_as_the_longest_and_end_in_the_first_byte_of_a_token():
+    marker = b"b" + b"a" * (MAX_MARKER_BYTES - 2) + b"<"
+    written = [1, *[0] * (MAX_MARKER_BYTES - 2), 11, 0]
+    req = SimpleNamespace(slot=3, written=written, marker=marker)
+    texts, told = used_texts(), []
+    for count in range(len(written) + 1):
+        mode = DECODE if count else EXTEND
+        told += texts.read(marked([req]), batch_of(mode, [req], [count], [max(0, count - 1)], [1 if count else 3]))
+    assert [bool(one) for one in told] == [False] * MAX_MARKER_BYTES + [True] * 2
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_requests_without_a_marker_are_never_past_one(each):
+    reqs = [SimpleNamespace(slot=slot, written=[0] * 4, marker=b"a" if slot == 1 else None) for slot in (0, 1, 2)]
+    chain = used_texts().along(marked(reqs), torch.tensor([0, 1, 2]), torch.zeros(3, each, dtype=torch.int64))
+    assert chain.rows(3).view(3, each).any(dim=1).tolist() == [False, True, False]
