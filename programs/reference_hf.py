@@ -178,12 +178,13 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
         max_new_tokens: int,
         stop_at_eos: bool = True,
     ) -> ReferenceOutput:
         """Answer greedily: argmax of `fuse`, until an end token (kept in the output) or `max_new_tokens`.
 
-        `law` and `clip` are a request's `proxy_law` and `proxy_clip` (docs/laws.md).
+        `law`, `clip` and `plausible` are a request's `proxy_law`, `proxy_clip` and `proxy_plausible` (docs/laws.md).
         """
         request = self.prepare(prompt, images)
         token_ids, logprobs, gaps = [], [], []
@@ -192,7 +193,7 @@ class Reference:
                 rows = [model.read_next(token_ids[-1])[None] for model in self.models]
             else:
                 rows = [model.read(request)[-1:] for model in self.models]
-            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, generated=len(token_ids))[0]
+            fused = self.fuse(*rows, alpha, amateur_alpha, law, clip, plausible, generated=len(token_ids))[0]
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -212,13 +213,14 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
     ) -> torch.Tensor:
         """The rows from which `continuation` and the token after it are chosen, by one pass without a cache.
 
         Returns:
             [len(continuation) + 1, rows of the base's lm_head] float32; row t follows continuation[:t].
         """
-        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha, law, clip)
+        return self.fuse(*self.logits(prompt, images, continuation), alpha, amateur_alpha, law, clip, plausible)
 
     def logits(
         self, prompt: Prompt, images: list[Image.Image] | None = None, continuation: list[int] | None = None
@@ -239,6 +241,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
         generated: int = 0,
     ) -> torch.Tensor:
         """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
@@ -248,6 +251,7 @@ class Reference:
             amateur_alpha: None for `alpha`.
             law: what says the weights of each row, if any.
             clip: expert - amateur is cut to [-clip, clip].
+            plausible: ids below this share of the base's best probability are -inf.
             generated: tokens that were generated before the first row.
 
         Returns:
@@ -264,7 +268,9 @@ class Reference:
             plus, minus = alpha, amateur_alpha
             for one in law if isinstance(law, list) else [law] if law else []:
                 plus, minus = ruled(one, plus, minus, generated + row, of_base, *raw[row])
-            fused[row, :known] = of_base + plus * of_expert - minus * of_amateur
+            chances = of_base.double().softmax(-1)
+            steered = of_base + plus * of_expert - minus * of_amateur
+            fused[row, :known] = steered.masked_fill(chances < plausible * chances.max(), -torch.inf)
         return fused
 
     def prepare(self, prompt: Prompt, images: list[Image.Image] | None = None) -> Request:

@@ -20,6 +20,7 @@ ALPHA = "proxy_alpha"
 AMATEUR_ALPHA = "proxy_amateur_alpha"
 LAW = "proxy_law"
 CLIP = "proxy_clip"
+PLAUSIBLE = "proxy_plausible"
 TRACE = "proxy_trace"
 PREFIX = "proxy_"
 
@@ -34,6 +35,7 @@ COMMON = frozenset({str(BASE), str(EXPERT), str(AMATEUR)})
 
 MAX_CLIP = 1e4  # logits; more than any model's two differ by
 Clip = Annotated[float, Field(gt=0, le=MAX_CLIP, allow_inf_nan=False)]
+Plausible = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 
 
 class GuidanceParams(BaseModel):
@@ -45,6 +47,7 @@ class GuidanceParams(BaseModel):
     proxy_amateur_alpha: Weight | None = None  # None: proxy_alpha's
     proxy_law: Any = None  # `laws.read_law`
     proxy_clip: Clip | None = None
+    proxy_plausible: Plausible | None = None
     proxy_trace: bool | None = None
 
 
@@ -67,6 +70,7 @@ class Guidance(NamedTuple):
     trace: bool = False
     law: Law | None = None  # what makes the strength another one at some tokens; None where there is no contrast
     clip: float | None = None  # plus - minus is cut to [-clip, clip] before it is weighted
+    plausible: float | None = None  # ids below this share of the base's best probability can't be drawn; never 0
 
     @classmethod
     def of(
@@ -76,19 +80,21 @@ class Guidance(NamedTuple):
         trace: bool = False,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float | None = None,
     ) -> Guidance:
         """base + alpha * expert - amateur_alpha * amateur; None: alpha's, which is ProxyThinker's law."""
         minus = alpha if amateur_alpha is None else amateur_alpha
         if not (alpha or minus if law is None else law.may_steer(alpha or minus)):
-            return cls((), trace)
+            return cls((), trace, plausible=plausible or None)
         # -0 is 0
-        return cls((Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0),), trace, law, clip)
+        contrast = Contrast(str(EXPERT), str(AMATEUR), alpha + 0.0, minus + 0.0)
+        return cls((contrast,), trace, law, clip, plausible or None)
 
     @classmethod
     def of_carried(cls, value: Any) -> Guidance:
         """From what a scheduler got: of msgpack's, tuples have become lists."""
-        contrasts, trace, law, clip = value
-        return cls(tuple(Contrast(*contrast) for contrast in contrasts), trace, Law.of_carried(law), clip)
+        contrasts, trace, law, *cuts = value
+        return cls(tuple(Contrast(*contrast) for contrast in contrasts), trace, Law.of_carried(law), *cuts)
 
     @property
     def is_base_alone(self) -> bool:
@@ -128,7 +134,7 @@ class Guidance(NamedTuple):
         return f"{_MARK}{'+'.join(sorted(readers))}:{len(own)}:{own}"
 
     def as_params(self) -> dict[str, Any]:
-        """The weights, and a law and a clip if there are any, under the names that requests and responses use."""
+        """The weights, and a law and cuts if there are any, under the names that requests and responses use."""
         has_schedule = self.law is not None and self.law.schedule is not None
         weights = (None, None) if has_schedule else self.weights  # a schedule says them, at each token others
         told: dict[str, Any] = dict(zip((ALPHA, AMATEUR_ALPHA), weights, strict=True))
@@ -136,6 +142,8 @@ class Guidance(NamedTuple):
             told[LAW] = self.law.as_params()
         if self.clip is not None:
             told[CLIP] = self.clip
+        if self.plausible is not None:
+            told[PLAUSIBLE] = self.plausible
         return told
 
 
@@ -164,7 +172,7 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
 
     Raises:
         RequestError: HTTP 400: not a mapping, a key that nobody reads, a weight that is no finite number in [-10, 10],
-            a trace that is no bool, a law or a clip out of range, or two of them that have no meaning together.
+            a trace that is no bool, a law or a cut out of range, or two of them that have no meaning together.
     """
     if custom_params is None:
         return default
@@ -190,7 +198,8 @@ def read_guidance(custom_params: Any, default: Guidance) -> Guidance:
         _refuse_for_two_weights(law, clip)
     if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
         raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
-    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip)
+    plausible = default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
+    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, plausible)
 
 
 def _law(value: Any) -> Law | None:
@@ -222,6 +231,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
     value = shown(error["input"])
     if name == CLIP:
         return f"{CLIP} is {value}: send a number of logits above 0, at most {MAX_CLIP:g}."
+    if name == PLAUSIBLE:
+        return (
+            f"{PLAUSIBLE} is {value}: send a share of the probability of the base's best id, from 0, which rules "
+            "nothing out, to 1, which leaves that id alone."
+        )
     if name == TRACE:
         return f"{TRACE} is {value}: send true for evidence with every token, or leave it out."
     if error["type"] == "float_type" and not isinstance(error["input"], int):

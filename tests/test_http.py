@@ -233,6 +233,7 @@ def test_the_server_says_what_it_serves(guided, triple):
         "placement": "shared",
         "law": None,
         "clip": None,
+        "plausible": None,
         "streams": True,
         "speculate": servers.told_speculation(servers.speculate),
     }

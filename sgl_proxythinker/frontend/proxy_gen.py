@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, CLIP, LAW, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, AMATEUR_ALPHA, CLIP, LAW, PLAUSIBLE, TRACE, Guidance, read_guidance
 from sgl_proxythinker.upstream.frontend_language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
 
 _NEEDS = "proxy_gen with an alpha or a trace needs sgl_proxythinker.ProxyBackend; this backend can't guide"
@@ -19,6 +19,7 @@ def proxy_gen(
     amateur_alpha: float | None = None,
     law: Any = None,
     clip: float | None = None,
+    plausible: float | None = None,
     trace: bool = False,
     **options: Any,
 ) -> SglExpr:
@@ -30,19 +31,22 @@ def proxy_gen(
         amateur_alpha: weight of the amateur alone, where it is to be another one; 0 leaves the amateur out.
         law: how the strength changes from token to token, as in `proxy_law` (docs/laws.md): a dict, or a list of them.
         clip: expert - amateur is cut to [-clip, clip] logits before it is weighted.
+        plausible: ids whose probability under the base is below this share of its best id's can't be drawn.
         trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law or clip is none, or choices have
-            a trace or a law that counts tokens.
+        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law, clip or plausible is none, or
+            choices have a trace, a law that counts tokens, or ids that can't be drawn.
     """
     expression = gen(name, *args, **options)
     # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
     # Nothing is generated meanwhile.
-    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, law, clip, trace)):
+    if any(isinstance(option, SglArgument) for option in (alpha, amateur_alpha, law, clip, plausible, trace)):
         return expression
-    asked = {ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, TRACE: trace}
+    asked = {
+        ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, PLAUSIBLE: plausible, TRACE: trace,
+    }  # fmt: skip
     guidance = read_guidance(asked, Guidance())
     params = {name: value for name, value in asked.items() if value is not None and value is not False}
     if not params:
@@ -54,6 +58,11 @@ def proxy_gen(
             raise RequestError(
                 "choices are scored, not generated, so a law that counts generated tokens has nothing to count: leave "
                 "the schedule or the divergence out, or choices"
+            )
+        if guidance.plausible is not None:
+            raise RequestError(
+                "choices are scored, not drawn, and one that can't be drawn would have no score: leave plausible or "
+                "choices out"
             )
         expression.choices_method = GuidedChoices(expression.choices_method, params)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, CARRIED, LAW, TRACE, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, CARRIED, LAW, PLAUSIBLE, TRACE, Guidance, read_guidance
 from sgl_proxythinker.policy.bounds import Bounds
 from sgl_proxythinker.policy.generate_fields import check_request, prompts_of
 from sgl_proxythinker.policy.sampling_fields import check_minimum
@@ -91,6 +91,11 @@ def _refuse_without_proxies(guidance: Guidance) -> None:
         raise RequestError(
             f"this server runs the base model alone and can't guide it ({ALPHA} is {guidance.weights[0]:g}). Start "
             "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+        )
+    if guidance.plausible is not None:
+        raise RequestError(
+            f"this server runs the base model alone, as plain SGLang does, which can't rule out what {PLAUSIBLE} does: "
+            "send min_p, or start it with --proxy-expert-path and --proxy-amateur-path."
         )
     if guidance.trace:
         raise RequestError(

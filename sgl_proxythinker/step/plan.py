@@ -12,6 +12,7 @@ import torch
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.law_strengths import LawRows
+from sgl_proxythinker.step.plausible import PlausibleRows
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     laws: LawRows | None  # the rows whose strength a law says; None: no row does
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: TracedRows | None  # the rows whose request asks for a trace; None: no row does
+    plausible: PlausibleRows | None  # the rows of which some ids can't be drawn; None: there is none
 
     @property
     def size(self) -> int:
@@ -136,7 +138,11 @@ class StepInputs:
             if (law := guidances[request].law) is not None
         }
         laws = LawRows.of(ruled, runs, self._device) if ruled else None
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced)
+        shares = {
+            row: share for row, request in enumerate(owner) if (share := guidances[request].plausible) is not None
+        }
+        plausible = PlausibleRows.of(shares, self._device) if shares else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced, plausible)
 
     def _runs(self, readers: Sequence[frozenset[str]], each: int) -> dict[Role, SelectedRequests]:
         """The requests of each small model; models with the same requests share one object."""
