@@ -797,6 +797,18 @@ CALLS: tuple[Upstream, ...] = (
         "on several ranks the first rank's tokens take the place of what it returns",
     ),
     _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner._preprocess_logits",
+        "(self, logits_output, sampling_info)",
+        "7c053eefecaa",
+        "once it has written biases and masks, ids that the base finds implausible are ruled out",
+    ),
+    _call(
+        "sglang.srt.model_executor.model_runner:ModelRunner.compute_logprobs_only",
+        "(self, logits_output, forward_batch)",
+        "2bc974246541",
+        "like sampling, it must prepare its rows by `_preprocess_logits`",
+    ),
+    _call(
         "sglang.srt.model_executor.model_runner:ModelRunner.init_torch_distributed",
         "(self)",
         "36b1133cdb90",

@@ -189,6 +189,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
         expert: str = "expert",
         experts: Mapping[str, float] | None = None,
         max_new_tokens: int,
@@ -196,8 +197,8 @@ class Reference:
     ) -> ReferenceOutput:
         """Answer greedily: argmax of the fused row, until an end token (kept in the output) or `max_new_tokens`.
 
-        `law`, `clip`, `expert` and `experts` are a request's `proxy_law`, `proxy_clip`, `proxy_expert` and
-        `proxy_experts` (docs/laws.md, docs/experts.md).
+        `law`, `clip`, `plausible`, `expert` and `experts` are a request's `proxy_law`, `proxy_clip`, `proxy_plausible`,
+        `proxy_expert` and `proxy_experts` (docs/laws.md, docs/experts.md).
         """
         request, alphas = self.prepare(prompt, images), experts or {expert: alpha}
         token_ids, logprobs, gaps = [], [], []
@@ -206,7 +207,7 @@ class Reference:
                 model: model.read_next(token_ids[-1])[None] if token_ids else model.read(request)[-1:]
                 for model in self._models(alphas)
             }
-            [fused] = self._steered(rows, alphas, amateur_alpha, law, clip, written=token_ids)
+            [fused] = self._steered(rows, alphas, amateur_alpha, law, clip, plausible, written=token_ids)
             (best, runner_up), (token_id, _) = (top.tolist() for top in fused.topk(2))
             token_ids.append(token_id)
             logprobs.append(fused.log_softmax(-1)[token_id].item())
@@ -226,6 +227,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
         expert: str = "expert",
         experts: Mapping[str, float] | None = None,
     ) -> torch.Tensor:
@@ -236,7 +238,7 @@ class Reference:
         """
         alphas = experts or {expert: alpha}
         rows = self._read(self._models(alphas), prompt, images, continuation)
-        return self._steered(rows, alphas, amateur_alpha, law, clip, written=continuation or [])
+        return self._steered(rows, alphas, amateur_alpha, law, clip, plausible, written=continuation or [])
 
     def logits(
         self,
@@ -273,12 +275,15 @@ class Reference:
         amateur_alpha: float | None,
         law: Law | None,
         clip: float | None,
+        plausible: float,
         written: Sequence[int],
     ) -> torch.Tensor:
         """`fuse` by each of the experts, and what they add to the base summed up."""
         base = rows[self.base]
         of_each = [
-            self.fuse(base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, written)
+            self.fuse(
+                base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, plausible, written
+            )
             for name, alpha in alphas.items()
         ]
         return of_each[0] + sum(one - base for one in of_each[1:])
@@ -292,6 +297,7 @@ class Reference:
         amateur_alpha: float | None = None,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float = 0.0,
         written: Sequence[int] = (),
     ) -> torch.Tensor:
         """fused = base + alpha * expert - amateur_alpha * amateur, over the ids that the tokenizer knows.
@@ -301,6 +307,7 @@ class Reference:
             amateur_alpha: None for `alpha`.
             law: what says the weights of each row, if any.
             clip: expert - amateur is cut to [-clip, clip].
+            plausible: ids below this share of the base's best probability are -inf.
             written: the tokens that were generated before the last row, where a law is given.
 
         Returns:
@@ -319,7 +326,9 @@ class Reference:
             text = self.tokenizer.decode(before, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             for one in law if isinstance(law, list) else [law] if law else []:
                 plus, minus = ruled(one, plus, minus, len(before), of_base, *raw[row], text)
-            fused[row, :known] = of_base + plus * of_expert - minus * of_amateur
+            chances = of_base.double().softmax(-1)
+            steered = of_base + plus * of_expert - minus * of_amateur
+            fused[row, :known] = steered.masked_fill(chances < plausible * chances.max(), -torch.inf)
         return fused
 
     def prepare(self, prompt: Prompt, images: list[Image.Image] | None = None) -> Request:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.guidance import Clip, Guidance, Pairs
+from sgl_proxythinker.guidance import Clip, Guidance, Pairs, Plausible
 from sgl_proxythinker.laws import MAX_ALPHA, Law, read_law
 from sgl_proxythinker.placement import PlacementName
 from sgl_proxythinker.roles import AMATEUR, BASE, DRAFTER, EXPERT, Role
@@ -108,6 +108,9 @@ class ProxyConfig(BaseModel):
     )
     law: Any = Field(None, description="how the strength changes from token to token, of requests that name neither")
     clip: Clip | None = Field(None, description="expert - amateur is cut to [-clip, clip]; None: it is not")
+    plausible: Plausible | None = Field(
+        None, description="ids below this share of the probability of the base's best can't be drawn; None: all can"
+    )
     require_strength: bool = Field(False, description="refuse requests that name no strength, as behind some routers")
     placement: PlacementName | None = Field(None, description="which ranks run which model; None: chosen")
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
@@ -144,7 +147,7 @@ class ProxyConfig(BaseModel):
     @cached_property
     def guidance(self) -> Guidance:
         """Of a request that asks for nothing."""
-        return Guidance.of(self.alpha, law=self.law, clip=self.clip)
+        return Guidance.of(self.alpha, law=self.law, clip=self.clip, plausible=self.plausible)
 
     @property
     def drafts(self) -> int:
@@ -207,6 +210,7 @@ class ProxyConfig(BaseModel):
             "alpha": self.alpha,
             "law": None if self.law is None else self.law.as_params(),
             "clip": self.clip,
+            "plausible": self.plausible,
             "placement": self.placement,
             "streams": self.streams,
             "speculate": self.speculate or "off",

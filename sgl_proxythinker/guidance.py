@@ -22,6 +22,7 @@ EXPERT_WEIGHTS = "proxy_experts"
 AMATEUR_ALPHA = "proxy_amateur_alpha"
 LAW = "proxy_law"
 CLIP = "proxy_clip"
+PLAUSIBLE = "proxy_plausible"
 TRACE = "proxy_trace"
 PREFIX = "proxy_"
 
@@ -43,6 +44,7 @@ COMMON = frozenset({str(BASE), *DEFAULT_PAIR})
 
 MAX_CLIP = 1e4  # logits; more than any model's two differ by
 Clip = Annotated[float, Field(gt=0, le=MAX_CLIP, allow_inf_nan=False)]
+Plausible = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 
 
 class GuidanceParams(BaseModel):
@@ -56,6 +58,7 @@ class GuidanceParams(BaseModel):
     proxy_experts: Annotated[dict[str, Weight], Field(min_length=1)] | None = None
     proxy_law: Any = None  # `laws.read_law`
     proxy_clip: Clip | None = None
+    proxy_plausible: Plausible | None = None
     proxy_trace: bool | None = None
 
 
@@ -78,6 +81,7 @@ class Guidance(NamedTuple):
     trace: tuple[str, str] | None = None  # the expert and the amateur of which every token tells
     law: Law | None = None  # what makes the strength another one at some tokens; None where there is no contrast
     clip: float | None = None  # plus - minus is cut to [-clip, clip] before it is weighted
+    plausible: float | None = None  # ids below this share of the base's best probability can't be drawn; never 0
 
     @classmethod
     def of(
@@ -87,19 +91,25 @@ class Guidance(NamedTuple):
         trace: bool = False,
         law: Law | None = None,
         clip: float | None = None,
+        plausible: float | None = None,
         pair: tuple[str, str] = DEFAULT_PAIR,
     ) -> Guidance:
         """base + alpha * expert - amateur_alpha * amateur; None: alpha's, which is ProxyThinker's law."""
         minus = alpha if amateur_alpha is None else amateur_alpha
         told = pair if trace else None
         if not (alpha or minus if law is None else law.may_steer(alpha or minus)):
-            return cls((), told)
+            return cls((), told, plausible=plausible or None)
         # -0 is 0
-        return cls((Contrast(*pair, alpha + 0.0, minus + 0.0),), told, law, clip)
+        return cls((Contrast(*pair, alpha + 0.0, minus + 0.0),), told, law, clip, plausible or None)
 
     @classmethod
     def of_several(
-        cls, alphas: Mapping[str, float], pairs: Pairs, law: Law | None = None, clip: float | None = None
+        cls,
+        alphas: Mapping[str, float],
+        pairs: Pairs,
+        law: Law | None = None,
+        clip: float | None = None,
+        plausible: float | None = None,
     ) -> Guidance:
         """base + the sum of alpha * (expert - amateur) over experts, each with an alpha and an amateur of its own."""
         contrasts = tuple(
@@ -107,14 +117,16 @@ class Guidance(NamedTuple):
             for expert, amateur in pairs.items()
             if alphas.get(expert)
         )
-        return cls(contrasts, None, law, clip) if contrasts else cls()
+        if not contrasts:
+            return cls(plausible=plausible or None)
+        return cls(contrasts, None, law, clip, plausible or None)
 
     @classmethod
     def of_carried(cls, value: Any) -> Guidance:
         """From what a scheduler got: of msgpack's, tuples have become lists."""
-        contrasts, trace, law, clip = value
+        contrasts, trace, law, *cuts = value
         told = None if trace is None else tuple(trace)
-        return cls(tuple(Contrast(*contrast) for contrast in contrasts), told, Law.of_carried(law), clip)
+        return cls(tuple(Contrast(*contrast) for contrast in contrasts), told, Law.of_carried(law), *cuts)
 
     @property
     def is_base_alone(self) -> bool:
@@ -159,7 +171,7 @@ class Guidance(NamedTuple):
         return f"{_MARK}{'+'.join(names)}:{len(own)}:{own}"
 
     def as_params(self) -> dict[str, Any]:
-        """The weights, and experts, law and clip if there are any, under the names that requests and responses use."""
+        """The weights, and experts, law and cuts if there are any, under the names that requests and responses use."""
         has_schedule = self.law is not None and self.law.schedule is not None
         has_several = len(self.contrasts) > 1
         # A schedule says them, at each token others; of several experts each has its own.
@@ -173,6 +185,8 @@ class Guidance(NamedTuple):
             told[LAW] = self.law.as_params()
         if self.clip is not None:
             told[CLIP] = self.clip
+        if self.plausible is not None:
+            told[PLAUSIBLE] = self.plausible
         return told
 
 
@@ -202,7 +216,7 @@ def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = O
 
     Raises:
         RequestError: HTTP 400: not a mapping, a key that nobody reads, a weight that is no finite number in [-10, 10],
-            an expert that the server does not have, a trace that is no bool, a law or a clip out of range, or two of
+            an expert that the server does not have, a trace that is no bool, a law or a cut out of range, or two of
             them that have no meaning together.
     """
     if custom_params is None:
@@ -232,7 +246,8 @@ def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = O
         _refuse_for_two_weights(law, clip)
     if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
         raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
-    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, pair)
+    plausible = default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
+    return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, plausible, pair)
 
 
 def _pair(expert: str | None, field: str, default: Guidance, pairs: Pairs | None) -> tuple[str, str]:
@@ -270,7 +285,8 @@ def _of_several(asked: GuidanceParams, alphas: Mapping[str, float], default: Gui
             f"{EXPERT_NAME}, or send a law of kind entropy, or none."
         )
     clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
-    return Guidance.of_several(alphas, known, law, clip)
+    plausible = default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
+    return Guidance.of_several(alphas, known, law, clip, plausible)
 
 
 def _law(value: Any) -> Law | None:
@@ -310,6 +326,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
         )
     if name == CLIP:
         return f"{CLIP} is {value}: send a number of logits above 0, at most {MAX_CLIP:g}."
+    if name == PLAUSIBLE:
+        return (
+            f"{PLAUSIBLE} is {value}: send a share of the probability of the base's best id, from 0, which rules "
+            "nothing out, to 1, which leaves that id alone."
+        )
     if name == TRACE:
         return f"{TRACE} is {value}: send true for evidence with every token, or leave it out."
     if error["type"] == "float_type" and not isinstance(error["input"], int):

@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
 
 def test_a_rank_describes_the_proxies_that_it_runs_and_no_other():
     config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1)
-    whole = {"expert": "E", "amateur": "A", "experts": {}, "alpha": 0.5, "law": None, "clip": None,
+    whole = {"expert": "E", "amateur": "A", "experts": {}, "alpha": 0.5, "law": None, "clip": None, "plausible": None,
              "placement": "dedicated", "streams": True, "speculate": "off"}  # fmt: skip
     assert config.describe() == config.describe_rank(TRIPLE) == whole
     assert config.describe_rank((BASE,)) == whole | {"expert": None, "amateur": None}
@@ -156,26 +156,29 @@ class TestLimits:
             build_limits({}, str(file))
 
 
-def test_a_law_and_a_clip_are_the_servers(tmp_path):
+def test_a_law_and_cuts_are_the_servers(tmp_path):
     """From flags or the file, for requests that name neither a strength nor a law."""
     law = {"kind": "schedule", "points": [[0, 1.0], [8, 0.25]]}
     file = tmp_path / "proxies.yaml"
-    file.write_text(json.dumps({**PATHS, "law": law, "clip": 4}))
+    file.write_text(json.dumps({**PATHS, "law": law, "clip": 4, "plausible": 0.25}))
     for config in (
-        build_config({**NO_FLAGS, **PATHS, "law": law, "clip": 4.0}, None),
+        build_config({**NO_FLAGS, **PATHS, "law": law, "clip": 4.0, "plausible": 0.25}, None),
         build_config(NO_FLAGS, str(file)),
     ):
         assert config.guidance.as_params() == {
             "proxy_alpha": None, "proxy_amateur_alpha": None, "proxy_law": [law], "proxy_clip": 4,
+            "proxy_plausible": 0.25,
         }  # fmt: skip
-        assert config.describe()["law"] == [law]
+        assert config.describe()["law"] == [law] and config.describe()["plausible"] == 0.25
     constant = read_guidance({"proxy_alpha": 0.8}, config.guidance)
-    assert constant == Guidance.of(0.8, clip=4), "a strength that is named is no schedule's"
+    assert constant == Guidance.of(0.8, clip=4, plausible=0.25), "a strength that is named is no schedule's"
     assert read_guidance({"proxy_law": []}, config.guidance).law is None
     with pytest.raises(LaunchError, match="--proxy-law.* not in order"):
         build_config({**NO_FLAGS, **PATHS, "law": law | {"points": [[8, 1.0], [0, 2.0]]}}, None)
     with pytest.raises(LaunchError, match="--proxy-clip"):
         build_config({**NO_FLAGS, **PATHS, "clip": 0.0}, None)
+    with pytest.raises(LaunchError, match="--proxy-plausible"):
+        build_config({**NO_FLAGS, **PATHS, "plausible": 1.5}, None)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,7 @@ def test_a_file_that_is_none_is_told(tmp_path, text, sentence):
         ({"proxy_law": {"kind": "entropy", "above": 1.0}}, False),
         ({"proxy_law": []}, False),
         ({"proxy_clip": 2.0}, False),
+        ({"proxy_plausible": 0.1}, False),
     ],
 )
 def test_where_a_strength_is_required_one_has_to_be_named(said, is_named):

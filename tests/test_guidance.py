@@ -14,7 +14,13 @@ from sgl_proxythinker.guidance import COMMON, Contrast, Guidance, read_guidance,
 HALF = Guidance.of(0.5)
 WEIGHTS = st.none() | st.floats(-10, 10) | st.integers(-10, 10)
 WISHES = st.fixed_dictionaries(
-    {}, optional={"proxy_alpha": WEIGHTS, "proxy_amateur_alpha": WEIGHTS, "proxy_trace": st.none() | st.booleans()}
+    {},
+    optional={
+        "proxy_alpha": WEIGHTS,
+        "proxy_amateur_alpha": WEIGHTS,
+        "proxy_plausible": st.none() | st.floats(0, 1),
+        "proxy_trace": st.none() | st.booleans(),
+    },
 )
 KEYS = st.none() | st.text(st.characters(exclude_categories=["Cc", "Cs"]))
 
@@ -69,6 +75,24 @@ def test_a_trace_is_asked_for_by_true_alone():
     for wrong in (1, 0, "true", [True], 1.0):
         with pytest.raises(RequestError, match="proxy_trace is .*send true"):
             read_guidance({"proxy_trace": wrong}, HALF)
+
+
+@pytest.mark.parametrize("value", [True, "0.1", -0.1, 1.001, math.nan, math.inf, [0.1]])
+def test_what_is_no_share_is_refused(value):
+    with pytest.raises(RequestError, match=r"^proxy_plausible is .*: send a share of the probability"):
+        read_guidance({"proxy_plausible": value}, HALF)
+
+
+def test_a_share_goes_with_any_strength_and_none_is_no_share():
+    assert read_guidance({"proxy_plausible": 0}, HALF) == read_guidance({"proxy_plausible": -0.0}, HALF) == HALF
+    assert read_guidance({"proxy_plausible": 1}, HALF) == Guidance.of(0.5, plausible=1.0)
+    alone = read_guidance({"proxy_plausible": 0.1, "proxy_alpha": 0}, HALF)
+    assert alone.is_base_alone and alone.reads == {"base"} and alone.plausible == 0.1
+    default = Guidance.of(0.5, plausible=0.1)
+    assert read_guidance({"proxy_alpha": 2}, default) == Guidance.of(2.0, plausible=0.1), (
+        "the server's, where none is said"
+    )
+    assert read_guidance({"proxy_plausible": 0}, default) == HALF
 
 
 def test_only_two_zeros_are_the_base_alone():

@@ -237,6 +237,7 @@ def test_the_server_says_what_it_serves(guided, triple, experts):
         "placement": "shared",
         "law": None,
         "clip": None,
+        "plausible": None,
         "streams": True,
         "speculate": servers.told_speculation(servers.speculate),
     }

@@ -112,7 +112,7 @@ def test_what_a_request_writes_is_read_and_told_as_it_is(law):
     """Kills: a law that processes compare in another form than it is carried in, or that is told differently."""
     guidance = read_guidance({LAW: law}, Guidance.of(ALPHA))
     assert guidance.law is not None and read_law(guidance.as_params()[LAW]) == guidance.law
-    carried = [[list(contrast) for contrast in guidance.contrasts], None, as_msgpack_gives(guidance.law), None]
+    carried = [[list(contrast) for contrast in guidance.contrasts], None, as_msgpack_gives(guidance.law), None, None]
     assert Guidance.of_carried(carried) == guidance and {guidance}
 
 

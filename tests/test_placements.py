@@ -172,6 +172,7 @@ def test_the_server_says_where_its_models_are(server, layout, triple, more_exper
         "placement": layout.name,
         "law": None,
         "clip": None,
+        "plausible": None,
         "streams": True,
         "speculate": servers.told_speculation(
             layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate

@@ -1,4 +1,4 @@
-"""Laws of strength and clips, on a server: the oracle's tokens for each, in one batch with all others."""
+"""Laws of strength, clips and cuts of the implausible, on a server: the oracle's tokens for each, beside all others."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,13 @@ SAID = [
     {"proxy_law": [DIVERGENCE, {"kind": "entropy", "above": 1.2}], "proxy_clip": 0.8},
     {"proxy_alpha": ALPHA, "proxy_clip": 0.5},
     *MARKERS,
+    {"proxy_alpha": 5.0, "proxy_plausible": 0.5},
+    {"proxy_alpha": 2.0, "proxy_amateur_alpha": 0.3, "proxy_plausible": 0.2},
+    {"proxy_law": [SCHEDULE, ENTROPY], "proxy_clip": 2.0, "proxy_plausible": 0.7},
+    {"proxy_alpha": 0.0, "proxy_plausible": 0.9},
 ]
+# Of which two are the base's greedy answer, with other probabilities.
+DISTINCT = len(SAID) - 1
 
 
 def body(text, said, picture=None, **more):
@@ -86,7 +92,7 @@ def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guide
         assert_law_is_the_oracles(first, reference, *one)
         assert second["output_ids"] == first["output_ids"], one[:2]
     of_long = [answer["output_ids"] for (text, _, _), answer in zip(asked, cold, strict=True) if text == LONG]
-    assert len(set(map(tuple, of_long))) >= len(SAID) - 2, "the laws differ in what they say"
+    assert len(set(map(tuple, of_long))) >= DISTINCT - 2, "the laws differ in what they say"
     for marker in MARKERS:
         texts = [written(reference, answer) for (_, said, _), answer in zip(asked, cold, strict=True) if said == marker]
         law = marker["proxy_law"]
@@ -164,6 +170,8 @@ def test_a_marker_is_found_by_requests_that_decode_beside_chunks_of_prompts(guid
         ({"proxy_alpha": ALPHA, "proxy_clip": 1000.0}, {"proxy_alpha": ALPHA}),
         ({"proxy_law": [], "proxy_alpha": ALPHA}, {"proxy_alpha": ALPHA}),
         ({"proxy_law": {"kind": "schedule", "after": {"text": "</think>", "alpha": 9}}}, {"proxy_alpha": 0.5}),
+        ({"proxy_plausible": 0, "proxy_alpha": ALPHA}, {"proxy_alpha": ALPHA}),
+        ({"proxy_plausible": 1, "proxy_alpha": 5.0}, {"proxy_alpha": 0.0}),
     ],
 )
 def test_laws_at_their_ends_are_the_constants(guided, said, same):
@@ -242,6 +250,7 @@ def test_a_program_says_one(guided):
         ({"proxy_clip": 1.0, "proxy_amateur_alpha": 0.0}, "weights them apart"),
         ({"proxy_clip": 0}, "proxy_clip is 0: send a number of logits above 0"),
         ({"proxy_law": "fast"}, "proxy_law"),
+        ({"proxy_plausible": 1.1}, "proxy_plausible is 1.1: send a share of the probability"),
     ],
 )
 def test_what_is_no_law_is_a_400_of_one_sentence(guided, said, sentence):
@@ -263,3 +272,100 @@ def test_scores_are_of_what_the_law_says(guided, reference):
     row = reference.fused_logits("Say", alpha=1.5)[-1, : len(reference.tokenizer)].log_softmax(-1)
     for logprob, token, _ in told:
         assert logprob == pytest.approx(row[token].item(), abs=logprob_tolerance(1.5))
+
+
+LISTED = json.dumps({"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 2, "maxItems": 2})
+SHAPES = [
+    {},
+    {"json_schema": json.dumps({"enum": ["red", "green", "blue"]}), "ignore_eos": False},
+    {"json_schema": LISTED, "max_new_tokens": 40, "ignore_eos": False},
+    {"regex": "[a-f]{3}[0-9]{2,4}", "ignore_eos": False},
+    {"logit_bias": {"70": 6.0, "80": 5.0}},
+    {"min_new_tokens": 12, "ignore_eos": False},
+    {"top_k": 7, "top_p": 0.9},
+]
+
+
+@pytest.mark.parametrize("text", ["Say", LONG])
+def test_where_only_the_bases_best_is_plausible_the_answer_is_the_bases(guided, text):
+    """Drawn and strongly steered, with all that may rule out the base's best: what the base says greedily with it.
+
+    Kills: a cut before a grammar, or one whose best is not allowed, which leaves nothing to draw.
+    """
+    best = {"proxy_alpha": 5.0, "proxy_plausible": 1.0}
+    # Ids that the base would say, banned: the next best of it are.
+    said = guided.generate(**body(text, {"proxy_alpha": 0.0}))["output_ids"]
+    shapes = [*SHAPES, {"logit_bias": {str(token): -100.0 for token in said[:4]}}]
+    asked = [body(text, best, **shape, temperature=1.0) for shape in shapes]
+    asked += [body(text, {"proxy_alpha": 0.0}, **shape) for shape in shapes]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(lambda one: guided.generate(**one), asked))
+    for shape, drawn, greedy in zip(shapes, answers, answers[len(shapes) :], strict=False):
+        assert drawn["output_ids"] == greedy["output_ids"], shape
+        logprobs = [logprob for logprob, _, _ in drawn["meta_info"]["output_token_logprobs"]]
+        assert logprobs == pytest.approx([0.0] * len(logprobs), abs=1e-5), "of what can be drawn, it is all"
+    of_schema = answers[1]
+    assert json.loads(of_schema["text"]) in ("red", "green", "blue")
+    assert of_schema["meta_info"]["finish_reason"]["type"] == "stop"
+    assert len({tuple(answer["output_ids"]) for answer in answers[: len(shapes)]}) > 4, "the shapes shape"
+
+
+def test_what_is_drawn_is_plausible_in_samples_and_streams(guided, reference):
+    """Kills: a cut of the first sample, of the first token or of the last chunk alone."""
+    said = {"proxy_alpha": 1.0, "proxy_plausible": 0.3, "proxy_trace": True}
+    drawn = guided.generate(**body("Tell", said, n=4, temperature=3.0))
+    chunks = guided.post("/generate", body("Tell", said, temperature=3.0) | {"stream": True}, stream=True).iter_lines()
+    [*_, last] = [line for line in chunks if line.startswith(b"data: {")]
+    drawn.append(json.loads(last.removeprefix(b"data: ")))
+    assert len({tuple(answer["output_ids"]) for answer in drawn}) > 1
+    for answer in drawn:
+        rows, _, _ = reference.logits("Tell", continuation=answer["output_ids"][:-1])
+        chances = rows[:, : len(reference.tokenizer)].softmax(-1)
+        shares = chances[range(TOKENS), answer["output_ids"]] / chances.amax(-1)
+        assert shares.min() > 0.299
+        # Evidence is of the models, before anything is cut.
+        fused = reference.fused_logits("Tell", continuation=answer["output_ids"][:-1], alpha=1.0)
+        told = fused[:, : len(reference.tokenizer)].log_softmax(-1)[range(TOKENS), answer["output_ids"]]
+        trace = answer["meta_info"]["proxy_trace"]
+        assert trace["fused_logprob"] == pytest.approx(told.tolist(), abs=logprob_tolerance(1.0))
+
+
+def test_penalties_choose_among_the_plausible(guided):
+    """They count what was written, and the base's own numbers don't: at 1 there is nothing to choose."""
+    penalized = {"frequency_penalty": 2.0, "repetition_penalty": 2.0}
+    best = {"proxy_plausible": 1.0}
+    one, other = guided.generate(**body(LONG, best, **penalized)), guided.generate(**body(LONG, best))
+    assert one["output_ids"] == other["output_ids"]
+
+
+def test_logprobs_are_of_what_can_be_drawn(guided, reference):
+    """Also of a request that is only scored; what can't be drawn has the least that SGLang writes."""
+    said = {"proxy_alpha": 1.5, "proxy_plausible": 0.2}
+    row = reference.fused_logits("Say", alpha=1.5, plausible=0.2)[-1, : len(reference.tokenizer)].log_softmax(-1)
+    plausible = row.isfinite().nonzero()[:, 0].tolist()
+    ids = [plausible[0], plausible[-1], row.argmin().item()]
+    for more in ({"max_new_tokens": 0}, {"max_new_tokens": 1}):
+        asked = body("Say", said, **more) | {"token_ids_logprob": ids}
+        [told] = guided.generate(**asked)["meta_info"]["output_token_ids_logprobs"]
+        assert [token for _, token, _ in told] == ids and told[2][0] < -1e38
+        assert [one[0] for one in told[:2]] == pytest.approx(row[ids[:2]].tolist(), abs=logprob_tolerance(1.5))
+
+
+def test_an_answer_says_its_cut(guided):
+    said = {"proxy_alpha": 0.0, "proxy_plausible": 0.25}
+    response = guided.post("/generate", body("Hi", said))
+    assert response.json()["meta_info"]["proxy_plausible"] == 0.25
+    assert json.loads(response.headers["proxy-guidance"]) == said | {"proxy_amateur_alpha": 0.0}
+    assert "proxy_plausible" not in guided.generate(**body("Hi", {"proxy_plausible": 0}))["meta_info"]
+    answer = guided.chat([{"role": "user", "content": "Hi"}], logprobs=True, top_logprobs=3,
+                         extra_body={"custom_params": {"proxy_plausible": 1}})  # fmt: skip
+    assert answer["choices"][0]["meta_info"]["proxy_plausible"] == 1
+
+
+def test_a_program_says_a_cut(guided):
+    @sgl.function
+    def tell(s):
+        s += "Tell " + proxy_gen("answer", alpha=5.0, plausible=1, max_tokens=TOKENS, temperature=1, ignore_eos=True)
+
+    state = tell.run(backend=ProxyBackend(guided.url))
+    assert state["answer"] == guided.generate(**body("Tell ", {"proxy_alpha": 0.0}))["text"]

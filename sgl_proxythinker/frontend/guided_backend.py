@@ -14,7 +14,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
-from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance, said_over
+from sgl_proxythinker.guidance import ALPHA, PLAUSIBLE, Guidance, read_guidance, said_over
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.upstream.frontend_language import (
@@ -141,6 +141,9 @@ class GuidedBackend(BaseBackend):
         prompts = [(row, at) for row, ids in enumerate(sequences) for at in range(start, len(ids))]
         if s is not None and s.images_:
             self._check_round_trip([sequences[row][:at] for row, at in prompts])
+
+        # An id that can't be drawn, by the server's own default, would have no score.
+        params = {**(params or {}), PLAUSIBLE: 0.0}
 
         def score(prompt: tuple[int, int]) -> list:
             row, at = prompt

@@ -13,6 +13,7 @@ from sgl_proxythinker.guidance import (
     EXPERT_NAME,
     EXPERT_WEIGHTS,
     LAW,
+    PLAUSIBLE,
     TRACE,
     Guidance,
     read_guidance,
@@ -29,6 +30,7 @@ def proxy_gen(
     amateur_alpha: float | None = None,
     law: Any = None,
     clip: float | None = None,
+    plausible: float | None = None,
     expert: str | None = None,
     experts: dict[str, float] | None = None,
     trace: bool = False,
@@ -42,21 +44,23 @@ def proxy_gen(
         amateur_alpha: weight of the amateur alone, where it is to be another one; 0 leaves the amateur out.
         law: how the strength changes from token to token, as in `proxy_law` (docs/laws.md): a dict, or a list of them.
         clip: expert - amateur is cut to [-clip, clip] logits before it is weighted.
+        plausible: ids whose probability under the base is below this share of its best id's can't be drawn.
         expert: the name of the server's expert that steers; None: the server's default one.
         experts: in place of `alpha`, the strengths of several experts by their names.
         trace: put into the variable's `meta_info["proxy_trace"]` what each model said of each token.
         args, options: those of `sgl.gen`, `choices` included: they are scored under the fused distribution.
 
     Raises:
-        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law or clip is none, two of them
-            have no meaning together, or choices have a trace or a law that counts tokens.
+        RequestError: a weight is no finite number in [-10, 10], trace is no bool, law, clip or plausible is none, two
+            of them have no meaning together, or choices have a trace, a law that counts tokens, or ids that can't be
+            drawn.
     """
     expression = gen(name, *args, **options)
     # A batch is traced first, with stand-ins for the program's arguments, to find out how all its programs begin.
     # Nothing is generated meanwhile.
     asked = {
-        ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, EXPERT_NAME: expert, EXPERT_WEIGHTS: experts,
-        TRACE: trace,
+        ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, PLAUSIBLE: plausible, EXPERT_NAME: expert,
+        EXPERT_WEIGHTS: experts, TRACE: trace,
     }  # fmt: skip
     if any(isinstance(option, SglArgument) for option in asked.values()):
         return expression
@@ -71,6 +75,11 @@ def proxy_gen(
             raise RequestError(
                 "choices are scored, not generated, so a law that counts generated tokens has nothing to count: leave "
                 "the schedule or the divergence out, or choices"
+            )
+        if guidance.plausible is not None:
+            raise RequestError(
+                "choices are scored, not drawn, and one that can't be drawn would have no score: leave plausible or "
+                "choices out"
             )
         expression.choices_method = GuidedChoices(expression.choices_method, params)
     else:

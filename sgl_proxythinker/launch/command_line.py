@@ -54,6 +54,12 @@ _FLAGS: dict[str, dict[str, Any]] = {
         help="Cut expert - amateur to [-C, C] logits before it is weighted (default: not at all). Per request: "
         "proxy_clip.",
     ),
+    "plausible": dict(
+        type=float,
+        metavar="R",
+        help="Let no id be drawn whose probability under the base is below R times that of the base's best id, from 0 "
+        "to 1 (default: 0, all can be). Per request: proxy_plausible.",
+    ),
     "placement": dict(
         choices=NAMES,
         help="Where the small models run. 'shared': on all --tp-size ranks, as the base. 'split': the base on all, "
@@ -80,10 +86,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
     ),
     "config": dict(
         metavar="FILE",
-        help="YAML with the same settings (expert_path, amateur_path, alpha, law, clip, placement, tp_size, streams, "
-        "speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, under "
-        "'experts' those of more experts by name, with path, amateur_path and amateur, and under 'limits' the limits "
-        "below. Flags win over the file.",
+        help="YAML with the same settings (expert_path, amateur_path, alpha, law, clip, plausible, placement, tp_size, "
+        "streams, speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, "
+        "under 'experts' those of more experts by name, with path, amateur_path and amateur, and under 'limits' the "
+        "limits below. Flags win over the file.",
     ),
     "require_strength": dict(
         action="store_true",

@@ -14,6 +14,7 @@ from sgl_proxythinker.guidance import (
     EXPERT_NAME,
     EXPERT_WEIGHTS,
     LAW,
+    PLAUSIBLE,
     TRACE,
     Guidance,
     read_guidance,
@@ -123,6 +124,11 @@ def _refuse_without_proxies(guidance: Guidance) -> None:
         raise RequestError(
             f"this server runs the base model alone and can't guide it ({ALPHA} is {guidance.weights[0]:g}). Start "
             "it with --proxy-expert-path and --proxy-amateur-path, or leave custom_params out."
+        )
+    if guidance.plausible is not None:
+        raise RequestError(
+            f"this server runs the base model alone, as plain SGLang does, which can't rule out what {PLAUSIBLE} does: "
+            "send min_p, or start it with --proxy-expert-path and --proxy-amateur-path."
         )
     if guidance.trace:
         raise RequestError(

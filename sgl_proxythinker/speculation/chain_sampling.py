@@ -13,6 +13,7 @@ import torch
 
 from sgl_proxythinker.speculation.chain_masks import chain_mask
 from sgl_proxythinker.speculation.penalties import chain_penalties
+from sgl_proxythinker.step.plausible import cut_implausible
 
 # Of SGLang's `SamplingBatchInfo`: tensors with a row per request.
 _BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "logit_bias")
@@ -38,6 +39,7 @@ def sample_chains(
     fused = logits_output.next_token_logits
     info = _at_each_position(batch, tokens, fused.shape[1])
     info.apply_logits_bias(fused)
+    cut_implausible(logits_output, info.logit_bias)
     top_logprobs = _repeated(batch.top_logprobs_nums, each) or [0] * len(fused)
     named_ids = _repeated(batch.token_ids_logprobs, each) or [None] * len(fused)
     drawn = sampler(logits_output, info, batch.return_logprob, top_logprobs, named_ids, positions.flatten())

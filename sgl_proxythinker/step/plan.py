@@ -13,6 +13,7 @@ from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.law_strengths import LawRows
 from sgl_proxythinker.step.markers import MarkedRequests
+from sgl_proxythinker.step.plausible import PlausibleRows
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows
 
@@ -30,6 +31,7 @@ class Step(NamedTuple):
     runs: Mapping[Role, SelectedRequests]  # of each small model that runs for any request
     traced: tuple[TracedRows, ...]  # the rows whose requests ask for a trace, those of each pair of models together
     marked: MarkedRequests | None  # those whose law has a marker; None: no request's does
+    plausible: PlausibleRows | None  # the rows of which some ids can't be drawn; None: there is none
 
     @property
     def size(self) -> int:
@@ -147,7 +149,11 @@ class StepInputs:
             if guidance.law is not None and guidance.law.after is not None
         }
         marked = MarkedRequests.of(markers, self._device) if markers else None
-        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced, marked)
+        shares = {
+            row: share for row, request in enumerate(owner) if (share := guidances[request].plausible) is not None
+        }
+        plausible = PlausibleRows.of(shares, self._device) if shares else None
+        return Step(owner, pairs, table.transpose(1, 2).contiguous(), clips, laws, runs, traced, marked, plausible)
 
     def _laws(
         self,

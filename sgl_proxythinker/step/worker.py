@@ -36,6 +36,7 @@ from sgl_proxythinker.step.logits_gather import LogitsGather, least_of_all, logi
 from sgl_proxythinker.step.markers import MarkedChains, WrittenTexts
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
+from sgl_proxythinker.step.plausible import attach_plausible, cut_implausible
 from sgl_proxythinker.step.trace import attach_evidence, trace_tokens
 from sgl_proxythinker.upstream.runtime import (
     ForwardBatch,
@@ -112,6 +113,9 @@ class ProxyWorker(WholeModelWorker):
         # Everything that reads logits (sampling, delayed sampling under a grammar, prefill-only requests) takes them
         # from what this method of the primary's runner returns.
         self.model_runner.forward = self._guided_forward
+        # Both of its ways, of sampling and of scoring without it, write biases and masks into the rows by this method.
+        self._write_biases = self.model_runner._preprocess_logits
+        self.model_runner._preprocess_logits = self._shape_rows
         if placement.world_size > 1:
             self._sample = self.model_runner.sample
             self.model_runner.sample = self._sample_once
@@ -276,6 +280,8 @@ class ProxyWorker(WholeModelWorker):
     ) -> None:
         """What of the step its requests will be told, on its way beside the fused rows."""
         attach_verdict(logits_output, fused.sound, step.owner)
+        if step.plausible is not None:
+            attach_plausible(logits_output, step.plausible, logits[BASE], self.vocab_size)
         if step.traced and self.rank == 0:
             steered = dict(zip(step.pairs, pairs, strict=True))
             attach_evidence(logits_output, logits, steered, fused.logits, step.traced, step.owner, self.vocab_size)
@@ -295,6 +301,11 @@ class ProxyWorker(WholeModelWorker):
             self._fuse(
                 self.ensemble.gather(here, step), step, lambda: torch.ones(1, dtype=torch.int64, device=self.device)
             )
+
+    def _shape_rows(self, logits_output: LogitsProcessorOutput, sampling_info: Any) -> None:
+        """On every rank: with a grammar SGLang's sampler takes the smallest of their tokens."""
+        self._write_biases(logits_output, sampling_info)
+        cut_implausible(logits_output, sampling_info.logit_bias)
 
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self.world)
