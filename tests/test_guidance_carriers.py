@@ -8,6 +8,7 @@ from servers import chat_messages
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import Guidance
 from sgl_proxythinker.http.guidance_header import guidance_header
+from sgl_proxythinker.laws import read_law
 from sgl_proxythinker.requests.model_name import ModelName, read_model_name
 
 HI = chat_messages("Hi")
@@ -47,6 +48,13 @@ class TestHeader:
         assert json.loads(guidance_header([a])) == one
         assert json.loads(guidance_header([a, b])) == [one, other]
         assert json.loads(guidance_header([a, a, b])) == [{**one, "prompts": 2}, other]
+
+    def test_a_law_is_told_of_the_prompts_that_have_one(self):
+        """Kills: neighbours of one strength taken for alike, or compared by names that one of them lacks."""
+        constant, ruled = Guidance.of(0.8), Guidance.of(0.8, law=read_law({"kind": "entropy", "above": 1.0}))
+        for guidances in ([constant, ruled], [ruled, constant]):
+            assert json.loads(guidance_header(guidances)) == [guidance.as_params() for guidance in guidances]
+        assert json.loads(guidance_header([ruled, ruled])) == [{**ruled.as_params(), "prompts": 2}]
 
     def test_it_stays_short_enough_for_every_client(self):
         assert len(guidance_header([Guidance.of(n / 1000, 0.0) for n in range(1000)])) <= 4096

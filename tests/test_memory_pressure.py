@@ -23,7 +23,7 @@ from cases import (
 )
 from programs.random_triple import UNEQUAL, make_triple
 from programs.reference_hf import Reference
-from servers import ADMIN_KEY, DEVICE, command, serving
+from servers import ADMIN_KEY, DEVICE, ON_GPU, command, serving
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("pressure")
@@ -88,8 +88,38 @@ def test_retracted_requests_give_the_oracles_tokens(small, reference):
     assert not any("proxy_trace" in answer["meta_info"] for answer in answers[1::2])
 
 
-def _long_answer(server, case: Case, trace: bool) -> dict:
-    custom_params = {"proxy_alpha": case.alpha, "proxy_trace": trace}
+def test_retracted_requests_know_what_they_have_written(small, reference):
+    """Kills: a strength after a text that a request forgets, or finds elsewhere, when it begins again."""
+    cases = [Case(f"Say number {index}", alpha=0.5 + index / 8) for index in range(16)]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        plain = list(pool.map(lambda case: _long_answer(small, case, False), cases))
+        texts = [_text_across_tokens(reference.tokenizer, answer["output_ids"]) for answer in plain]
+        laws = [{"kind": "schedule", "after": {"text": text, "alpha": -0.75}} for text in texts]
+        answers = list(pool.map(lambda case, law: _long_answer(small, case, True, law), cases, laws))
+    assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
+    for answer, case, text, law in zip(answers, cases, texts, laws, strict=True):
+        tokens = answer["output_ids"]
+        before = [text not in reference.tokenizer.decode(tokens[:count]) for count in range(len(tokens))]
+        assert {True, False} == set(before)
+        wanted = [case.alpha if is_before else -0.75 for is_before in before]
+        assert answer["meta_info"]["proxy_trace"]["alpha"] == pytest.approx(wanted)
+        if not ON_GPU:
+            rows = reference.fused_logits(case.text, continuation=tokens[:-1], alpha=case.alpha, law=law)
+            assert tokens == rows.argmax(-1).tolist()
+
+
+def _text_across_tokens(tokenizer, tokens: list[int]) -> str:
+    """Two characters that a request wrote early, the end of one token and the beginning of the next."""
+    for at in range(4, len(tokens) - 1):
+        one, other = (tokenizer.decode([token]) for token in tokens[at : at + 2])
+        text = one[-1] + other[0]
+        if text.isascii() and len(one + other) > 2 and text not in tokenizer.decode(tokens[: at + 1]):
+            return text
+    raise AssertionError(f"no two tokens are text: {tokenizer.decode(tokens)!r}")
+
+
+def _long_answer(server, case: Case, trace: bool, law: dict | None = None) -> dict:
+    custom_params = {"proxy_alpha": case.alpha, "proxy_trace": trace, "proxy_law": law}
     params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": custom_params}
     return server.generate(text=case.text, sampling_params=params)
 

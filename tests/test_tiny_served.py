@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 
 import pytest
+from transformers import AutoTokenizer
 
 from programs.alpha_ladder import alpha_ladder
 from programs.alpha_ladder import main as ladder_command
@@ -28,6 +30,7 @@ from sgl_proxythinker.tiny_family.wordings import TEST
 
 pytestmark = pytest.mark.xdist_group("family")
 
+MARKER = "</think>"
 COUNT = 100  # problems
 # Measured on the first 1,000 problems: base 67.6 %, guided 99.1 % (the model card). On 100 of them, three standard
 # deviations of the difference are 14 points.
@@ -168,6 +171,32 @@ def test_answers_that_were_written_ahead_are_the_same(family, speculating, shape
     # The first token of an answer is the prompt's.
     tokens_a_cycle = sum(meta["completion_tokens"] - 1 for meta in guided) / cycles
     assert tokens_a_cycle > (1.4 if shaped else 3), "3.8 of 4; under a grammar that neither would write by itself 1.6"
+
+
+@pytest.mark.skipif(ON_GPU, reason="16 bits: a chain that is read at once is rounded otherwise")
+def test_a_strength_after_a_marker_that_ends_in_the_middle_of_a_chain(family, speculating):
+    """The marker is three tokens of the family. Kills: a strength that begins with the chain, or after all of it."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_family.BASE)
+    assert len(tokenizer.encode(MARKER)) > 1
+    law = {"kind": "schedule", "points": [[0, 1.0]], "after": {"text": MARKER, "alpha": -0.5}}
+    extra = {"custom_params": {"proxy_law": law, "proxy_trace": True}}
+
+    def ask(server, one):
+        answer = server.chat(chat_messages(one.question, [one.picture()]), max_tokens=ANSWER_TOKENS, extra_body=extra)
+        return answer["choices"][0]["meta_info"]
+
+    with ThreadPoolExecutor(8) as pool:
+        wanted, told = (list(pool.map(partial(ask, server), problems(TEST, 8))) for server in (family, speculating))
+    ends = []
+    for one, other in zip(wanted, told, strict=True):
+        tokens = one["proxy_trace"]["token_id"]
+        assert other["proxy_trace"]["token_id"] == tokens
+        alphas = [-0.5 if MARKER in tokenizer.decode(tokens[:count]) else 1.0 for count in range(len(tokens))]
+        assert one["proxy_trace"]["alpha"] == other["proxy_trace"]["alpha"] == pytest.approx(alphas)
+        ends += [alphas.index(-0.5)] if -0.5 in alphas else []
+    assert len(set(ends)) > 2, "few think, or all at the same length"
+    cycles = sum(meta["spec_verify_ct"] for meta in told)
+    assert sum(meta["completion_tokens"] for meta in told) / cycles > 2, "chains that end after a token have no middle"
 
 
 def test_the_weights_are_those_of_the_model_card():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 
 from sgl_proxythinker.guidance import Guidance
 
@@ -24,12 +25,7 @@ def guidance_header(guidances: Sequence[Guidance]) -> str:
     """
     if len(guidances) == 1:
         return json.dumps(guidances[0].as_params())
-    entries: list[dict[str, float]] = []
-    for guidance in guidances:
-        params = guidance.as_params()
-        if entries and {key: entries[-1][key] for key in params} == params:
-            entries[-1]["prompts"] = entries[-1].get("prompts", 1) + 1
-        else:
-            entries.append(params)
-    value = json.dumps(entries)
+    told = [guidance.as_params() for guidance in guidances]
+    alike = [(params, len(list(group))) for params, group in groupby(told)]
+    value = json.dumps([params | ({"prompts": prompts} if prompts > 1 else {}) for params, prompts in alike])
     return value if len(value) <= _MOST_BYTES else "[]"
