@@ -50,10 +50,12 @@ class Evidence(NamedTuple):
     told: Mapping[Role, ShardedLogits]
     logsumexp: torch.Tensor  # [4, R] float64: base, expert, amateur, fused
     base_top1: torch.Tensor  # [R] int64
-    js_nats: torch.Tensor  # [R] float32
+    js_nats: torch.Tensor  # [R] float32, of expert and amateur
+    base_entropy: torch.Tensor  # [R] float32, nats
+    untuned_js_nats: torch.Tensor  # [R] float32, of base and amateur
 
     def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
-        """[R, 9] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
+        """[R, 11] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
         rows = self.traced.rows[BASE]
         tokens = next_token_ids[rows].long()
         raw = [at_tokens(logits, self.traced.rows[role], tokens) for role, logits in self.told.items()]
@@ -63,7 +65,8 @@ class Evidence(NamedTuple):
         fused = fuse_in_torch(base, pairs, len(tokens), vocab_size=1, width=1).logits[:, 0]
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
         strength = pairs[0].weights[0] if pairs else torch.zeros_like(self.js_nats)
-        columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats, strength)
+        of_rows = (self.base_top1, self.js_nats, strength, self.base_entropy, self.untuned_js_nats)
+        columns = (rows, tokens, *logprobs, *of_rows)
         return torch.stack([column.double() for column in columns], dim=1)
 
 
@@ -110,8 +113,11 @@ def attach_evidence(
         vocab_size: ids that the tokenizer knows; columns past it don't count.
     """
     told = {role: logits[role] for role in _TOLD}
-    base = row_statistics(told[BASE], traced.rows[BASE], vocab_size)
-    small = row_statistics_of_pair(told[EXPERT], traced.rows[EXPERT], told[AMATEUR], traced.rows[AMATEUR], vocab_size)
+    untuned, small = (
+        row_statistics_of_pair(told[one], traced.rows[one], told[AMATEUR], traced.rows[AMATEUR], vocab_size)
+        for one in (BASE, EXPERT)
+    )
+    base = untuned.one
     of_fused = row_statistics(ShardedLogits.whole(fused), traced.rows[BASE], vocab_size)
     evidence = Evidence(
         owner,
@@ -122,6 +128,8 @@ def attach_evidence(
         torch.stack([base.logsumexp, small.one.logsumexp, small.other.logsumexp, of_fused.logsumexp]),
         base.top1,
         small.js_nats,
+        base.entropy,
+        untuned.js_nats,
     )
     setattr(logits_output, _ATTRIBUTE, evidence)
 
@@ -169,7 +177,7 @@ def publish_trace(batch: Any, result: Any) -> None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
     is_given = _is_given(batch.reqs, result, on_its_way.owner)
-    for row, token, base, expert, amateur, fused, top1, js_nats, alpha in on_its_way.values.read():
+    for row, token, base, expert, amateur, fused, top1, js_nats, alpha, *of_base in on_its_way.values.read():
         request = on_its_way.owner[int(row)]
         if not is_given[int(row)]:
             continue
@@ -177,7 +185,7 @@ def publish_trace(batch: Any, result: Any) -> None:
             _give(batch.reqs[request], earlier)
         logprobs = map(_json_number, (base, expert, amateur, fused))
         said = (int(top1), token != top1, _json_number(js_nats), _json_number(round(alpha, 6)))
-        entries[request] = (int(token), *logprobs, *said)
+        entries[request] = (int(token), *logprobs, *said, *map(_json_number, of_base))
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
 
 
