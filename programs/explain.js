@@ -40,6 +40,15 @@ function pullSentence(pull) {
   return `Guidance made it ${times} times ${pull > 0 ? "more" : "less"} likely.`;
 }
 
+/** The strength at a token, and how unsure the base was there. */
+function strengthSentence(strength, entropy) {
+  const alpha = strength === "" ? "Strength not a number" : `Strength α = ${Number(Number(strength).toFixed(3))}`;
+  if (entropy === "") return `${alpha}.`;
+  const nats = Number(entropy);
+  const tokens = Number(Math.exp(nats).toPrecision(2)).toLocaleString("en");
+  return `${alpha}; the base’s entropy ${nats.toFixed(2)} nats, as of ${tokens} equally likely tokens.`;
+}
+
 function showTip(token) {
   hideTip();
   const told = token.dataset;
@@ -47,6 +56,7 @@ function showTip(token) {
   document.getElementById("tip-base").textContent = token.classList.contains("flipped")
     ? `Instead of ${said} the base would have said ${readable(told.baseText)}.` : `The base would have said ${said} too.`;
   document.getElementById("tip-pull").textContent = pullSentence(Number(told.pull));
+  document.getElementById("tip-strength").textContent = strengthSentence(told.strength, told.entropy);
   for (const name of ["base", "expert", "amateur", "guided"]) {
     tip.querySelector(`[data-number=${name}]`).textContent = chance(told[name]);
     tip.querySelector(`[data-bar=${name}]`).style.width = told[name] === "" ? 0 : `${100 * Math.exp(told[name])}%`;

@@ -28,6 +28,8 @@ class Token(BaseModel):
     amateur_logprob: float | None
     fused_logprob: float
     js_nats: float | None  # how far expert and amateur disagree here, from 0 to log 2
+    alpha: float | None  # the strength of guidance here
+    base_entropy_nats: float | None  # how unsure the base is here
 
     @computed_field
     @property
@@ -132,7 +134,8 @@ def answer_from_trace(alpha: float, trace: dict[str, list[Any]], decode: Decode)
     """
     texts = token_texts(trace["token_id"], decode)
     base_texts = decode([[one] for one in trace["base_top1_id"]])
-    shown = ("flipped", "base_logprob", "expert_logprob", "amateur_logprob", "fused_logprob", "js_nats")
+    logprobs = ("base_logprob", "expert_logprob", "amateur_logprob", "fused_logprob")
+    shown = ("flipped", *logprobs, "js_nats", "alpha", "base_entropy_nats")
     columns = zip(texts, base_texts, *(trace[name] for name in shown), strict=True)
     tokens = [
         Token(text=visible(text), base_text=visible(base_text), **dict(zip(shown, values, strict=True)))

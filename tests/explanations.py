@@ -71,4 +71,6 @@ def _token(place: int, text: str, alpha: float) -> Token:
         amateur_logprob=base * 1.5,
         fused_logprob=min(-0.01, base + pull) if alpha else base,
         js_nats=min(0.6, 0.02 + 0.2 * abs(wave) + (0.25 if flipped else 0)),
+        alpha=alpha * (1 if flipped else 0.25),
+        base_entropy_nats=0.1 + 2 * abs(wave),
     )

@@ -45,6 +45,7 @@ def test_it_shows_the_answers_that_chat_gives(guided, reference, triple, picture
         wanted = answer_from_trace(alpha, choice["meta_info"]["proxy_trace"], reference.tokenizer.batch_decode)
         assert [token["text"] for token in answer["tokens"]] == [token.text for token in wanted.tokens]
         assert [token["base_text"] for token in answer["tokens"]] == [token.base_text for token in wanted.tokens]
+        assert {token["alpha"] for token in answer["tokens"]} == {alpha}
     assert html.count("data:image/webp;base64,") == 2 and "Which is &lt;b&gt;larger&lt;/b&gt;?" in html
     assert html.count('<section class="answer"') == 2
 
@@ -82,7 +83,8 @@ def test_what_can_not_be_explained_says_why(guided, pictures, tmp_path, capsys):
 
 def token(**numbers) -> Token:
     told = {"text": " x", "base_text": "y", "flipped": True, "expert_logprob": None, "amateur_logprob": None}
-    return Token(**{**told, "base_logprob": -1.0, "fused_logprob": -1.0, "js_nats": None, **numbers})
+    unknown = dict.fromkeys(("js_nats", "alpha", "base_entropy_nats"))
+    return Token(**{**told, **unknown, "base_logprob": -1.0, "fused_logprob": -1.0, **numbers})
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,18 @@ def test_the_keyboard_reaches_every_token_and_what_the_base_would_have_said(open
     assert tip(opened) == "" and opened.switch_to.active_element.tag_name == "button"
 
 
+def test_a_token_says_its_strength_and_how_unsure_the_base_is(opened, explanation):
+    """Kills: the strength of the answer, or of another token, in the place of its own."""
+    press(opened, Keys.TAB, Keys.TAB)
+    for token in explanation.answers[2].tokens[:3]:
+        assert f"Strength α = {token.alpha:g}; the base’s entropy {token.base_entropy_nats:.2f} nats" in tip(opened)
+        press(opened, Keys.ARROW_RIGHT)
+    assert {token.alpha for token in explanation.answers[2].tokens[:3]} == {0.25, 1.0}
+    opened.find_element(By.CSS_SELECTOR, ".answer:not([hidden]) summary").click()
+    row = opened.find_element(By.CSS_SELECTOR, ".answer:not([hidden]) tbody tr").text
+    assert row.endswith(f"1.00 {explanation.answers[2].tokens[0].base_entropy_nats:.2f}")
+
+
 def test_the_flipped_tokens_are_marked_and_can_be_stepped_through(opened, explanation):
     flipped = [token for token in explanation.answers[2].tokens if token.flipped]
     marks = opened.find_elements(By.CSS_SELECTOR, ".answer:not([hidden]) .tokens .flipped")

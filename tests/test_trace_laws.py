@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from programs.reference_hf import jensen_shannon
 from roster import SMALL, TRIPLE
 from servers import ON_GPU
 from sgl_proxythinker.guidance import TRACE
@@ -101,6 +102,11 @@ def test_each_row_that_asks_gets_the_numbers_of_its_own_token(logits, delayed):
         top1 = int(logprobs[0, row].argmax())
         assert (told["token_id"], told["base_top1_id"]) == (tokens[row], top1)
         assert told["flipped"] is (tokens[row] != top1)
+        assert told["alpha"] == WEIGHTS[0, row]
+        base, expert, amateur = (logprobs[model, row] for model in range(3))
+        assert told["base_entropy_nats"] == pytest.approx(-(base.exp() * base).sum().item(), abs=1e-5)
+        assert told["js_nats"] == pytest.approx(jensen_shannon(expert, amateur), abs=1e-5)
+        assert told["base_amateur_js_nats"] == pytest.approx(jensen_shannon(base, amateur), abs=1e-5)
 
 
 def test_a_flip_is_a_token_that_is_not_the_bases_first(logits):
@@ -200,4 +206,4 @@ def test_a_step_in_which_nobody_asks_is_left_alone():
 
 def test_lists_of_no_token_are_empty():
     assert as_lists([]) == {name: [] for name in FIELDS}
-    assert as_lists([tuple(range(9)), tuple(range(9, 18))])["js_nats"] == [7, 16]
+    assert as_lists([tuple(range(11)), tuple(range(11, 22))])["js_nats"] == [7, 18]

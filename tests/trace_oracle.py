@@ -27,8 +27,10 @@ def assert_is_the_oracles(
     for name, logprobs in zip(("base", "expert", "amateur", "fused"), (base, of_expert, amateur, fused), strict=True):
         wanted = logprobs.gather(1, tokens[:, None])[:, 0]
         _assert_near(trace[f"{name}_logprob"], wanted, name, weights if name == "fused" else ())
-    middle = (of_expert.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
-    _assert_near(trace["js_nats"], sum((p.exp() * (p - middle)).sum(-1) for p in (of_expert, amateur)) / 2, "js_nats")
+    for name, one in (("js_nats", of_expert), ("base_amateur_js_nats", base)):
+        middle = (one.exp() + amateur.exp()).log() - torch.tensor(2.0).log()
+        _assert_near(trace[name], sum((p.exp() * (p - middle)).sum(-1) for p in (one, amateur)) / 2, name)
+    _assert_near(trace["base_entropy_nats"], -(base.exp() * base).sum(-1), "base_entropy_nats")
     # On a GPU, in 16 bits, another id may be as likely within the tolerance.
     top1 = torch.tensor(trace["base_top1_id"])
     _assert_near(base.gather(1, top1[:, None])[:, 0].tolist(), base.max(-1).values, "base_top1_id")

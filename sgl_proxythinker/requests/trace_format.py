@@ -14,6 +14,8 @@ FIELDS = (
     "flipped",
     "js_nats",
     "alpha",
+    "base_entropy_nats",
+    "base_amateur_js_nats",
 )
 
 

@@ -50,10 +50,12 @@ class Evidence(NamedTuple):
     told: Mapping[Role, ShardedLogits]  # there until the step's tokens are sampled: the next forward overwrites them
     logsumexp: torch.Tensor  # [4, R] float64: base, expert, amateur, fused
     base_top1: torch.Tensor  # [R] int64
-    js_nats: torch.Tensor  # [R] float32
+    js_nats: torch.Tensor  # [R] float32, of expert and amateur
+    base_entropy: torch.Tensor  # [R] float32, nats
+    untuned_js_nats: torch.Tensor  # [R] float32, of base and amateur
 
     def of_tokens(self, next_token_ids: torch.Tensor) -> torch.Tensor:
-        """[R, 9] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
+        """[R, 11] float64, exact for ids: the row, then `FIELDS` without `flipped`. `next_token_ids`: [N] integers."""
         rows = self.traced.rows[BASE]
         tokens = next_token_ids[rows].long()
         raw = [at_tokens(logits, self.traced.rows[role], tokens) for role, logits in self.told.items()]
@@ -64,7 +66,8 @@ class Evidence(NamedTuple):
         logprobs = torch.stack([*raw, fused]) - self.logsumexp
         own = pairs.get(self.traced.pair)
         strength = torch.zeros_like(self.js_nats) if own is None else own.weights[0]
-        columns = (rows, tokens, *logprobs, self.base_top1, self.js_nats, strength)
+        of_rows = (self.base_top1, self.js_nats, strength, self.base_entropy, self.untuned_js_nats)
+        columns = (rows, tokens, *logprobs, *of_rows)
         return torch.stack([column.double() for column in columns], dim=1)
 
 
@@ -123,8 +126,11 @@ def _evidence(
 ) -> Evidence:
     told = {role: logits[role] for role in traced.rows}
     expert, amateur = traced.pair
-    base = row_statistics(told[BASE], traced.rows[BASE], vocab_size)
-    small = row_statistics_of_pair(told[expert], traced.rows[expert], told[amateur], traced.rows[amateur], vocab_size)
+    untuned, small = (
+        row_statistics_of_pair(told[one], traced.rows[one], told[amateur], traced.rows[amateur], vocab_size)
+        for one in (BASE, expert)
+    )
+    base = untuned.one
     of_fused = row_statistics(ShardedLogits.whole(fused), traced.rows[BASE], vocab_size)
     return Evidence(
         traced,
@@ -133,6 +139,8 @@ def _evidence(
         torch.stack([base.logsumexp, small.one.logsumexp, small.other.logsumexp, of_fused.logsumexp]),
         base.top1,
         small.js_nats,
+        base.entropy,
+        untuned.js_nats,
     )
 
 
@@ -179,7 +187,7 @@ def publish_trace(batch: Any, result: Any) -> None:
         return
     entries: list[tuple | None] = [None] * len(batch.reqs)
     is_given = _is_given(batch.reqs, result, on_its_way.owner)
-    for row, token, base, expert, amateur, fused, top1, js_nats, alpha in on_its_way.values.read():
+    for row, token, base, expert, amateur, fused, top1, js_nats, alpha, *of_base in on_its_way.values.read():
         request = on_its_way.owner[int(row)]
         if not is_given[int(row)]:
             continue
@@ -187,7 +195,7 @@ def publish_trace(batch: Any, result: Any) -> None:
             _give(batch.reqs[request], earlier)
         logprobs = map(_json_number, (base, expert, amateur, fused))
         said = (int(top1), token != top1, _json_number(js_nats), _json_number(round(alpha, 6)))
-        entries[request] = (int(token), *logprobs, *said)
+        entries[request] = (int(token), *logprobs, *said, *map(_json_number, of_base))
     logits_output.customized_info = {**(logits_output.customized_info or {}), TRACE: entries}
 
 
