@@ -182,3 +182,28 @@ def test_requests_without_a_marker_are_never_past_one(each):
     reqs = [SimpleNamespace(slot=slot, written=[0] * 4, marker=b"a" if slot == 1 else None) for slot in (0, 1, 2)]
     chain = used_texts().along(marked(reqs), torch.tensor([0, 1, 2]), torch.zeros(3, each, dtype=torch.int64))
     assert chain.rows(3).view(3, each).any(dim=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("decodes_beside", [False, True])
+def test_a_request_that_begins_again_goes_on_inside_of_its_marker(decodes_beside):
+    """After a retraction that came when it had written much, and a part of the marker; the next token ends it.
+
+    Kills: the beginning of an answer kept for its end; a token that the host doesn't know yet, of a step with prompts.
+    """
+    longer_than_kept = [18] * 4
+    req = SimpleNamespace(slot=2, written=[*longer_than_kept, 7, 8, 9, 0], marker=b"</think>")
+    texts, known = used_texts(), len(longer_than_kept) + 2
+    told = [texts.read(marked([req]), batch_of(EXTEND, [req], [known], [known], [len(PROMPT) + known]))]
+    for count in (known + 1, known + 2):
+        mode = EXTEND if decodes_beside else DECODE
+        told.append(texts.read(marked([req]), batch_of(mode, [req], [count], [count - 1])))
+    assert [bool(one) for one in told] == [False, True, True]
+
+
+def test_a_request_does_not_end_the_marker_of_the_one_before_it():
+    before = SimpleNamespace(slot=2, written=[7, 8], marker=b"</think>")
+    after = SimpleNamespace(slot=2, written=[9], marker=b"</think>")
+    texts = used_texts()
+    texts.read(marked([before]), batch_of(EXTEND, [before], [2], [2], [5]))
+    texts.read(marked([after]), batch_of(EXTEND, [after], [0], [0], [3]))
+    assert not texts.read(marked([after]), batch_of(DECODE, [after], [1], [0])).any()
