@@ -78,21 +78,32 @@ def prompts():
     return [("Hi", None), (LONG, None), (f"{PLACE}What is it?", picture), (f"{LONG}{PLACE}", picture)]
 
 
-def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guided, reference):
-    """Kills: one row's law for another's, a position of the batch, a chunk, a cached prefix or the prompt."""
-    asked = [(text, said, picture) for (text, picture), said in product(prompts(), SAID)]
-    guided.flush_cache()
+def ask_all_cold_and_warm(server, reference, prompts, wishes):
+    """Every wish of every prompt at once, twice; the oracle's tokens. Returns what was asked, and the first answers."""
+    asked = [(text, said, picture) for (text, picture), said in product(prompts, wishes)]
+    server.flush_cache()
 
     def ask_all():
         with ThreadPoolExecutor(len(asked)) as pool:
-            return list(pool.map(lambda one: guided.generate(**body(*one)), asked))
+            return list(pool.map(lambda one: server.generate(**body(*one)), asked))
 
     cold, warm = ask_all(), ask_all()
     for one, first, second in zip(asked, cold, warm, strict=True):
         assert_law_is_the_oracles(first, reference, *one)
         assert second["output_ids"] == first["output_ids"], one[:2]
-    of_long = [answer["output_ids"] for (text, _, _), answer in zip(asked, cold, strict=True) if text == LONG]
-    assert len(set(map(tuple, of_long))) >= DISTINCT - 2, "the laws differ in what they say"
+    return asked, cold
+
+
+def different_answers(asked, answers):
+    """How many there are to the long prompt."""
+    of_long = [answer["output_ids"] for (text, _, _), answer in zip(asked, answers, strict=True) if text == LONG]
+    return len(set(map(tuple, of_long)))
+
+
+def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guided, reference):
+    """Kills: one row's law for another's, a position of the batch, a chunk, a cached prefix or the prompt."""
+    asked, cold = ask_all_cold_and_warm(guided, reference, prompts(), SAID)
+    assert different_answers(asked, cold) >= DISTINCT - 2, "the laws differ in what they say"
     for marker in MARKERS:
         texts = [written(reference, answer) for (_, said, _), answer in zip(asked, cold, strict=True) if said == marker]
         law = marker["proxy_law"]
