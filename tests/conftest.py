@@ -6,9 +6,11 @@ the groups with pytest 8 and not with 9). By what it needs, each test has a lane
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
+import torch
 import yaml
 
 import servers
@@ -37,6 +39,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not servers.ON_GPU:
+        # Oracles and servers share a few cores. Matrices this small are slower on two threads than on one, and much
+        # slower where threads that wait keep the cores of those that work.
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     servers.speculate = config.getoption("--speculate")
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")

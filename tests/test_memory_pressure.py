@@ -9,7 +9,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from cases import (
@@ -228,12 +227,3 @@ def test_chunks_of_a_sound_prompt_are_in_the_tree(small, reference):
     oracle = reference.generate(case.text, alpha=0.5, max_new_tokens=96, stop_at_eos=False)
     for answer in (first, second):
         assert_same_tokens(answer["output_ids"], oracle, reference, 0.5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The oracle shares two cores with a server."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from test_served_laws import IN_FLOAT32, SAID, assert_law_is_the_oracles, body
 
@@ -111,15 +110,6 @@ def more_experts(tmp_path_factory):
 def reference(triple, more_experts):
     experts = {name: (path, None) for name, path in more_experts.items()}
     return Reference(triple.base, triple.expert, triple.amateur, experts=experts)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The oracle shares two cores with a server."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

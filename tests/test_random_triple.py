@@ -20,15 +20,6 @@ NEW_TOKENS = 24
 TINY = dict.fromkeys(ROLES, Size(layers=1, vision_layers=1, mlp=64, vision_mlp=64))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    # Matrices this small are slower on two threads than on one, and much slower when the machine is busy.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def triple(tmp_path_factory):
     return make_triple(tmp_path_factory.mktemp("triple"))

@@ -48,13 +48,12 @@ def test_experts_that_take_turns_in_one_conversation_never_go_on_from_anothers_p
     guided.flush_cache()
     wishes = [{"expert": "math"}, {"expert": "charts"}, {"expert": "expert"}, {"experts": {"math": 1.0, "charts": 1.0}}]
     for turn in range(2):
+        oracles = [reference.generate(messages, [picture], alpha=1.0, max_new_tokens=16, **wish) for wish in wishes]
         for round_ in range(2):
-            for wish in wishes:
+            for wish, oracle in zip(wishes, oracles, strict=True):
                 params = {f"proxy_{name}": value for name, value in wish.items()}
-                if "expert" in wish:
-                    params["proxy_alpha"] = 1.0
+                params |= {"proxy_alpha": 1.0} if "expert" in wish else {}
                 answer = guided.chat(messages, logprobs=True, extra_body={"custom_params": params})
-                oracle = reference.generate(messages, [picture], alpha=1.0, max_new_tokens=16, **wish)
                 assert_agrees(answer, oracle, Case("What is it?", (picture,), 1.0), reference, **wish)
                 cached = answer["choices"][0]["meta_info"]["cached_tokens"]
                 # In the second turn the first one, as far as it is the same text, is there.

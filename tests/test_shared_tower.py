@@ -105,15 +105,6 @@ def reference(triple):
     return Reference(triple.base, triple.expert, triple.amateur)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The oracle shares two cores with a server."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module", params=LAYOUTS)
 def layout(request) -> Layout:
     return LAYOUTS[request.param]
