@@ -42,6 +42,7 @@ class Grpo(_Strict):
     kl: float
     asked: tuple[str, ...] = KINDS  # kinds of questions; one that comes twice is asked twice as often
     rewarded: tuple[str, ...] = KINDS  # of these a right answer has a reward; the others are held to the amateur alone
+    cooled: int = 0  # the last steps, over which the rate goes down to a tenth
     sparing: bool = False  # of a CPU: no pass over answers that have ended
 
 

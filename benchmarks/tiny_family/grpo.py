@@ -85,6 +85,12 @@ def sequences_of(batch: Batch, answers: Answers, samples: int) -> tuple[torch.Te
     return tokens[:, :longest], mask[:, :longest]
 
 
+def rate_factor(step: int, settings: Grpo) -> float:
+    """Linear up over `warmup` steps, constant, and linear down to a tenth over the last `cooled` ones."""
+    cooled = max(0, step + 1 - (settings.steps - settings.cooled))
+    return min(1.0, (step + 1) / settings.warmup) * (1 - 0.9 * cooled / max(1, settings.cooled))
+
+
 class Part(NamedTuple):
     """What one backward pass reads: some groups' rows, of which equal answers of a group may be one row."""
 
@@ -179,7 +185,7 @@ def train(config: Config, name: str, family: Path, device: str, workers: int) ->
                 loss = ((settings.kl * k3 - gain) * of_answer).sum() / counted
                 loss.backward()
                 divergence += (k3.detach() * of_answer).sum() / counted
-            learner.set_rate(min(1.0, (step + 1) / settings.warmup))
+            learner.set_rate(rate_factor(step, settings))
             learner.step()
 
             readings = [read_answer(text) for text in texts]
