@@ -1,7 +1,6 @@
 """Nobody believes a run of the GPU's tests that is older than the package."""
 
 import json
-import os
 import subprocess
 import sys
 

@@ -3,8 +3,9 @@
     python -m benchmarks.tiny_family.grpo --family models/family [--expert NAME] [--steps N]
 
 Reads FAMILY/amateur; writes FAMILY/NAME ("expert", or one of `experts` in config.yaml), FAMILY/grpo.jsonl (rewards;
-grpo-NAME.jsonl of a further expert) and FAMILY/grpo.pt, from which an interrupted run goes on. Group-relative advantages as in DeepSeekMath (arXiv 2402.03300), one update for each batch of answers, so
-the ratio to the sampling policy is 1 and nothing is clipped; the divergence from the amateur is its estimator k3.
+grpo-NAME.jsonl of a further expert) and FAMILY/grpo.pt (grpo-NAME.pt), from which an interrupted run goes on.
+Group-relative advantages as in DeepSeekMath (arXiv 2402.03300), one update for each batch of answers, so the ratio to
+the sampling policy is 1 and nothing is clipped; the divergence from the amateur is its estimator k3.
 """
 
 from __future__ import annotations

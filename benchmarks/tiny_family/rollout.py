@@ -144,7 +144,7 @@ class Sampler:
         return Answers(torch.stack(chosen, 1), torch.stack(is_answer, 1))
 
     def _drop(self, ended: torch.Tensor, live: torch.Tensor | None) -> torch.Tensor:
-        """Go on without the answers that have ended. Returns which ones are left; `live`: those that were, None: all."""
+        """Go on without the answers that have ended. Returns which are left; `live`: those that were, None: all."""
         going = (~ended if live is None else ~ended[live]).nonzero()[:, 0]
         self.tokens, self.at = self.tokens[going], self.at[going]
         for decoder in self.decoders:
