@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from scipy.stats import binomtest
 
-from benchmarks.tiny_family.measures import bootstrap, pass_at, summarize, wilson
+from benchmarks.tiny_family import worth
+from benchmarks.tiny_family.measures import bootstrap, paired, pass_at, sign_test, summarize, wilson
 from benchmarks.tiny_family.report import markdown, plot
 from benchmarks.tiny_family.results import Results, read_lines
-from sgl_proxythinker.tiny_family.settings import SETTINGS, choose
+from sgl_proxythinker.guidance import GuidanceParams
+from sgl_proxythinker.laws import read_law
+from sgl_proxythinker.tiny_family.settings import LAWS, SETTINGS, choose
 
 RUN = {"split": "test", "count": 4, "weights": {"base": "0123"}}
 CONDITIONS = {name: "?" for name in ("device", "torch", "sglang", "inspect_ai", "commit", "date")}
@@ -82,6 +86,54 @@ def test_strengths_of_the_settings():
     assert not any(setting.sampled for setting in choose(None, sampled=False))
     with pytest.raises(ValueError, match="no setting nonsense"):
         choose(["nonsense"], sampled=False)
+
+
+@pytest.mark.parametrize("better, worse", [(0, 0), (1, 0), (5, 5), (0, 6), (9, 2), (33, 17)])
+def test_the_sign_test_is_the_exact_binomial_one(better, worse):
+    wanted = binomtest(better, better + worse).pvalue if better + worse else 1.0
+    assert sign_test(better, worse) == pytest.approx(wanted)
+
+
+def test_settings_are_compared_problem_by_problem():
+    ours, theirs = (summarize(rows(right)) for right in ([[1], [1], [0], [1]], [[1], [0], [1], [0]]))
+    pair = paired(ours["right_of"], theirs["right_of"])
+    assert (pair.difference, pair.better, pair.worse, pair.p) == (0.25, 2, 1, 1.0)
+    many = summarize(rows([[1] * 16, [0] * 16]))["right_of"]
+    assert many == "G0" and paired(many, "F0", answers=16).difference == pytest.approx(1 / 32)
+    with pytest.raises(ValueError):
+        paired("10", "100")
+
+
+def test_steered_tokens_are_counted_over_all_answers():
+    traced = [row | {"traced": 10, "touched": at, "strengths": at / 2} for at, row in enumerate(rows([[1], [0], [1]]))]
+    summary = summarize(traced)
+    assert (summary["touched"], summary["strength"]) == (0.1, 0.05)
+    assert "touched" not in summarize(rows([[1]]))
+
+
+@pytest.mark.parametrize("setting", LAWS, ids=lambda setting: setting.name)
+def test_a_law_is_asked_for_as_requests_write_it(setting):
+    params = GuidanceParams(**setting.extra_body()["custom_params"])
+    law = read_law(params.proxy_law) if params.proxy_law else None
+    assert params.proxy_trace and (law is not None or params.proxy_clip is not None)
+    assert params.proxy_amateur_alpha is None  # not beside most laws
+    assert (params.proxy_alpha is None) == (law is not None and law.schedule is not None)
+    assert setting.name not in {other.name for other in choose(None, sampled=True)}
+    assert SETTINGS[f"{setting.name}-sampled"].extra_body() == setting.extra_body()
+
+
+def test_laws_are_told_beside_the_constant(tmp_path):
+    results = Results(tmp_path, RUN)
+    results.conditions = CONDITIONS
+    for name, right in (("base", [[0], [0], [1]]), ("guided-0.5", [[1], [0], [1]]), ("entropy-0.3", [[1], [1], [1]])):
+        traced = [row | {"traced": 20, "touched": 1, "strengths": 0.5} for row in rows(right)]
+        results.write(SETTINGS[name], summarize(traced if SETTINGS[name].traced else rows(right)), [])
+    lines = read_lines(results.lines)
+    table = worth.markdown(lines)
+    assert "| +33.3 [+0.0, +100.0] | 1, 0; 1 | 100.0 | 11.0 | 5.0 | 0.55 |" in table
+    assert [worth.kind_of(line) for line in lines] == ["constant", "constant", "entropy"]
+    worth.plot(lines, tmp_path / "worth.png")
+    assert (tmp_path / "worth.png").stat().st_size > 10_000
 
 
 @pytest.fixture

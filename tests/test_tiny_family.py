@@ -16,7 +16,16 @@ from benchmarks.tiny_family import corpus, pretrain
 from benchmarks.tiny_family.checkpoint import family_tokenizer, load_model, new_model, save_model
 from benchmarks.tiny_family.config import load_config
 from benchmarks.tiny_family.forward import Forward
-from benchmarks.tiny_family.grpo import SLOTS, logprobs, sequences_of
+from benchmarks.tiny_family.grpo import (
+    SLOTS,
+    Questions,
+    first_same,
+    logprobs,
+    parts,
+    rate_factor,
+    sequences_of,
+    sparing_parts,
+)
 from benchmarks.tiny_family.resuming import load_state, open_log, save_state
 from benchmarks.tiny_family.rollout import Sampler
 from benchmarks.tiny_family.sight import IGNORED, PARTS, labels
@@ -227,6 +236,71 @@ def test_sampled_tokens_are_those_of_the_whole_pass(checkpoint, tokenizer):
     assert torch.equal(best[mask[:, 1:]], sequences[:, 1:][mask[:, 1:]])
     wanted = rows[:, :-1].log_softmax(-1).amax(-1)
     torch.testing.assert_close(chances[mask[:, 1:]], wanted[mask[:, 1:]])
+
+
+def test_ended_answers_can_be_left_out(checkpoint, tokenizer):
+    """Greedy: what remains is not disturbed by what is dropped. Any token may be the end."""
+    model, prompts = load_model(checkpoint).eval(), corpus.Prompts(tokenizer)
+    batch = prompts.batch([problem(TEST, index) for index in range(12)])
+    sampler = Sampler([model], prompts, 24, SLOTS)
+    whole = sampler.sample(batch, samples=2, temperature=0.0, tokens=30)
+    ends, counts = whole.tokens[:, :20].unique(return_counts=True)
+    sampler.end = int(ends[counts.argmax()])
+    wanted, got = (
+        sampler.sample(batch, samples=2, temperature=0.0, tokens=30, sparing=sparing) for sparing in (False, True)
+    )
+    assert 0 < (~wanted.is_answer).any(1).sum()
+    assert torch.equal(got.is_answer, wanted.is_answer)
+    assert torch.equal(got.tokens[got.is_answer], wanted.tokens[wanted.is_answer])
+    again = sampler.sample(batch, samples=2, temperature=0.0, tokens=30)
+    assert torch.equal(again.tokens, wanted.tokens), "what was dropped is there again"
+
+
+def test_equal_answers_are_read_once_and_weigh_as_many(checkpoint, tokenizer):
+    """Sums over answers of a weight times log p, all rows read and sparingly."""
+    model, prompts = load_model(checkpoint).eval(), corpus.Prompts(tokenizer)
+    samples, batch = 4, prompts.batch([problem(TEST, index) for index in range(6)])
+    answers = Sampler([model], prompts, 24, SLOTS).sample(batch, samples=samples, temperature=1.0, tokens=12)
+    for tensor in (answers.tokens, answers.is_answer):
+        tensor[1::samples] = tensor[0::samples]
+        tensor[3::samples] = tensor[0::samples]
+    answers.is_answer[5 * samples + 2, 4:] = False
+    sequences, mask = sequences_of(batch, answers, samples)
+    same_as = first_same(torch.cat((torch.arange(24)[:, None] // samples, sequences), 1))
+    assert same_as.view(-1, samples)[:, [1, 3]].eq(torch.arange(0, 24, samples)[:, None]).all()
+    times = torch.zeros(24).index_add(0, same_as, torch.ones(24))
+    forward = Forward(model, prompts.image_at, SLOTS)
+
+    def total(some_parts, times):
+        sums = torch.zeros(())
+        for groups, some, repeats, length in some_parts:
+            read = logprobs(
+                forward, batch.pictures[groups], sequences[some, :length], repeats, tokenizer.get_vocab_size()
+            )
+            sums += (read * mask[some, 1:length] * times[some, None]).sum()
+        return sums
+
+    with torch.no_grad():
+        wanted = total(parts(mask, samples), torch.ones(24))
+        assert total(sparing_parts(mask, samples, same_as), times).item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert sum(len(part.rows) for part in sparing_parts(mask, samples, same_as)) <= 12
+
+
+def test_further_experts_differ_in_what_the_config_says(tokenizer):
+    config = load_config(grpo={"problems": 30})
+    assert config.expert("expert") == config.grpo and config.grpo.rewarded == KINDS and not config.grpo.cooled
+    special = config.expert("specialist")
+    assert special.problems == 30 and special.seed == config.grpo.seed and set(special.asked) == set(KINDS)
+    _, truths = next(iter(Questions(corpus.Prompts(tokenizer), special, 0)))
+    assert 0 < sum(truth is None for truth in truths) < 30
+
+
+def test_a_rate_cools_over_the_last_steps():
+    settings = load_config(grpo={"steps": 10, "warmup": 2, "cooled": 4}).grpo
+    factors = [round(rate_factor(step, settings), 3) for step in range(10)]
+    assert factors == [0.5, 1, 1, 1, 1, 1, 0.775, 0.55, 0.325, 0.1]
+    constant = load_config(grpo={"steps": 10, "warmup": 2}).grpo
+    assert [rate_factor(step, constant) for step in range(10)] == [min(1.0, (step + 1) / 2) for step in range(10)]
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from benchmarks.tiny_family.measures import Row, summarize
 from benchmarks.tiny_family.pieces import Piece, Place, evaluate, prepare
 from benchmarks.tiny_family.results import Results
 from benchmarks.tiny_family.serving import Launch, conditions
-from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, PASS_AT, QUICK, SETTINGS, Setting, choose
+from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, LAWS, PASS_AT, QUICK, SETTINGS, Setting, choose
 from sgl_proxythinker.tiny_family.wordings import TEST, VALIDATION
 
 PIECE_SAMPLES = 1000  # about 15 s of one process
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.time() + 60 * args.minutes
-    settings = choose(QUICK if args.quick else args.settings, args.pass_at)
+    settings = LAWS if args.laws else choose(QUICK if args.quick else args.settings, args.pass_at)
     results = Results(args.out, run=describe_run(args))
     missing = [setting for setting in settings if setting.name not in results.finished()]
     environment = dict(pair.split("=", 1) for pair in args.server_env)
@@ -65,6 +65,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help=f"problems (1000; {QUICK_COUNT} with --quick)")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="these alone; all are in settings.py")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}: minutes on two cores")
+    parser.add_argument("--laws", action="store_true", help="the greedy settings with laws of strength or a clip")
     parser.add_argument("--pass-at", action="store_true", help="also the settings with sampled answers")
     parser.add_argument("--epochs", type=int, default=16, help="sampled answers to a problem (%(default)s)")
     parser.add_argument("--connections", type=int, default=64, help="requests at once, over all jobs (%(default)s)")
@@ -139,7 +140,7 @@ def write(results: Results, setting: Setting, parts: list[list[Row] | None]) -> 
 
 def describe_run(args: argparse.Namespace) -> dict[str, Any]:
     """What all settings of a folder have in common."""
-    run = {"split": args.split, "count": args.count, "sampled_answers": args.epochs, "tokens": ANSWER_TOKENS}
+    run = {"split": args.split, "count": args.count, "sampled_answers": args.epochs, "answer_tokens": ANSWER_TOKENS}
     return run | {"weights": weights(args.family)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,34 @@ def bootstrap(values: list[float], seed: int = 1) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Paired:
+    """Two settings on the same problems."""
+
+    difference: float  # of accuracies
+    interval: tuple[float, float]  # 95 %, by drawing problems again
+    better: int  # problems
+    worse: int
+    p: float  # of the two-sided exact sign test over the problems that differ (with one answer each, McNemar's)
+
+
+def paired(one: str, other: str, answers: int = 1) -> Paired:
+    """Compare `right_of` of two lines, each of so many answers to a problem.
+
+    Raises:
+        ValueError: they are of other numbers of problems.
+    """
+    gaps = [(int(a, 36) - int(b, 36)) / answers for a, b in zip(one, other, strict=True)]
+    better, worse = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    return Paired(_mean(gaps), bootstrap(gaps), better, worse, sign_test(better, worse))
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided exact p of so many signs each way, if both ways are as likely."""
+    count, fewer = better + worse, min(better, worse)
+    return min(1.0, 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count)
+
+
 def share_right(rows: list[Row]) -> dict[str, Any]:
     """Accuracy with its interval: Wilson's for one answer a problem; answers to one problem are not independent."""
     problems = _by(rows, "problem")
@@ -60,7 +89,13 @@ def summarize(rows: list[Row], ks: Iterable[int] = ()) -> dict[str, Any]:
         "cut_off": round(_mean(row["cut_off"] for row in rows), 4),
         "tokens": round(_mean(row["tokens"] for row in rows), 2),
     }
+    if all("traced" in row for row in rows):
+        tokens = sum(row["traced"] for row in rows)
+        summary["touched"] = round(sum(row["touched"] for row in rows) / tokens, 4)
+        summary["strength"] = round(sum(row["strengths"] for row in rows) / tokens, 4)
     problems = _by(rows, "problem").values()
+    # One character for each problem: how many of its answers are right, as a digit in base 36.
+    summary["right_of"] = "".join(np.base_repr(sum(row["right"] for row in group), 36) for group in problems)
     answers = min(map(len, problems))
     for k in (k for k in ks if k <= answers):
         values = [pass_at(k, len(group), sum(row["right"] for row in group)) for group in problems]

@@ -16,11 +16,18 @@ from pathlib import Path
 from inspect_ai import eval_set
 from inspect_ai.event import ModelEvent
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
-from inspect_ai.log import EvalLog, read_eval_log_sample, read_eval_log_sample_summaries
+from inspect_ai.log import (
+    EvalLog,
+    EvalSample,
+    read_eval_log_sample,
+    read_eval_log_sample_summaries,
+    read_eval_log_samples,
+)
 from inspect_ai.model import get_model
 
 from benchmarks.tiny_family.inspect_task import tiny_family
 from benchmarks.tiny_family.measures import Row
+from sgl_proxythinker.laws import read_law
 from sgl_proxythinker.tiny_family.settings import SETTINGS
 
 
@@ -108,14 +115,24 @@ def _check_strength(piece: Piece, log: EvalLog) -> None:
     sample = read_eval_log_sample(log.location, id=piece.start, epoch=1)
     event = next(event for event in sample.events if isinstance(event, ModelEvent))
     made = event.call.response["choices"][0]["meta_info"]
-    if (made["proxy_alpha"], made["proxy_amateur_alpha"]) != setting.strength:
-        raise RuntimeError(f"{piece}: asked for strength {setting.strength}, answered with {made}")
+    law = read_law(list(setting.law)) if setting.law else None
+    asked = (*setting.strength, law and law.as_params(), setting.clip)
+    if tuple(made.get(name) for name in ("proxy_alpha", "proxy_amateur_alpha", "proxy_law", "proxy_clip")) != asked:
+        raise RuntimeError(f"{piece}: asked for {asked}, answered with {made}")
+
+
+def _touched(sample: EvalSample) -> dict[str, float]:
+    """Of the answer's tokens, as the trace has them: how many there are, were steered, and their strengths' sum."""
+    event = next(event for event in sample.events if isinstance(event, ModelEvent))
+    strengths = event.call.response["choices"][0]["meta_info"]["proxy_trace"]["alpha"]
+    steered = sum(strength != 0 for strength in strengths)
+    return {"traced": len(strengths), "touched": steered, "strengths": sum(map(abs, strengths))}
 
 
 def _rows(log: EvalLog) -> list[Row]:
-    rows = []
-    for sample in read_eval_log_sample_summaries(log.location):
+    rows, traced = [], SETTINGS[log.eval.task_args["setting"]].traced
+    for sample in read_eval_log_samples(log.location) if traced else read_eval_log_sample_summaries(log.location):
         (score,) = sample.scores.values()
         row = {"problem": sample.id, "epoch": sample.epoch, **sample.metadata, "right": int(score.value)}
-        rows.append(row | score.metadata)
+        rows.append(row | score.metadata | (_touched(sample) if traced else {}))
     return sorted(rows, key=lambda row: (row["problem"], row["epoch"]))

@@ -35,9 +35,11 @@ class Decoder:
         self.values = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(layers)]
         self.rows = torch.arange(rows, device=self.device)
         self.slots = torch.arange(slots, device=self.device)
+        self._whole = self.keys, self.values, self.rows
 
     def read(self, batch: Batch, samples: int) -> torch.Tensor:
         """Read the prompts; each one fills `samples` rows in turn. Returns [B, V] float32, the first token's logits."""
+        self.keys, self.values, self.rows = self._whole
         cache = DynamicCache()
         hidden = self.forward.hidden_states(batch.input_ids, self.forward.see(batch.pictures), cache)
         length = batch.input_ids.shape[1]
@@ -46,6 +48,11 @@ class Decoder:
             self.values[index][:, :, :length] = layer.values.repeat_interleave(samples, 0)
         last = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
         return self.model.lm_head(last).float().repeat_interleave(samples, 0)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with some of the rows, until prompts are read again."""
+        self.keys, self.values = ([cached[rows] for cached in side] for side in (self.keys, self.values))
+        self.rows = torch.arange(len(rows), device=self.device)
 
     def read_next(self, tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         """Read one token a row, [B] int64, into slot `at`, [B] int64. Returns [B, V] float32."""
@@ -108,24 +115,41 @@ class Sampler:
         samples: int = 1,
         temperature: float = 1.0,
         tokens: int,
+        sparing: bool = False,
     ) -> Answers:
-        """`samples` answers of at most `tokens` tokens to each prompt; temperature 0 is greedy."""
+        """`samples` answers of at most `tokens` tokens to each prompt; temperature 0 is greedy.
+
+        Args:
+            sparing: leave out answers that have ended, for a CPU; a seed then gives other answers, and a GPU no graph.
+        """
+        whole = self.tokens, self.at
         self.weights.copy_(torch.tensor(weights))
         self.temperature.fill_(temperature)
         rows = [decoder.read(batch, samples) for decoder in self.decoders]
         self.tokens.copy_(self._choose(rows))
         self.at.copy_(batch.lengths.repeat_interleave(samples))
         tokens = min(tokens, self.slots - int(batch.lengths.max()))
-        if self.graph is None and self.tokens.is_cuda:
+        if self.graph is None and self.tokens.is_cuda and not sparing:
             self._capture()
         chosen, ended = [self.tokens.clone()], self.tokens == self.end
-        is_answer = [torch.ones_like(ended)]
+        is_answer, live = [torch.ones_like(ended)], None
         while len(chosen) < tokens and not (len(chosen) % 8 == 0 and bool(ended.all())):
-            self.graph.replay() if self.graph else self._step()
+            if sparing and len(chosen) % 8 == 0:
+                live = self._drop(ended, live)
+            self.graph.replay() if self.graph and not sparing else self._step()
             is_answer.append(~ended)
-            chosen.append(self.tokens.clone())
-            ended |= self.tokens == self.end
+            chosen.append(self.tokens.clone() if live is None else chosen[-1].index_copy(0, live, self.tokens))
+            ended |= chosen[-1] == self.end
+        self.tokens, self.at = whole
         return Answers(torch.stack(chosen, 1), torch.stack(is_answer, 1))
+
+    def _drop(self, ended: torch.Tensor, live: torch.Tensor | None) -> torch.Tensor:
+        """Go on without the answers that have ended. Returns which are left; `live`: those that were, None: all."""
+        going = (~ended if live is None else ~ended[live]).nonzero()[:, 0]
+        self.tokens, self.at = self.tokens[going], self.at[going]
+        for decoder in self.decoders:
+            decoder.keep(going)
+        return going if live is None else live[going]
 
     def _step(self) -> None:
         rows = [decoder.read_next(self.tokens, self.at) for decoder in self.decoders]

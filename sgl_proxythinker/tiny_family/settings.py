@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
 ANSWER_TOKENS = 192  # of an answer at most
 PASS_AT = (1, 2, 4, 8, 16)
+CONSTANT = "guided-0.5"  # what laws are measured against
+
+# Laws of strength that were tried (docs/laws.md). Which of each kind is taken to the test split is for the validation
+# split to say.
+NATS = (0.1, 0.3, 0.6, 0.9, 1.2)
+SCALES = (1.0, 3.0, 10.0)
+CLIPS = (1.0, 2.0, 4.0, 8.0)
+SCHEDULES: dict[str, tuple[tuple[int, float], ...]] = {
+    "first-token": ((0, 0.5), (1, 0.0)),
+    "first-token-at-1": ((0, 1.0), (1, 0.0)),
+    "down-in-8": ((0, 1.0), (8, 0.0)),
+    "down-in-64": ((0, 1.0), (64, 0.0)),
+    "up-in-8": ((0, 0.0), (8, 1.0)),
+    "up-in-64": ((0, 0.0), (64, 1.0)),
+    "all-but-first-token": ((0, 0.0), (1, 0.5)),
+}
 
 
 @dataclass(frozen=True)
@@ -20,14 +37,23 @@ class Setting:
     amateur_alpha: float | None = None  # None: the same as alpha
     blind: bool = False  # the question without its picture
     sampled: bool = False  # temperature 1 and pass@k, instead of greedy
+    law: tuple[dict[str, Any], ...] = ()  # `proxy_law`
+    clip: float | None = None  # `proxy_clip`
 
     @property
     def temperature(self) -> float:
         return 1.0 if self.sampled else 0.0
 
     @property
-    def strength(self) -> tuple[float, float]:
-        """Weights of expert and amateur."""
+    def traced(self) -> bool:
+        """Its answers are asked for the strength of each token."""
+        return bool(self.law) or self.clip is not None
+
+    @property
+    def strength(self) -> tuple[float, float] | tuple[None, None]:
+        """Weights of expert and amateur; those of a schedule are its own."""
+        if any(law["kind"] == "schedule" for law in self.law):
+            return None, None
         return self.alpha, self.alpha if self.amateur_alpha is None else self.amateur_alpha
 
     def extra_body(self) -> dict[str, Any]:
@@ -35,7 +61,12 @@ class Setting:
         if self.server != "guided":
             return {"return_meta_info": True}
         alpha, amateur_alpha = self.strength
-        params = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha}
+        params: dict[str, Any] = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha}
+        if self.traced:
+            params = {"proxy_trace": True}
+            params |= {} if alpha is None else {"proxy_alpha": alpha}
+            params |= {"proxy_law": list(self.law)} if self.law else {}
+            params |= {} if self.clip is None else {"proxy_clip": self.clip}
         return {"custom_params": params, "return_meta_info": True}
 
 
@@ -56,15 +87,37 @@ def _table() -> tuple[Setting, ...]:
     )
 
 
-SETTINGS = {setting.name: setting for setting in _table()}
+def _laws() -> Iterator[Setting]:
+    """Greedy settings whose strength changes from token to token, or whose differences are clipped."""
+    for alpha in (0.5, 1.0):
+        at = "" if alpha == 0.5 else f"-at-{alpha:g}"
+        for above in NATS:
+            law = {"kind": "entropy", "above": above}
+            yield Setting(f"entropy-{above:g}{at}", "guided", alpha, law=(law,))
+        for clip in CLIPS:
+            yield Setting(f"clip-{clip:g}{at}", "guided", alpha, clip=clip)
+    for warmup in (0, 5):
+        for scale in SCALES:
+            law = {"kind": "divergence", "scale": scale, "warmup_tokens": warmup}
+            yield Setting(f"divergence-{scale:g}{'' if warmup else '-cold'}", "guided", 0.5, law=(law,))
+    for name, points in SCHEDULES.items():
+        law = {"kind": "schedule", "points": [list(point) for point in points]}
+        yield Setting(f"schedule-{name}", "guided", law=(law,))
+
+
+LAWS = tuple(_laws())
+SETTINGS = {
+    setting.name: setting
+    for setting in (*_table(), *LAWS, *(replace(law, name=f"{law.name}-sampled", sampled=True) for law in LAWS))
+}
 QUICK = ("base", "guided-0.5", "expert")
 
 
 def choose(names: list[str] | None, sampled: bool) -> list[Setting]:
-    """The named settings, or all greedy ones and with `sampled` all others, in the table's order."""
+    """The named settings, or all greedy ones without laws and with `sampled` the sampled ones, in the table's order."""
     unknown = set(names or ()) - set(SETTINGS)
     if unknown:
         raise ValueError(f"no setting {', '.join(sorted(unknown))}; there are {', '.join(SETTINGS)}")
     if names:
         return [setting for setting in SETTINGS.values() if setting.name in names]
-    return [setting for setting in SETTINGS.values() if sampled or not setting.sampled]
+    return [setting for setting in _table() if sampled or not setting.sampled]

@@ -1,0 +1,132 @@
+"""What laws of strength are worth beside a constant one: tables with paired tests, and a plot.
+
+    python -m benchmarks.tiny_family.worth VALIDATION/results.jsonl TEST/results.jsonl --out DIR
+
+Bounds are chosen on the validation split and reported on the test split; DIR gets worth.jsonl (all lines), worth.md and
+worth.png. Any number of files; a line says which split it is of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tiny_family.measures import paired
+from benchmarks.tiny_family.results import read_lines
+from sgl_proxythinker.tiny_family.settings import CONSTANT, SETTINGS
+from sgl_proxythinker.tiny_family.wordings import TEST, VALIDATION
+
+Line = dict[str, Any]
+
+# Okabe and Ito's palette, and a marker of its own for each: told apart without colour too.
+STYLES = {
+    "constant": ("#000000", "o"),
+    "entropy": ("#D55E00", "^"),
+    "divergence": ("#0072B2", "s"),
+    "schedule": ("#009E73", "D"),
+    "clip": ("#CC79A7", "v"),
+}
+HEADER = ("setting", "accuracy [95 % CI]", "to the constant, points [95 % CI]", "problems better, worse; p", "thinks",
+          "tokens", "steered, %", "steered tokens of an answer")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_family.worth", description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="+", help="results.jsonl of evaluate")
+    parser.add_argument("--out", type=Path, required=True, help="folder")
+    args = parser.parse_args(arguments)
+    lines = [line for file in args.results for line in read_lines(file)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "worth.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (args.out / "worth.md").write_text(markdown(lines))
+    plot(lines, args.out / "worth.png")
+    print(markdown(lines))
+
+
+def markdown(lines: list[Line]) -> str:
+    """A table for each split and way of choosing tokens, in the order of `settings.py`."""
+    parts = []
+    for split in (VALIDATION, TEST):
+        for sampled in (False, True):
+            some = [line for line in lines if line["split"] == split and line["sampled"] == sampled]
+            if some:
+                parts.append(_table(f"{split}, {'temperature 1' if sampled else 'greedy'}", some))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(title: str, lines: list[Line]) -> str:
+    lines = sorted(lines, key=lambda line: list(SETTINGS).index(line["setting"]))
+    constant = next((line for line in lines if line["setting"].removesuffix("-sampled") == CONSTANT), None)
+    rows = [_row(line, constant) for line in lines]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows))
+    return f"{title}, {lines[0]['n']} problems, {lines[0]['answers']} answers:\n\n{table}"
+
+
+def _row(line: Line, constant: Line | None) -> list[str]:
+    low, high = line["interval"]
+    compared = ["", ""]
+    if constant is not None and line is not constant:
+        pair = paired(line["right_of"], constant["right_of"], line["answers"] // line["n"])
+        interval = ", ".join(f"{100 * end:+.1f}" for end in pair.interval)
+        compared = [f"{100 * pair.difference:+.1f} [{interval}]", f"{pair.better}, {pair.worse}; {pair.p:.2g}"]
+    share = steered(line)
+    return [
+        line["setting"].removesuffix("-sampled"), f"{100 * line['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        *compared, f"{100 * line['thinks']:.1f}", f"{line['tokens']:.1f}", f"{100 * share:.1f}",
+        f"{share * line['tokens']:.2f}",
+    ]  # fmt: skip
+
+
+def steered(line: Line) -> float:
+    """The share of generated tokens with a strength other than 0."""
+    return line.get("touched", float(line["alpha"] != 0))
+
+
+def kind_of(line: Line) -> str:
+    """Which law a line is of; one that is no law is a constant."""
+    if line.get("clip") is not None:
+        return "clip"
+    laws = line.get("law") or []
+    return laws[0]["kind"] if laws else "constant"
+
+
+def plot(lines: list[Line], file: Path) -> None:
+    """Greedy accuracy over the share of steered tokens: the test split filled, the validation split hollow."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    splits = [split for split in (VALIDATION, TEST) if any(line["split"] == split for line in lines)]
+    figure, all_axes = pyplot.subplots(1, len(splits), figsize=(5.5 * len(splits), 4.2), squeeze=False, sharey=True,
+                                       constrained_layout=True)  # fmt: skip
+    for axes, split in zip(all_axes[0], splits, strict=True):
+        some = [line for line in lines if line["split"] == split and not line["sampled"] and not line["blind"]]
+        for kind, (colour, marker) in STYLES.items():
+            points = [line for line in some if kind_of(line) == kind and steered(line) > 0]
+            if not points:
+                continue
+            xs, ys = [100 * steered(line) for line in points], [100 * line["accuracy"] for line in points]
+            below, above = zip(*((line["accuracy"] - low, high - line["accuracy"])
+                                 for line in points for low, high in [line["interval"]]), strict=True)  # fmt: skip
+            errors = [[100 * gap for gap in below], [100 * gap for gap in above]]
+            axes.errorbar(xs, ys, errors, fmt=marker, color=colour, label=kind, markersize=5, linewidth=0.8,
+                          markerfacecolor=colour if split == TEST else "white")  # fmt: skip
+        for line in some:
+            if steered(line) == 0:
+                axes.axhline(100 * line["accuracy"], color="#000000", linestyle=":", label="base", linewidth=1.2)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+        axes.set(xlabel="steered tokens, % of those generated", ylabel="accuracy, %",
+                 title=f"{split}, greedy, {some[0]['n']} problems")  # fmt: skip
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(framealpha=0.85, edgecolor="none")
+    figure.savefig(file, dpi=130)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
