@@ -123,7 +123,7 @@ def plot(lines: list[Line], file: Path) -> None:
                  title=f"{split}, greedy, {some[0]['n']} problems")  # fmt: skip
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(framealpha=0.85, edgecolor="none")
+        axes.legend(loc="lower center", framealpha=0.85, edgecolor="none")
     figure.savefig(file, dpi=130)
     pyplot.close(figure)
 
