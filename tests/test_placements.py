@@ -170,6 +170,9 @@ def test_the_server_says_where_its_models_are(server, layout, triple, more_exper
     }
     assert server.get("/server_info").json()["proxy"] == proxy
     assert server.get("/model_info").json()["proxy"] == proxy
+    name, *listed = [card.id for card in server.openai.models.list().data]
+    named = ("expert", *layout.experts) if layout.experts else ()  # the only one needs no name
+    assert listed == [f"{name}@0", *(f"{name}+{expert}" for expert in named)]
     assert f"proxythinker: placement {layout.name} (" in server.log_text() and layout.plan in server.log_text()
 
 

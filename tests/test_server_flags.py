@@ -16,6 +16,7 @@ from dataclasses import replace
 import openai
 import pytest
 import torch
+from test_served_laws import DISTINCT, IN_FLOAT32, LONG, SAID, ask_all_cold_and_warm, different_answers
 from transformers import AutoProcessor, DynamicCache
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
@@ -123,6 +124,12 @@ class TestPaged:
         assert_agrees(follow_up, oracle, Case("And here?", (first, second), 1.0), reference)
         cached = follow_up["choices"][0]["meta_info"]["cached_tokens"]
         assert cached >= whole_pages(answer["usage"]["prompt_tokens"]) and cached % PAGE == 0
+
+    @IN_FLOAT32
+    def test_each_law_gives_the_oracles_tokens_where_the_host_knows_every_token(self, paged, reference):
+        """Without overlap. Kills: a marker, or a token, that is counted twice or not at all there."""
+        asked, answers = ask_all_cold_and_warm(paged, reference, [("Hi", None), (LONG, None)], SAID)
+        assert different_answers(asked, answers) >= DISTINCT - 2
 
     def test_what_is_asked_often_stays_when_pages_are_needed(self, paged, reference):
         """By age it would go first."""
