@@ -43,11 +43,9 @@ def engine_key(setting: dict[str, Any], configuration: str) -> str:
 def kind_key(line: dict[str, Any]) -> tuple:
     """What tells the lines of one engine apart."""
     if line["kind"] in ("decode", "steps"):
-        # Older lines have neither of the last two.
-        return (
-            line["kind"],
-            *Decode(line["batch"], line["temperature"], line.get("unguided", 0), line.get("acceptance")),
-        )
+        # Older lines have none of the last three.
+        later = line.get("unguided", 0), line.get("acceptance"), line.get("has_laws", False)
+        return line["kind"], *Decode(line["batch"], line["temperature"], *later)
     return ("prefill", *line["setting"]["prefill"]) if line["kind"] == "prefill" else (line["kind"],)
 
 
@@ -67,11 +65,17 @@ def summary(
     )
     if any(each.acceptance is not None for each in decodes):  # plain engines have none
         decodes = [each for each in decodes if each.acceptance is not None]
-    decode, alpha_zero, mixed = [], [], []
+    decode, alpha_zero, mixed, laws = [], [], [], []
     for each in decodes:
-        batch, temperature, unguided, acceptance = each
+        batch, temperature, unguided, acceptance, has_laws = each
         base, proxy = (step_ms(c, batch, temperature) for c in CONFIGURATIONS[:2])
         guided = step_ms("guided", *each)
+        if has_laws:
+            constant = step_ms("guided", *each._replace(has_laws=False))
+            laws.append(
+                {"batch": batch, "constant_ms": constant, "laws_ms": guided, "ratio": divided(guided, constant)}
+            )
+            continue
         if unguided:
             row = {"batch": batch, "temperature": temperature, "plain_base_ms": base, "guided_engine_ms": guided}
         if unguided == batch:
@@ -114,7 +118,7 @@ def summary(
              "used_percent", "mem_fraction_static", "gpu_free_gib", "start_s")  # fmt: skip
     memory = {c: {name: start[name] for name in names} for c, start in starts.items()}
     return {"setting": setting, "conditions": where, "decode": decode, "alpha_zero": alpha_zero, "mixed": mixed,
-            "prefill": prefill, "memory": memory}  # fmt: skip
+            "laws": laws, "prefill": prefill, "memory": memory}  # fmt: skip
 
 
 def divided(number: float | None, by: float | None) -> float | None:

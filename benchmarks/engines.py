@@ -27,6 +27,18 @@ _MARK = "benchmark: "
 _DECODE_LINE = re.compile(r"Decode batch.*#running-req: (\d+),.*graph: (\w+), gen throughput \(token/s\): ([\d.]+)")
 
 
+# What requests ask for in turn, where a batch is to hold all laws of strength and all cuts.
+LAWS: tuple[dict[str, Any], ...] = (
+    {"proxy_alpha": 0.5},
+    {"proxy_law": {"kind": "entropy", "above": 1.0}},
+    {"proxy_law": {"kind": "divergence"}},
+    {"proxy_law": {"kind": "schedule", "points": [[0, 1.0], [512, 0.3]]}},
+    {"proxy_law": {"kind": "schedule", "after": {"text": "</think>", "alpha": 0.2}}},
+    {"proxy_clip": 8.0},
+    {"proxy_plausible": 0.01},
+)
+
+
 class Decode(NamedTuple):
     """One measurement of decoding steps."""
 
@@ -34,6 +46,7 @@ class Decode(NamedTuple):
     temperature: float
     unguided: int = 0  # of them, requests at alpha 0 to a guided engine; the others don't name an alpha
     acceptance: float | None = None  # of each draft, forced
+    has_laws: bool = False  # requests to a guided engine ask for `LAWS` in turn
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Plan:
     sampled: bool = True  # once more at temperature 1, at the largest batch
     alpha_zero: tuple[int, ...] = ()  # batches that a guided engine also decodes at alpha 0
     mixed: tuple[int, ...] = ()  # batches that a guided engine also decodes with half of the requests at alpha 0
+    laws: tuple[int, ...] = ()  # batches that a guided engine also decodes with all laws of strength among them
     acceptances: tuple[float, ...] = ()  # each forced in turn on a guided engine; none: what the models accept
     prompt_ids: int = 151_643  # ids to draw prompts from
 
@@ -58,6 +72,7 @@ class Plan:
         if guided:
             decodes += [Decode(batch, 0.0, batch) for batch in self.alpha_zero]
             decodes += [Decode(batch, 0.0, batch // 2) for batch in self.mixed]
+            decodes += [Decode(batch, 0.0, has_laws=True) for batch in self.laws]
         decodes += [Decode(max(self.batches), 1.0)] if self.sampled else []
         forced = self.acceptances if guided and self.acceptances else (None,)
         return [decode._replace(acceptance=acceptance) for acceptance in forced for decode in decodes]
@@ -152,17 +167,22 @@ class Client:
         draw, ids = self._random.randrange, self.plan.prompt_ids
         prompts = [[draw(ids) for _ in range(input_tokens)] for _ in range(decode.batch)]
         unguided = spread(decode.unguided, decode.batch)
+        asked = [
+            {"proxy_alpha": 0} if row_unguided else LAWS[row % len(LAWS)] if decode.has_laws else None
+            for row, row_unguided in enumerate(unguided)
+        ]
         sampling = [
             {"temperature": decode.temperature, "max_new_tokens": output_tokens, "ignore_eos": True}
-            | ({"custom_params": {"proxy_alpha": 0}} if row_unguided else {})
-            for row_unguided in unguided
+            | ({} if custom_params is None else {"custom_params": custom_params})
+            for custom_params in asked
         ]
         begin = time.perf_counter()
         outputs = self.engine.generate(input_ids=prompts, sampling_params=sampling)
         seconds = time.perf_counter() - begin
         for output, row_unguided in zip(outputs, unguided, strict=True):
             meta, guided = output["meta_info"], self.guided and not row_unguided
-            if meta["completion_tokens"] != output_tokens or bool(meta["proxy_alpha"]) != guided:
+            # Beside a schedule the strength is null.
+            if meta["completion_tokens"] != output_tokens or (meta["proxy_alpha"] != 0) != guided:
                 raise RuntimeError(f"asked for {output_tokens} tokens with guided={guided}, got {meta}")
         return seconds
 
@@ -172,8 +192,9 @@ def spread(count: int, rows: int) -> list[bool]:
     return [(row + 1) * count // rows > row * count // rows for row in range(rows)]
 
 
-def _marked(batch: str, temperature: str, unguided: str, acceptance: str) -> Decode:
-    return Decode(int(batch), float(temperature), int(unguided), None if acceptance == "None" else float(acceptance))
+def _marked(batch: str, temperature: str, unguided: str, acceptance: str, has_laws: str) -> Decode:
+    forced = None if acceptance == "None" else float(acceptance)
+    return Decode(int(batch), float(temperature), int(unguided), forced, has_laws == "True")
 
 
 def _print_record(**record: Any) -> None:

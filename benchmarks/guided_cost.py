@@ -45,6 +45,7 @@ forced_acceptance.force_if_asked()  # here: a spawned scheduler imports this mod
 GIB = 1 << 30
 MIXED_FROM = 8  # the smallest batch that is also measured mixed
 ALLOWED = 1.03  # what rows at alpha 0 may cost, over a plain base's
+ALLOWED_OF_LAWS = 1.02  # what all laws in one batch may cost, over a constant strength
 
 
 def main() -> None:
@@ -79,6 +80,13 @@ def parse_arguments() -> argparse.Namespace:
         type=integers,
         help=f"also decoded with half of the requests at alpha 0; default: batches from {MIXED_FROM} on; 0: none.\n"
         "Their halves are measured as batches of their own, guided and plain",
+    )
+    parser.add_argument(
+        "--laws",
+        type=integers,
+        default=(),
+        metavar="8,64",
+        help="batches also decoded with all laws of strength and all cuts among their requests (default: none)",
     )
     parser.add_argument("--sampled", action=argparse.BooleanOptionalAction, default=True, help="also at temperature 1")
     parser.add_argument("--repeats", type=int, default=3)
@@ -171,7 +179,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
     mixed = tuple(batch for batch in args.batches if batch >= MIXED_FROM) if args.mixed is None else args.mixed
     return Plan(
         tuple(sorted({*args.batches, *(batch // 2 for batch in mixed)})), args.input_len, args.output_len, args.prefill,
-        args.repeats, sampled=args.sampled, alpha_zero=alpha_zero, mixed=mixed, acceptances=args.acceptance,
+        args.repeats, sampled=args.sampled, alpha_zero=alpha_zero, mixed=mixed, laws=args.laws,
+        acceptances=args.acceptance,
     )  # fmt: skip
 
 
@@ -295,6 +304,8 @@ def brief(record: dict[str, Any]) -> str:
             )
         case "decode":
             rows = f"batch {record['batch']}, {record['unguided']} at alpha 0, temperature {record['temperature']:g}"
+            if record["has_laws"]:
+                rows += ", all laws"
             if record["acceptance"] is not None:
                 rows += f", acceptance {record['acceptance']:g}"
             return f"{rows}: {record['ms_per_step']} ms/step of {record['runs_ms']}"
@@ -363,6 +374,13 @@ def print_tables(result: dict[str, Any]) -> None:
                  row["expected_ms"], row["over_expected"], ALLOWED)
                 for row in result["mixed"]
             ],
+        )  # fmt: skip
+    if result["laws"]:
+        print("\nms per decode step of the guided engine, all laws of strength and cuts in one batch")
+        print_table(
+            ("batch", "constant", "all laws", "ratio", "to reach"),
+            [(row["batch"], row["constant_ms"], row["laws_ms"], row["ratio"], ALLOWED_OF_LAWS)
+             for row in result["laws"]],
         )  # fmt: skip
     prefill = result["prefill"]
     if any(prefill["tokens_per_s"]):
