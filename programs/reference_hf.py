@@ -154,7 +154,8 @@ class Reference:
     /v1/chat/completions does; or a string with `<|vision_start|><|image_pad|><|vision_end|>` where a picture stands,
     as /generate takes it; or token ids with the pictures already expanded. `images` are in the order of their places
     in the prompt; what a message says about an image other than its place is not read. `load` makes a model of a
-    checkpoint folder. `experts` are more experts by name, each with its amateur, None for the shared one.
+    checkpoint folder, and `cache` one that reads token by token of that. `experts` are more experts by name, each with
+    its amateur, None for the shared one.
     """
 
     def __init__(
@@ -166,17 +167,16 @@ class Reference:
         device: str = "cpu",
         load: Load = load_checkpoint,
         experts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
+        cache: Callable[[PreTrainedModel], CachedModel] = CachedModel,
     ) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
         self.processor = AutoProcessor.from_pretrained(base) if sees else None
-        self.base, self.expert, self.amateur = (
-            CachedModel(load(path, dtype, device)) for path in (base, expert, amateur)
-        )
-        self.pairs = {"expert": (self.expert, self.amateur)}
+        self.base, plus, shared = (cache(load(path, dtype, device)) for path in (base, expert, amateur))
+        self.pairs = {"expert": (plus, shared)}
         for name, (path, own_amateur) in (experts or {}).items():
-            minus = self.amateur if own_amateur is None else CachedModel(load(own_amateur, dtype, device))
-            self.pairs[name] = CachedModel(load(path, dtype, device)), minus
+            minus = shared if own_amateur is None else cache(load(own_amateur, dtype, device))
+            self.pairs[name] = cache(load(path, dtype, device)), minus
         end = self.base.model.generation_config.eos_token_id
         self.end_ids = set(end if isinstance(end, list) else [end])
 

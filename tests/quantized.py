@@ -352,22 +352,22 @@ class QuantizedReference(Reference):
             model = load_checkpoint(path, dtype, device)
             return reads_in_8_bits(model, by_path[path]) if rounds_inputs else model
 
-        super().__init__(*(each.exact for each in checkpoints), dtype, load=load)
-        self.reads_by_step = kv_dtype is not None
-        if kv_dtype is not None:
-            self.models = self.base, self.expert, self.amateur = [
-                ModelWithRoundedCache(each.model) for each in self.models
-            ]
-            for model in self.models:
-                model.kv_dtype = kv_dtype
+        def rounded(model: PreTrainedModel) -> CachedModel:
+            cached = ModelWithRoundedCache(model)
+            cached.kv_dtype = kv_dtype
+            return cached
 
-    def logits(self, prompt, images=None, continuation=None):
-        """As upstream's; a rounded cache tells a prompt's tokens from those that were written one by one."""
+        cache = CachedModel if kv_dtype is None else rounded
+        super().__init__(*(each.exact for each in checkpoints), dtype, load=load, cache=cache)
+        self.reads_by_step = kv_dtype is not None
+
+    def _read(self, models, prompt, images, continuation):
+        """As the oracle's; a rounded cache tells a prompt's tokens from those that were written one by one."""
         if not self.reads_by_step:
-            return super().logits(prompt, images, continuation)
+            return super()._read(models, prompt, images, continuation)
         request = self.prepare(prompt, images)
-        rows = [[model.read(request)[-1], *map(model.read_next, continuation or [])] for model in self.models]
-        return tuple(torch.stack(each) for each in rows)
+        rows = {model: [model.read(request)[-1], *map(model.read_next, continuation or [])] for model in models}
+        return {model: torch.stack(each) for model, each in rows.items()}
 
 
 # What it means that a server agrees

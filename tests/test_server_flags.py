@@ -212,10 +212,9 @@ class AsSet(Reference):
     """The oracle with what the flags of `uncached` set for each prompt."""
 
     def __init__(self, triple):
-        super().__init__(triple.base, triple.expert, triple.amateur)
+        cache = CachedModel if KV_DTYPE is None else RoundedModel
+        super().__init__(triple.base, triple.expert, triple.amateur, cache=cache)
         self.processor = AutoProcessor.from_pretrained(triple.base, use_fast=False, **PIXELS)
-        if KV_DTYPE is not None:
-            self.models = self.base, self.expert, self.amateur = [RoundedModel(each.model) for each in self.models]
 
     def prepare(self, prompt, images=None):
         if isinstance(prompt, list) and isinstance(prompt[0], dict):
