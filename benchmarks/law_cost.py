@@ -22,7 +22,7 @@ from benchmarks.conditions import conditions, time_call
 from benchmarks.engines import LAWS
 from benchmarks.fusion_cost import CUDA, DEVICE, host_seconds, numbers, step_times
 from benchmarks.weightless import DIMENSIONS, KNOWN_IDS
-from sgl_proxythinker.guidance import Guidance, read_guidance
+from sgl_proxythinker.guidance import Defaults, read_guidance
 from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.step.fusion import fuse_logits
 from sgl_proxythinker.step.law_strengths import law_weights
@@ -32,7 +32,7 @@ from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.plausible import attach_plausible, cut_implausible
 
 PAIRS = {"expert": "amateur", "math": "amateur"}
-HALF = Guidance.of(0.5)
+HALF = Defaults(0.5)
 WISHES: dict[str, tuple[dict[str, Any], ...]] = {
     "constant": ({"proxy_alpha": 0.5},),
     "entropy": (LAWS[1],),

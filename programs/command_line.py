@@ -21,7 +21,7 @@ from programs.generation import ProgramFailed
 from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, Guidance, read_guidance
+from sgl_proxythinker.guidance import ALPHA, Defaults, read_guidance
 from sgl_proxythinker.pictures.program import see
 
 SERVED_ALPHA = 0.5  # of a server that is started here; calls that name none take it
@@ -145,7 +145,7 @@ def strength(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     try:
-        return read_guidance({ALPHA: value}, Guidance()).weights[0]
+        return read_guidance({ALPHA: value}, Defaults()).weights[0]
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

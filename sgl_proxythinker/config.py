@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.guidance import Clip, Guidance, Pairs, Plausible
+from sgl_proxythinker.guidance import Clip, Defaults, Guidance, Pairs, Plausible
 from sgl_proxythinker.laws import MAX_ALPHA, Law, read_law
 from sgl_proxythinker.placement import PlacementName
 from sgl_proxythinker.roles import AMATEUR, BASE, DRAFTER, EXPERT, Role
@@ -125,10 +125,10 @@ class ProxyConfig(BaseModel):
     @field_validator("experts")
     @classmethod
     def _check_names(cls, experts: dict[str, ExpertOptions]) -> dict[str, ExpertOptions]:
-        for name in map(Role, experts):
-            if name in (BASE, EXPERT, AMATEUR):
+        for name, options in experts.items():
+            if Role(name) in (BASE, EXPERT, AMATEUR):
                 raise ValueError(f"{name!r} is the name of a model that every server has: give an expert another one")
-            if _own_amateur(name) in experts:
+            if options.amateur_path is not None and _own_amateur(name) in experts:
                 raise ValueError(f"{_own_amateur(name)!r} is the name of the amateur of {name!r}: take another one")
         return experts
 
@@ -147,7 +147,12 @@ class ProxyConfig(BaseModel):
     @cached_property
     def guidance(self) -> Guidance:
         """Of a request that asks for nothing."""
-        return Guidance.of(self.alpha, law=self.law, clip=self.clip, plausible=self.plausible)
+        return self.defaults.guidance
+
+    @property
+    def defaults(self) -> Defaults:
+        """For what a request doesn't say."""
+        return Defaults(self.alpha, self.law, self.clip, self.plausible)
 
     @property
     def drafts(self) -> int:

@@ -156,8 +156,9 @@ class Guidance(NamedTuple):
 
         What base, expert and amateur have read is in the common part, which has the request's own key. Any other part
         begins with who has read it and with the length of the request's own key, since SGLang may append to the whole.
-        A model that does not steer the request is marked: a damaged one would not have ended it, so nobody knows
-        whether its keys and values are finite, and a request that it steers doesn't go on from them.
+        A model that can't steer the request is marked: a damaged one would not have ended it, so nobody knows
+        whether its keys and values are finite, and a request that it steers doesn't go on from them. (One that a law
+        steers at some tokens is not marked: where its strength was 0, nobody has looked.)
 
         Args:
             extra_key: the request's own (with its `cache_salt`), which goes on dividing the tree.
@@ -190,6 +191,20 @@ class Guidance(NamedTuple):
         return told
 
 
+class Defaults(NamedTuple):
+    """What a server has for requests that don't say it, each by itself: a strength of 0 takes no clip away."""
+
+    alpha: float = 0.0
+    law: Law | None = None
+    clip: float | None = None
+    plausible: float | None = None
+
+    @property
+    def guidance(self) -> Guidance:
+        """Of a request that says nothing."""
+        return Guidance.of(self.alpha, law=self.law, clip=self.clip, plausible=self.plausible)
+
+
 def readers_of(extra_key: str | None) -> frozenset[str]:
     """The models that have read the part of the radix tree that a key names."""
     if extra_key is None or not extra_key.startswith(_MARK):
@@ -206,12 +221,12 @@ def said_over(default: Mapping[str, Any] | None, said: Mapping[str, Any]) -> dic
     return {**kept, **said}
 
 
-def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = ONE_PAIR) -> Guidance:
+def read_guidance(custom_params: Any, default: Defaults, pairs: Pairs | None = ONE_PAIR) -> Guidance:
     """Read a request's `custom_params`.
 
     Args:
         custom_params: as they came: None or a mapping.
-        default: the server's, for a request that names no strength.
+        default: the server's.
         pairs: the experts of the server; none where it runs the base alone. None: it is not known which it has.
 
     Raises:
@@ -220,7 +235,7 @@ def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = O
             them that have no meaning together.
     """
     if custom_params is None:
-        return default
+        return default.guidance
     if not isinstance(custom_params, Mapping):
         raise RequestError(
             f'custom_params is {shown(custom_params)}, not an object. Send {{"custom_params": {{"{ALPHA}": 0.5}}}}.'
@@ -231,8 +246,8 @@ def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = O
         raise RequestError(_sentence(problem.errors(include_url=False)[0])) from None
     if asked.proxy_experts is not None:
         return _of_several(asked, asked.proxy_experts, default, pairs)
-    pair = _pair(asked.proxy_expert, EXPERT_NAME, default, pairs)
-    own, minus = default.weights
+    pair = DEFAULT_PAIR if asked.proxy_expert is None else _pair(asked.proxy_expert, EXPERT_NAME, pairs)
+    own = minus = default.alpha
     law = default.law
     if asked.proxy_alpha is not None:
         own = minus = asked.proxy_alpha
@@ -241,19 +256,22 @@ def read_guidance(custom_params: Any, default: Guidance, pairs: Pairs | None = O
         law = _law(asked.proxy_law)
     if asked.proxy_amateur_alpha is not None:
         minus = asked.proxy_amateur_alpha
-    clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
+    clip, plausible = _cuts(asked, default)
     if own != minus:
         _refuse_for_two_weights(law, clip)
     if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
         raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
-    plausible = default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
     return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, plausible, pair)
 
 
-def _pair(expert: str | None, field: str, default: Guidance, pairs: Pairs | None) -> tuple[str, str]:
-    """The expert that a request names, else the default's, and its amateur."""
-    if expert is None:
-        return default.contrasts[0][:2] if default.contrasts else DEFAULT_PAIR
+def _cuts(asked: GuidanceParams, default: Defaults) -> tuple[float | None, float | None]:
+    """The clip and the share that is plausible."""
+    clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
+    return clip, default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
+
+
+def _pair(expert: str, field: str, pairs: Pairs | None) -> tuple[str, str]:
+    """An expert that a request names, and its amateur."""
     if pairs is None:
         return expert, str(AMATEUR)
     if expert not in pairs:
@@ -266,16 +284,16 @@ def _pair(expert: str | None, field: str, default: Guidance, pairs: Pairs | None
     return expert, pairs[expert]
 
 
-def _of_several(asked: GuidanceParams, alphas: Mapping[str, float], default: Guidance, pairs: Pairs | None) -> Guidance:
+def _of_several(asked: GuidanceParams, alphas: Mapping[str, float], default: Defaults, pairs: Pairs | None) -> Guidance:
     for name in (ALPHA, AMATEUR_ALPHA, EXPERT_NAME):
         if getattr(asked, name) is not None:
             raise RequestError(f"{EXPERT_WEIGHTS} says the strength of each expert: leave {name} out.")
     if asked.proxy_trace:
         raise RequestError(
-            f"{TRACE} tells of one expert beside its amateur, and {EXPERT_WEIGHTS} names several: ask for one by "
-            f"{EXPERT_NAME}, or leave {TRACE} out."
+            f"{TRACE} tells of one expert beside its amateur: ask for it by {EXPERT_NAME} in place of "
+            f"{EXPERT_WEIGHTS}, or leave {TRACE} out."
         )
-    known = dict(_pair(name, EXPERT_WEIGHTS, default, pairs) for name in alphas)
+    known = dict(_pair(name, EXPERT_WEIGHTS, pairs) for name in alphas)
     if pairs is not None:
         known = {expert: amateur for expert, amateur in pairs.items() if expert in known}
     law = None if asked.proxy_law is None else _law(asked.proxy_law)
@@ -284,9 +302,7 @@ def _of_several(asked: GuidanceParams, alphas: Mapping[str, float], default: Gui
             f"{EXPERT_WEIGHTS} says the strength of each expert, and {LAW} one strength: name one expert by "
             f"{EXPERT_NAME}, or send a law of kind entropy, or none."
         )
-    clip = default.clip if asked.proxy_clip is None else asked.proxy_clip
-    plausible = default.plausible if asked.proxy_plausible is None else asked.proxy_plausible
-    return Guidance.of_several(alphas, known, law, clip, plausible)
+    return Guidance.of_several(alphas, known, law, *_cuts(asked, default))
 
 
 def _law(value: Any) -> Law | None:

@@ -100,7 +100,7 @@ def place(
     Args:
         world_size: `--tp-size`.
         shapes: of the models of the roster, the base first; all small models get equally many ranks.
-        name: `--proxy-placement`; None: the first that works of `_PREFERENCE`.
+        name: `--proxy-placement`; None: the first that works of `_candidates`.
         proxy_tp_size: `--proxy-tp-size`; None: all ranks in `shared`, an equal part of them in `split`, as few as
             leave the base a number that it divides by in `dedicated`.
         memory_bytes: of one GPU; None: not known.

@@ -58,6 +58,24 @@ def test_every_expert_and_its_own_amateur_are_compared(triple, tmp_path):
         check_models(config, {"model_path": str(triple.base)})
 
 
+def test_a_servers_marker_needs_tokens_that_are_bytes(triple):
+    """Kills: a start that goes on until its first request is refused for what it didn't send."""
+    law = {"kind": "schedule", "after": {"text": "</think>", "alpha": 0.2}}
+    config = ProxyConfig(expert_path=triple.expert, amateur_path=triple.amateur, law=law)
+    check_models(config, {"model_path": str(triple.base)})
+    for role in (BASE, *SMALL):
+        # Qwen's own class is byte-level, whatever stands in the file.
+        for name, more in {
+            "tokenizer.json": {"decoder": {"type": "Fuse"}},
+            "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+        }.items():
+            file = getattr(triple, role) / name
+            file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    with pytest.raises(LaunchError, match="--proxy-law changes the strength after a text"):
+        check_models(config, {"model_path": str(triple.base)})
+    check(triple)
+
+
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
     unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0}

@@ -170,9 +170,9 @@ def test_a_law_and_cuts_are_the_servers(tmp_path):
             "proxy_plausible": 0.25,
         }  # fmt: skip
         assert config.describe()["law"] == [law] and config.describe()["plausible"] == 0.25
-    constant = read_guidance({"proxy_alpha": 0.8}, config.guidance)
+    constant = read_guidance({"proxy_alpha": 0.8}, config.defaults)
     assert constant == Guidance.of(0.8, clip=4, plausible=0.25), "a strength that is named is no schedule's"
-    assert read_guidance({"proxy_law": []}, config.guidance).law is None
+    assert read_guidance({"proxy_law": []}, config.defaults).law is None
     with pytest.raises(LaunchError, match="--proxy-law.* not in order"):
         build_config({**NO_FLAGS, **PATHS, "law": law | {"points": [[8, 1.0], [0, 2.0]]}}, None)
     with pytest.raises(LaunchError, match="--proxy-clip"):

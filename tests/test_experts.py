@@ -6,19 +6,23 @@ import json
 import re
 
 import pytest
+from sglang.lang.ir import SglArgument
 
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError, RequestError
-from sgl_proxythinker.guidance import COMMON, Guidance, read_guidance, readers_of
+from sgl_proxythinker.frontend.proxy_gen import proxy_gen
+from sgl_proxythinker.guidance import COMMON, Defaults, Guidance, read_guidance, readers_of
 from sgl_proxythinker.launch.command_line import add_flags, take_flags
+from sgl_proxythinker.laws import read_law
 
 PATHS = {"expert_path": "E", "amateur_path": "A"}
 PAIRS = {"expert": "amateur", "math": "amateur", "charts": "charts-amateur"}
 HALF = Guidance.of(0.5)
+SERVER = Defaults(0.5)
 
 
 def asked(**params):
-    return read_guidance(params, HALF, PAIRS)
+    return read_guidance(params, SERVER, PAIRS)
 
 
 class TestRequests:
@@ -121,10 +125,10 @@ class TestRequests:
     def test_a_server_of_the_base_alone_has_none(self):
         for params in ({"proxy_expert": "math", "proxy_alpha": 0}, {"proxy_experts": {"math": 0.0}}):
             with pytest.raises(RequestError, match="'math', and this server runs the base model alone"):
-                read_guidance(params, Guidance(), {})
+                read_guidance(params, Defaults(), {})
 
     def test_strengths_that_are_named_stand_over_the_servers_law(self):
-        ruled = read_guidance({"proxy_law": {"kind": "divergence"}, "proxy_clip": 3}, HALF)
+        ruled = Defaults(0.5, law=read_law({"kind": "divergence"}), clip=3.0)
         named = read_guidance({"proxy_experts": {"math": 1.0}}, ruled, PAIRS)
         assert named.law is None and named.clip == 3
         assert read_guidance({"proxy_expert": "math"}, ruled, PAIRS).law == ruled.law, "it says no strength"
@@ -167,6 +171,11 @@ class TestSettings:
                 flags_of("--proxy-expert-path", "F", "--proxy-amateur-path", "A", "--proxy-expert", "expert=E"), None
             )
 
+    def test_names_that_collide_with_no_models_are_free(self):
+        """Kills: a name that is refused for an amateur which the expert does not have."""
+        experts = {"m" * 64: "M", "math": "N", "math-amateur": "O"}
+        assert ProxyConfig(**PATHS, experts=experts).pairs == dict.fromkeys(("expert", *experts), "amateur")
+
     def test_every_rank_says_where_each_is(self):
         config = ProxyConfig(**PATHS, experts={"math": "M", "charts": {"path": "C", "amateur_path": "CA"}})
         assert config.describe()["experts"] == {
@@ -183,6 +192,7 @@ class TestSettings:
             ({"expert": "M"}, "'expert' is the name of a model that every server has"),
             ({"Math": "M"}, "'Math' can't name a model"),
             ({"a+b": "M"}, "can't name a model"),
+            ({"m" * 57: {"path": "M", "amateur_path": "N"}}, "m-amateur' can't name a model"),
             (
                 {"x": {"path": "M", "amateur_path": "N"}, "x-amateur": "M"},
                 "'x-amateur' is the name of the amateur of 'x'",
@@ -212,3 +222,12 @@ class TestSettings:
             build_config(flags_of("--proxy-expert", "math=M", "--proxy-amateur-path", "A"), None)
         with pytest.raises(LaunchError, match="--proxy-expert given without --proxy-expert-path"):
             build_config(flags_of("--proxy-expert", "math=M"), None)
+
+
+def test_a_programs_argument_may_stand_inside_of_a_value():
+    """Kills: a batch of programs that ends while its common beginning is traced with stand-ins."""
+    stand_in = SglArgument("a", 0)
+    for option in ({"experts": {"math": stand_in}}, {"law": [{"kind": "entropy", "above": stand_in}]}):
+        assert proxy_gen("answer", max_tokens=1, **option).name == "answer"
+    with pytest.raises(RequestError, match="proxy_experts of 'math'"):
+        proxy_gen("answer", experts={"math": "a"})

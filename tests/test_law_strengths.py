@@ -11,7 +11,7 @@ from tokenizers import decoders
 from programs.reference_hf import jensen_shannon, ruled
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA as PROXY_ALPHA
-from sgl_proxythinker.guidance import AMATEUR_ALPHA, CARRIED, LAW, Guidance, read_guidance, said_over
+from sgl_proxythinker.guidance import AMATEUR_ALPHA, CARRIED, LAW, Defaults, Guidance, read_guidance, said_over
 from sgl_proxythinker.laws import read_law
 from sgl_proxythinker.requests.admission import refuse_unread_markers
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
@@ -110,7 +110,7 @@ def test_a_row_that_no_model_says_anything_of_has_no_divergence():
 @pytest.mark.parametrize("law", LAWS)
 def test_what_a_request_writes_is_read_and_told_as_it_is(law):
     """Kills: a law that processes compare in another form than it is carried in, or that is told differently."""
-    guidance = read_guidance({LAW: law}, Guidance.of(ALPHA))
+    guidance = read_guidance({LAW: law}, Defaults(ALPHA))
     assert guidance.law is not None and read_law(guidance.as_params()[LAW]) == guidance.law
     carried = [[list(contrast) for contrast in guidance.contrasts], None, as_msgpack_gives(guidance.law), None, None]
     assert Guidance.of_carried(carried) == guidance and {guidance}
@@ -130,7 +130,7 @@ def test_a_marker_lets_a_strength_begin_and_end():
 
 def test_before_a_marker_without_points_the_constant_counts():
     law = {"kind": "schedule", "after": MARKER}
-    default = Guidance.of(0.5, law=read_law({"kind": "schedule", "points": [[0, 1.0]]}))
+    default = Defaults(0.5, law=read_law({"kind": "schedule", "points": [[0, 1.0]]}))
     told = read_guidance({LAW: law, PROXY_ALPHA: 0.3}, default).as_params()
     assert told == {PROXY_ALPHA: 0.3, AMATEUR_ALPHA: 0.3, LAW: [law]}
     assert said_over({PROXY_ALPHA: 0.3}, {LAW: law}) == {PROXY_ALPHA: 0.3, LAW: law}, (
@@ -159,13 +159,13 @@ def test_before_a_marker_without_points_the_constant_counts():
 )
 def test_what_is_no_marker_is_refused_in_a_sentence(after, sentence):
     with pytest.raises(RequestError, match=re.escape(sentence)):
-        read_guidance({LAW: {"kind": "schedule", "after": after}}, Guidance.of(ALPHA))
+        read_guidance({LAW: {"kind": "schedule", "after": after}}, Defaults(ALPHA))
 
 
 def test_a_marker_is_no_reason_to_mix_a_schedule_with_a_divergence():
     laws = [{"kind": "schedule", "after": MARKER}, {"kind": "divergence"}]
     with pytest.raises(RequestError, match="both say the strength"):
-        read_guidance({LAW: laws}, Guidance.of(ALPHA))
+        read_guidance({LAW: laws}, Defaults(ALPHA))
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -173,7 +173,7 @@ def test_a_marker_is_refused_where_tokens_are_not_bytes(as_list):
     """Sentencepiece writes blanks as another character, and its decoder takes the first one away."""
 
     def asks(said: dict) -> SimpleNamespace:
-        params = {"custom_params": {CARRIED: read_guidance(said, Guidance.of(ALPHA))}}
+        params = {"custom_params": {CARRIED: read_guidance(said, Defaults(ALPHA))}}
         return SimpleNamespace(
             sampling_params=[{"custom_params": {CARRIED: Guidance()}}, params] if as_list else params
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from device_sync import no_waiting
 from roster import SMALL
 from servers import ON_GPU
 from sgl_proxythinker.errors import RequestError
@@ -22,18 +22,6 @@ from sgl_proxythinker.step.plausible import PlausibleRows, attach_plausible, cut
 DEVICE = "cuda" if ON_GPU else "cpu"
 VOCAB, WIDTH = 211, 224
 ROWS = 40  # more than are cut at once
-
-
-@contextlib.contextmanager
-def no_waiting():
-    """On a GPU, an error where the host waits for the device."""
-    if ON_GPU:
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        if ON_GPU:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from roster import SMALL
 from servers import ON_GPU
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.guidance import CARRIED, Contrast, Guidance, read_guidance, readers_of
+from sgl_proxythinker.guidance import CARRIED, Contrast, Defaults, Guidance, read_guidance, readers_of
 from sgl_proxythinker.requests.tokenized import admit_tokenized
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 
@@ -31,7 +31,7 @@ def inputs(sglang):
 def req(alpha=None, key=None, **params):
     """What of SGLang's `Req` is read, of a request that was admitted."""
     params |= {} if alpha is None else {"proxy_alpha": alpha}
-    carried = {CARRIED: read_guidance(params, Guidance.of(DEFAULT))}
+    carried = {CARRIED: read_guidance(params, Defaults(DEFAULT))}
     return SimpleNamespace(rid="a", sampling_params=SimpleNamespace(custom_params=carried), extra_key=key)
 
 
@@ -125,6 +125,21 @@ def test_models_run_for_the_requests_that_each_of_them_read(sglang):
     assert list(without.runs) == [math, AMATEUR] and without.logits_rows() == {BASE: 2, math: 1, AMATEUR: 1}
 
 
+def test_pairs_stand_in_the_order_of_the_roster_whoever_is_first(sglang):
+    """Kills: sums that are rounded otherwise beside other requests."""
+    from sgl_proxythinker.step.plan import StepInputs
+
+    inputs = StepInputs((EXPERT, AMATEUR, Role("math"), Role("charts")), DEVICE)
+    pairs = {"expert": "amateur", "math": "amateur", "charts": "amateur"}
+    both = read_guidance({"proxy_experts": {"charts": 0.3, "math": 0.4}}, Defaults(), pairs)
+    charts = read_guidance({"proxy_expert": "charts", "proxy_alpha": 1.0}, Defaults(), pairs)
+    for asked in ([both], [both, charts], [charts, both]):
+        step = inputs.on_device(asked, [guidance.reads for guidance in asked])
+        assert [plus for plus, _ in step.pairs] == ["math", "charts"]
+        place = asked.index(both)
+        assert step.weights[:, 0, place].tolist() == pytest.approx([0.4, 0.3])
+
+
 def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
     """Kills: a law or a trace of one expert's rows that reads another's logits, or steers by another too."""
     from sgl_proxythinker.step.plan import StepInputs
@@ -134,10 +149,10 @@ def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
     law = {"kind": "schedule", "points": [[0, 2.0], [9, 0.0]]}
     pairs = {"expert": "amateur", "math": "amateur"}
     asked = [
-        read_guidance({"proxy_law": law}, Guidance(), pairs),
-        read_guidance({"proxy_expert": "math", "proxy_law": law, "proxy_trace": True}, Guidance(), pairs),
-        read_guidance({"proxy_expert": "math", "proxy_alpha": 0.0, "proxy_trace": True}, Guidance(), pairs),
-        read_guidance({"proxy_alpha": 1.0, "proxy_trace": True}, Guidance(), pairs),
+        read_guidance({"proxy_law": law}, Defaults(), pairs),
+        read_guidance({"proxy_expert": "math", "proxy_law": law, "proxy_trace": True}, Defaults(), pairs),
+        read_guidance({"proxy_expert": "math", "proxy_alpha": 0.0, "proxy_trace": True}, Defaults(), pairs),
+        read_guidance({"proxy_alpha": 1.0, "proxy_trace": True}, Defaults(), pairs),
     ]
     everyone = [guidance.reads | {"expert"} for guidance in asked]  # as under speculation
     step = inputs.on_device(asked, everyone, prompt_tokens=[5] * 4)
@@ -230,7 +245,7 @@ def test_what_the_front_admits_the_step_understands(sglang, key, default):
     for alpha, amateur_alpha, trace in product((None, 0, 0.0, -0.0, 1.5), (None, 0.0, 1.0), (None, False, True)):
         given = {"proxy_alpha": alpha, "proxy_amateur_alpha": amateur_alpha, "proxy_trace": trace}
         given = {name: value for name, value in given.items() if value is not None} or None
-        wanted = read_guidance(given, Guidance.of(default))
+        wanted = read_guidance(given, Defaults(default))
         asked = None if given is None else {CARRIED: wanted}  # None: SGLang's own, for its health
         sampling_params = SimpleNamespace(custom_params=asked)
         tokenized = SimpleNamespace(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from device_sync import no_waiting
 from programs.reference_hf import jensen_shannon
 from roster import SMALL, TRIPLE
 from servers import ON_GPU
@@ -33,18 +33,6 @@ def logits():
     models[3] = models[0] + WEIGHTS[0][:, None] * models[1] - WEIGHTS[1][:, None] * models[2]
     models[:, :, V:] = 100.0
     return models.to(DEVICE)
-
-
-@contextlib.contextmanager
-def no_waiting():
-    """On a GPU, an error where the host waits for the device."""
-    if ON_GPU:
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        if ON_GPU:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def selected(requests, size, each=1):

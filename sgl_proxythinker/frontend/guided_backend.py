@@ -14,7 +14,7 @@ from typing import Any
 
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.frontend.proxy_gen import GuidedChoices, GuidedType
-from sgl_proxythinker.guidance import ALPHA, PLAUSIBLE, Guidance, read_guidance, said_over
+from sgl_proxythinker.guidance import ALPHA, PLAUSIBLE, Defaults, read_guidance, said_over
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.upstream.frontend_language import (
@@ -44,7 +44,7 @@ class GuidedBackend(BaseBackend):
         provide_hooks()
         install(Stage.PROGRAMS)
         self.default_params = None if default_alpha is None else {ALPHA: default_alpha}
-        read_guidance(self.default_params, Guidance())
+        read_guidance(self.default_params, Defaults())
         super().__init__(*args)
 
     @abstractmethod

@@ -15,7 +15,7 @@ from sgl_proxythinker.guidance import (
     LAW,
     PLAUSIBLE,
     TRACE,
-    Guidance,
+    Defaults,
     read_guidance,
 )
 from sgl_proxythinker.upstream.frontend_language import ChoicesSamplingMethod, SglArgument, SglExpr, SglSelect, gen
@@ -62,9 +62,9 @@ def proxy_gen(
         ALPHA: alpha, AMATEUR_ALPHA: amateur_alpha, LAW: law, CLIP: clip, PLAUSIBLE: plausible, EXPERT_NAME: expert,
         EXPERT_WEIGHTS: experts, TRACE: trace,
     }  # fmt: skip
-    if any(isinstance(option, SglArgument) for option in asked.values()):
+    if any(map(_holds_argument, asked.values())):
         return expression
-    guidance = read_guidance(asked, Guidance(), pairs=None)
+    guidance = read_guidance(asked, Defaults(), pairs=None)
     params = {name: value for name, value in asked.items() if value is not None and value is not False}
     if not params:
         return expression
@@ -88,6 +88,12 @@ def proxy_gen(
         # a dtype that they don't know, so none of them ignores a strength.
         sampling_params.dtype = GuidedType(sampling_params.dtype, params)
     return expression
+
+
+def _holds_argument(option: Any) -> bool:
+    """Whether it is a stand-in for a program's argument, or has one inside."""
+    inside = option.values() if isinstance(option, dict) else option if isinstance(option, list | tuple) else ()
+    return isinstance(option, SglArgument) or any(map(_holds_argument, inside))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.guards.token_bytes import is_byte_level
 from sgl_proxythinker.launch.precision import loaded_bytes
 from sgl_proxythinker.launch.quantization import check_quantization, described, read_stored
 from sgl_proxythinker.placement import Shape
@@ -61,10 +62,12 @@ class Checkpoints:
         for expert, amateur in config.pairs.items():
             if config.small_models[Role(expert)] == config.small_models[Role(amateur)]:
                 logger.warning(
-                    "proxythinker: %s and %s are both %r: their difference is zero, so the server answers as the base "
-                    "alone would, at three models' cost", expert, amateur, config.small_models[Role(expert)].path,
+                    "proxythinker: %s and %s are both %r: their difference is zero, so requests that they steer are "
+                    "answered as the base alone would, at three models' cost",
+                    expert, amateur, config.small_models[Role(expert)].path,
                 )  # fmt: skip
         self._given = given
+        self._law = config.law
         self._trust = bool(given.get("trust_remote_code"))
         self._sources: dict[Role, tuple[str, str | None]] = {BASE: (given["model_path"], given.get("revision"))}
         self._sources |= {role: (model.path, model.options.revision) for role, model in config.small_models.items()}
@@ -115,6 +118,11 @@ class Checkpoints:
         vocab = self._tokenizers[BASE].get_vocab()
         for role, tokenizer in self._tokenizers.items():
             _check_tokenizer(vocab, tokenizer.get_vocab(), role)
+        if self._law is not None and self._law.after is not None and not is_byte_level(self._tokenizers[BASE]):
+            raise LaunchError(
+                "--proxy-law changes the strength after a text, and the tokens of these models are not the bytes of "
+                "what is written, so it could be overlooked. Leave after out."
+            )
         special = len(set(self._tokenizers[BASE].all_special_ids))
         return f"{len(vocab):,} ids mean the same token to all models, {special} of them special"
 

@@ -16,6 +16,7 @@ from sgl_proxythinker.guidance import (
     LAW,
     PLAUSIBLE,
     TRACE,
+    Defaults,
     Guidance,
     read_guidance,
 )
@@ -101,7 +102,7 @@ def _with_guidance(
     """The parameters with what was read of their `custom_params` in their place; and that."""
     params = dict(params or {})
     asked = _guidance_params(params.get("custom_params"), call)
-    default, pairs = (Guidance(), {}) if config is None else (config.guidance, config.pairs)
+    default, pairs = (Defaults(), {}) if config is None else (config.defaults, config.pairs)
     guidance = read_guidance(asked, default, pairs)
     # Of the laws a schedule alone says a strength; others go over one.
     scheduled = guidance.law is not None and guidance.law.schedule is not None

@@ -1,4 +1,4 @@
-"""How the logits of models on different ranks meet: one collective, then every rank holds all three.
+"""How the logits of models on different ranks meet: one collective, then every rank holds all of them.
 
 Each rank sends a part of the columns of the model that is not everywhere, in the dtype that the model computed, and
 after it every rank fuses and samples the same rows. The first rank's token counts for all of them.

@@ -122,7 +122,9 @@ class StepInputs:
         """
         owner = [request for request in range(len(guidances)) for _ in range(each)]
         named = dict.fromkeys(contrast[:2] for guidance in guidances for contrast in guidance.contrasts)
-        pairs = tuple((Role(plus), Role(minus)) for plus, minus in named)
+        # Sums are rounded one after the other: in the same order whoever else is in the batch.
+        in_order = sorted(named, key=lambda pair: self._small_models.index(Role(pair[0])))
+        pairs = tuple((Role(plus), Role(minus)) for plus, minus in in_order)
         # [C, N, 2], of which the last is the first where they are read
         weights = [[guidances[request].weights_of(pair) for request in owner] for pair in pairs]
         table = to_device(weights, torch.float32, self._device).view(len(pairs), len(owner), 2)

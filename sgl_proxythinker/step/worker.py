@@ -248,7 +248,7 @@ class ProxyWorker(WholeModelWorker):
             if not self._warned_of.issuperset(names):
                 self._warned_of.update(names)
                 logger.warning(
-                    "proxythinker: the small models run for rows at alpha 0 too in batches with %s, of which it is not "
+                    "proxythinker: all small models run for all rows in batches with %s, of which it is not "
                     "known what belongs to which row: right, but slower.",
                     ", ".join(names),
                 )
