@@ -85,7 +85,7 @@ class Server:
             yield
         except requests.ConnectionError as error:
             lines = self.log_text().splitlines()
-            last = max((at for at, line in enumerate(lines) if line.startswith("Traceback")), default=len(lines))
+            last = max((at for at, line in enumerate(lines) if "Traceback (most recent" in line), default=len(lines))
             error.add_note("\n".join(["Of its log:", *lines[last : last + 60], "...", *lines[-5:]]))
             raise
 

@@ -29,7 +29,7 @@ from cases import (
 from programs.pictures import random_picture
 from programs.random_triple import make_triple
 from programs.reference_hf import Reference
-from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
+from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, sabotaged, serving
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -51,10 +51,26 @@ class Layout:
     models: tuple[str, ...]  # of each rank
     in_file: dict[str, Any] | None = None
     experts: tuple[str, ...] = ()  # more of them
+    sabotage: str | None = None  # on a CPU
     is_rare: bool = False  # what it has of its own, others have in parts: with --all-layouts, or on a GPU
     plan: str = "as asked for"
 
 
+# A CPU's grammars (llguidance) take a mask of any width. A GPU's (xgrammar) end the scheduler where it is not as wide as
+# the base's head, for which they are compiled; so do these.
+STRICT_MASKS = """
+from sglang.srt.constrained.llguidance_backend import GuidanceGrammar
+
+allocate = GuidanceGrammar.allocate_vocab_mask
+
+
+def allocate_for_the_base(grammar, vocab_size, batch_size, device):
+    assert vocab_size == 384, f"a mask of {vocab_size} ids"
+    return allocate(grammar, vocab_size, batch_size, device)
+
+
+GuidanceGrammar.allocate_vocab_mask = allocate_for_the_base
+"""
 LAYOUTS = {
     "shared over two": Layout(
         "shared", ("--tp-size", "2", "--proxy-placement", "shared"), ("base expert amateur math",) * 2,
@@ -77,12 +93,12 @@ LAYOUTS = {
         "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
     ),
     "split over two, speculating": Layout(
-        "split", ("--tp-size", "2", "--proxy-speculate", "2"), ("base expert", "base amateur"),
+        "split", ("--tp-size", "2", "--proxy-speculate", "auto"), ("base expert", "base amateur"),
         plan="chosen: small models run at the same time, on an equal part of the ranks each",
     ),
     "dedicated over three, speculating": Layout(
-        "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "auto"),
-        ("base", "expert", "amateur"),
+        "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "2"),
+        ("base", "expert", "amateur"), sabotage=STRICT_MASKS,
     ),
     "dedicated over four": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
@@ -138,7 +154,10 @@ def server(layout, triple, more_experts, single_rank, tmp_path_factory) -> Itera
         paths = {"expert_path": str(triple.expert), "amateur_path": str(triple.amateur)}
         (folder / "proxies.yaml").write_text(yaml.safe_dump(paths | layout.in_file))
         flags, proxies = (*flags, "--proxy-config", str(folder / "proxies.yaml")), None
-    with serving(command(triple.base, proxies, *flags), folder / "log") as server:
+    arguments = command(triple.base, proxies, *flags)
+    if layout.sabotage and not ON_GPU:
+        arguments = sabotaged(folder, layout.sabotage, arguments)
+    with serving(arguments, folder / "log") as server:
         yield server
 
 

@@ -100,6 +100,7 @@ def different_answers(asked, answers):
     return len(set(map(tuple, of_long)))
 
 
+@IN_FLOAT32  # where another file takes it up, too
 def test_each_law_gives_the_oracles_tokens_beside_all_others_cold_and_warm(guided, reference):
     """Kills: one row's law for another's, a position of the batch, a chunk, a cached prefix or the prompt."""
     asked, cold = ask_all_cold_and_warm(guided, reference, prompts(), SAID)

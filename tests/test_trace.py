@@ -14,7 +14,7 @@ from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 
 from cases import logprob_tolerance
 from programs.pictures import data_url, random_picture
-from servers import chat_messages
+from servers import ON_GPU, chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.requests.trace_format import FIELDS
@@ -128,7 +128,7 @@ def test_the_last_chunk_of_a_stream_carries_the_trace(guided):
     assert all(chunk["meta_info"]["proxy_alpha"] == 2.0 for chunk in chunks)
     last = assert_complete(chunks[-1])
     assert last["token_id"] == whole["token_id"]
-    assert last["js_nats"] == pytest.approx(whole["js_nats"], abs=1e-5)
+    assert last["js_nats"] == pytest.approx(whole["js_nats"], abs=1e-3 if ON_GPU else 1e-5)
 
 
 def test_what_ends_an_answer_ends_its_trace(guided, reference):

@@ -16,7 +16,7 @@ LIMIT=${LIMIT:-540}
 mkdir -p "$OUT"
 export PYTHONPATH=$HOME/site PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 export SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2=0 PYTEST_ADDOPTS="--tb=short -p no:cacheprovider"
-JOBS=$(($(nproc) / 4))
+JOBS=$(($(env -u OMP_NUM_THREADS nproc) / 4))
 SPECULATING=$(for name in oracle laws sampling trace seeds memory_pressure families tiny_served http grammars image_cache; do
     echo tests/test_$name.py; done)
 

@@ -240,7 +240,7 @@ class SpeculativeWorker(BaseSpecWorker):
         Nobody waits for that one before the verify, so it runs beside it.
         """
         target, ensemble = self._target_worker, self._target_worker.ensemble
-        masks = DraftMasks(reqs, target.model_runner.model_config.vocab_size)
+        masks = DraftMasks(reqs, target.head_rows)
         width = drafter.runner.model_config.vocab_size
         rows = torch.empty(len(pending), each, width, dtype=torch.float32, device=self.device)
         tokens = [pending]

@@ -100,7 +100,8 @@ class ProxyWorker(WholeModelWorker):
         self.world = get_tp_group()
         # The first rank has the base, and the one tokenizer.
         self.vocab_size = self.world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
-        self._width = base_config.vocab_size
+        # Columns of the fused rows, and what grammars are compiled for: the base's head, also on ranks without the base.
+        self.head_rows = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
         self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
         share_equal_towers(self.ensemble.models, placement, self.world)
@@ -268,7 +269,7 @@ class ProxyWorker(WholeModelWorker):
                 weights = law_weights(laws, weights, lengths(), logits, self.vocab_size, past_marker)
             of_plus, of_minus = step.runs[plus].rows_on_device, step.runs[minus].rows_on_device
             pairs.append(WeightedPair(logits[plus], logits[minus], weights, of_plus, of_minus, step.clips))
-        return pairs, fuse_logits(logits[BASE], pairs, len(step.owner), self.vocab_size, self._width)
+        return pairs, fuse_logits(logits[BASE], pairs, len(step.owner), self.vocab_size, self.head_rows)
 
     def _attach(
         self,
@@ -326,7 +327,7 @@ class ProxyWorker(WholeModelWorker):
 
     def _log_what_is_left(self) -> None:
         rows, models = self.model_runner.max_running_requests, self.ensemble.models
-        row_bytes = (self.config.drafts + 1) * self._width * torch.float32.itemsize
+        row_bytes = (self.config.drafts + 1) * self.head_rows * torch.float32.itemsize
         memory = RankMemory(
             {role: model.graph_memory for role, model in models.items()},
             rows * row_bytes,
