@@ -100,7 +100,7 @@ class ProxyWorker(WholeModelWorker):
         self.world = get_tp_group()
         # The first rank has the base, and the one tokenizer.
         self.vocab_size = self.world.broadcast_object(known_ids(self.tokenizer) if self.rank == 0 else None)
-        # Columns of the fused rows, and what grammars are compiled for: the base's head, also on ranks without the base.
+        # Columns of fused rows, and of the masks of grammars: the base's head, also on ranks without the base.
         self.head_rows = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
         self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
