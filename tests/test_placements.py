@@ -56,7 +56,7 @@ class Layout:
     plan: str = "as asked for"
 
 
-# A CPU's grammars (llguidance) take masks of any width. A GPU's (xgrammar) end the scheduler where one is not as wide as
+# A CPU's grammars (llguidance) take masks of any width. A GPU's (xgrammar) end the scheduler where one isn't as wide as
 # the base's head, for which they are compiled; so do these.
 STRICT_MASKS = """
 from sglang.srt.constrained.llguidance_backend import GuidanceGrammar
