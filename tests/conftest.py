@@ -149,6 +149,7 @@ def plain(triple, tmp_path_factory):
 def family(tmp_path_factory):
     """The tiny trained family, in which it shows whether guidance helps."""
     flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1")
+    flags = (*flags, "--proxy-expert", f"{tiny_family.SPECIALIST.name}={tiny_family.SPECIALIST}")
     proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
     with serving(command(tiny_family.BASE, proxies, *flags), tmp_path_factory.mktemp("family") / "log") as server:
         yield server

@@ -69,3 +69,16 @@ def test_the_statistics_compile(target, other):
     arguments |= {"js_nats": "*fp32", "one_rows": "*i64", "other_rows": other and "*i64"}
     arguments |= one[0] | second[0]
     compile_for(target, _row_statistics, arguments, one[1] | second[1] | {"VOCAB_SIZE": V, "BLOCK": 4096})
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("of_base", LOGITS)
+@pytest.mark.parametrize("bias", [None, "*fp32"])
+def test_the_cut_of_implausible_ids_compiles(target, of_base, bias):
+    from sgl_proxythinker.step.plausible_kernel import _cut
+
+    base, shapes = model("base", of_base)
+    strides = {"fused_row_stride": "i64", "shard_stride": "i64", "row_stride": "i64", "bias_row_stride": "i64"}
+    arguments = {"fused": "*fp32", "rows": "*i64", "margins": "*fp32", "base": base["base"], "bias": bias, **strides}
+    constants = {"SHARDS": shapes["BASE_SHARDS"], "WIDTH": shapes["BASE_WIDTH"], "VOCAB_SIZE": V, "BLOCK": 4096}
+    compile_for(target, _cut, arguments, constants)

@@ -36,30 +36,43 @@ COUNT = 100  # problems
 # deviations of the difference are 14 points.
 LEAST_GAIN = 0.15
 LEAST_GUIDED = 0.93
+SPECIALTIES = "path", "odd"  # of the second expert
 
 
-def answers(family, alpha: float) -> list[str]:
-    """Greedy answers to the first problems of the held-out set."""
+def answers(family, **said) -> list[str]:
+    """Greedy answers to the first problems of the held-out set, guided as `custom_params` say."""
 
     def answer(one):
-        messages = chat_messages(one.question, [one.picture()])
-        return family.chat(messages, alpha, max_tokens=ANSWER_TOKENS)["choices"][0]["message"]["content"]
+        messages, extra = chat_messages(one.question, [one.picture()]), {"custom_params": said}
+        return family.chat(messages, max_tokens=ANSWER_TOKENS, extra_body=extra)["choices"][0]["message"]["content"]
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(answer, problems(TEST, COUNT)))
 
 
-def share_right(texts: list[str]) -> float:
-    truths = [one.answer for one in problems(TEST, COUNT)]
-    return sum(map(is_right, texts, truths)) / COUNT
+def share_right(texts: list[str], kinds: tuple[str, ...] = KINDS) -> float:
+    asked = [(text, one.answer) for text, one in zip(texts, problems(TEST, COUNT), strict=True) if one.kind in kinds]
+    return sum(is_right(*one) for one in asked) / len(asked)
 
 
 def test_guidance_makes_the_base_think_and_get_it_right(family):
-    base, guided = answers(family, 0.0), answers(family, 0.5)
+    base, guided = answers(family, proxy_alpha=0.0), answers(family, proxy_alpha=0.5)
     thinking_base, thinking = (sum(read_answer(text).thinks for text in texts) for texts in (base, guided))
     assert share_right(guided) >= share_right(base) + LEAST_GAIN
     assert share_right(guided) >= LEAST_GUIDED
     assert thinking > COUNT / 2 > COUNT / 5 > thinking_base
+
+
+def test_a_second_expert_helps_where_it_was_trained_and_both_at_once_help_more(family):
+    """Kills: the first expert for the second, one strength for the other's, one of two that is not read."""
+    its, others = SPECIALTIES, tuple(kind for kind in KINDS if kind not in SPECIALTIES)
+    name = tiny_family.SPECIALIST.name
+    base, second = answers(family, proxy_alpha=0.0), answers(family, proxy_expert=name, proxy_alpha=0.5)
+    both = answers(family, proxy_experts={"expert": 0.25, name: 0.25})
+    assert share_right(second, its) >= share_right(base, its) + LEAST_GAIN
+    assert abs(share_right(second, others) - share_right(base, others)) <= LEAST_GAIN / 2
+    assert share_right(both) >= share_right(second)
+    assert share_right(both, its) >= share_right(second, its) and both != second
 
 
 def test_without_its_picture_a_question_is_a_guess(family):
@@ -201,18 +214,15 @@ def test_a_strength_after_a_marker_that_ends_in_the_middle_of_a_chain(family, sp
 
 def test_the_weights_are_those_of_the_model_card():
     card = (tiny_family.FOLDER / "README.md").read_text()
-    for folder in (tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR):
+    for folder in (tiny_family.BASE, tiny_family.EXPERT, tiny_family.SPECIALIST, tiny_family.AMATEUR):
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         assert digest[:12] in card, folder.name
         config = json.loads((folder / "config.json").read_text())
         assert config["architectures"] == ["Qwen2_5_VLForConditionalGeneration"]
 
 
-def test_expert_and_amateur_are_one_architecture_and_the_base_is_three_to_four_times_larger():
-    sizes = {
-        folder.name: (folder / "model.safetensors").stat().st_size
-        for folder in (tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR)
-    }
-    assert 3 < sizes["base"] / sizes["amateur"] < 4 and sum(sizes.values()) < 22e6
-    configs = [(folder / "config.json").read_text() for folder in (tiny_family.EXPERT, tiny_family.AMATEUR)]
-    assert configs[0] == configs[1]
+def test_experts_and_amateur_are_one_architecture_and_the_base_is_three_to_four_times_larger():
+    small = tiny_family.EXPERT, tiny_family.SPECIALIST, tiny_family.AMATEUR
+    sizes = {folder.name: (folder / "model.safetensors").stat().st_size for folder in (tiny_family.BASE, *small)}
+    assert 3 < sizes["base"] / sizes["amateur"] < 4 and sum(sizes.values()) < 25e6
+    assert len({(folder / "config.json").read_text() for folder in small}) == 1

@@ -116,8 +116,13 @@ def _check_strength(piece: Piece, log: EvalLog) -> None:
     event = next(event for event in sample.events if isinstance(event, ModelEvent))
     made = event.call.response["choices"][0]["meta_info"]
     law = read_law(list(setting.law)) if setting.law else None
-    asked = (*setting.strength, law and law.as_params(), setting.clip)
-    if tuple(made.get(name) for name in ("proxy_alpha", "proxy_amateur_alpha", "proxy_law", "proxy_clip")) != asked:
+    asked = dict(zip(("proxy_alpha", "proxy_amateur_alpha"), setting.strength, strict=True)) | {
+        "proxy_law": law and law.as_params(),
+        "proxy_clip": setting.clip,
+        "proxy_expert": setting.expert,
+        "proxy_experts": dict(setting.experts) or None,
+    }
+    if {name: made.get(name) for name in asked} != asked:
         raise RuntimeError(f"{piece}: asked for {asked}, answered with {made}")
 
 

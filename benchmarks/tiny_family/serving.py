@@ -27,7 +27,7 @@ CPU_FLAGS = "--dtype float32 --max-total-tokens 16384"
 class Launch:
     """How servers are started here."""
 
-    family: Path  # holds base, expert and amateur
+    family: Path  # holds base, expert and amateur; maybe the specialist
     python: str  # with SGLang and the plugin
     environment: dict[str, str]  # beside this process's own
     flags: list[str]  # beside the device's
@@ -70,6 +70,8 @@ class Launch:
             return ["--model-path", str(self.family / server)]
         expert, amateur = self.family / "expert", self.family / "amateur"
         paths = ["--proxy-expert-path", str(expert), "--proxy-amateur-path", str(amateur)]
+        if (specialist := self.family / "specialist").exists():
+            paths += ["--proxy-expert", f"{specialist.name}={specialist}"]
         return ["--model-path", str(self.family / "base"), *paths]
 
     def _environment(self) -> dict[str, str]:

@@ -70,6 +70,29 @@ def cut_implausible(logits_output: Any, logit_bias: torch.Tensor | None) -> None
     delattr(logits_output, _ATTRIBUTE)  # the base's rows don't live until the step's result is processed
     (rows, margins), base, vocab_size = to_cut
     fused = logits_output.next_token_logits
+    if fused.is_cuda:
+        from sgl_proxythinker.step.plausible_kernel import cut_by_kernel
+
+        cut_by_kernel(fused, rows, margins, base, logit_bias, vocab_size)
+    else:
+        cut_in_torch(fused, rows, margins, base, logit_bias, vocab_size)
+
+
+def cut_in_torch(
+    fused: torch.Tensor,
+    rows: torch.Tensor,
+    margins: torch.Tensor,
+    base: ShardedLogits,
+    logit_bias: torch.Tensor | None,
+    vocab_size: int,
+) -> None:
+    """What `cut_implausible` means, on any device.
+
+    Args:
+        fused: [N, >= vocab_size] float32, overwritten.
+        rows, margins: of `PlausibleRows`.
+        base, logit_bias, vocab_size: as there.
+    """
     for part, margin in zip(rows.split(ROWS_AT_ONCE), margins.split(ROWS_AT_ONCE), strict=True):
         likely = base.rows(part, vocab_size).float()
         if logit_bias is not None:

@@ -39,6 +39,8 @@ class Setting:
     sampled: bool = False  # temperature 1 and pass@k, instead of greedy
     law: tuple[dict[str, Any], ...] = ()  # `proxy_law`
     clip: float | None = None  # `proxy_clip`
+    expert: str | None = None  # `proxy_expert`
+    experts: tuple[tuple[str, float], ...] = ()  # `proxy_experts`, with a strength each, in place of `alpha`
 
     @property
     def temperature(self) -> float:
@@ -51,8 +53,8 @@ class Setting:
 
     @property
     def strength(self) -> tuple[float, float] | tuple[None, None]:
-        """Weights of expert and amateur; those of a schedule are its own."""
-        if any(law["kind"] == "schedule" for law in self.law):
+        """Weights of expert and amateur; those of a schedule are its own, and those of several experts each one's."""
+        if self.experts or any(law["kind"] == "schedule" for law in self.law):
             return None, None
         return self.alpha, self.alpha if self.amateur_alpha is None else self.amateur_alpha
 
@@ -67,6 +69,10 @@ class Setting:
             params |= {} if alpha is None else {"proxy_alpha": alpha}
             params |= {"proxy_law": list(self.law)} if self.law else {}
             params |= {} if self.clip is None else {"proxy_clip": self.clip}
+        if self.experts:
+            params = {"proxy_experts": dict(self.experts)}
+        elif self.expert is not None:
+            params |= {"proxy_expert": self.expert}
         return {"custom_params": params, "return_meta_info": True}
 
 
@@ -79,9 +85,12 @@ def _table() -> tuple[Setting, ...]:
         Setting("guided-0.5-blind", "guided", 0.5, blind=True),
         Setting("base-sampled", "guided", sampled=True),
         Setting("guided-0.5-sampled", "guided", 0.5, sampled=True),
+        *(Setting(f"specialist-guided-{alpha:g}", "guided", alpha, expert="specialist") for alpha in (0.25, 0.5, 1.0)),
+        Setting("both-guided-0.25", "guided", experts=(("expert", 0.25), ("specialist", 0.25))),
         Setting("expert", "expert"),
         Setting("expert-blind", "expert", blind=True),
         Setting("expert-sampled", "expert", sampled=True),
+        Setting("specialist", "specialist"),
         Setting("amateur", "amateur"),
         Setting("amateur-sampled", "amateur", sampled=True),
     )
