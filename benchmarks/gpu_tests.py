@@ -2,14 +2,16 @@
 
     make gpu-tests PYTHON=python3                      # on a GPU host, from a bare checkout
     python -m benchmarks.gpu_tests --jobs 6 --within 540   # six at once, by pytest-xdist
+    python -m benchmarks.gpu_tests --after A.ended.txt     # go on where a run of the same commit was cut off
     python -m benchmarks.gpu_tests -k oracle           # what follows goes to pytest
     python -m benchmarks.gpu_tests --tell-if-stale     # prints a line if the package has changed since
 
-The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed;
-what failed stands in a file beside it. Beside the lane `gpu` these are the tests that put tensors on the GPU, and those
-that compare a server's tokens with the oracle's: their servers run there, with its kernels, graphs and streams. Those
-that want the GPU's memory for themselves (`alone`) run after all others. Of several GPUs, each of --jobs has another
-one first. The exit code is pytest's, the first that is not 0.
+The result file (benchmarks/results/gpu-tests.json) has the commit, the card, versions, and how many passed and failed.
+What failed stands in a file beside it; what passed or was skipped in another, from which a later run goes on. Beside
+the lane `gpu` these are the tests that put tensors on the GPU, and those that compare a server's tokens with the
+oracle's: their servers run there, with its kernels, graphs and streams. Those that want the GPU's memory for themselves
+(`alone`) run after all others. Of several GPUs, each of --jobs has another one first. The exit code is pytest's, the
+first that is not 0.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,21 +48,25 @@ def main() -> None:
     parser.add_argument("--tell-if-stale", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=RESULT, help="(%(default)s)")
     parser.add_argument("--within", type=float, metavar="SECONDS", help="stop then, and write down what ran")
+    parser.add_argument("--after", type=Path, metavar="FILE", help="leave out what ended well there, and count it")
     parser.add_argument("--jobs", type=int, default=1, help="how many at once, each with servers of its own")
     parser.add_argument("--commit", help="default: git's, else $COMMIT")
     args, for_pytest = parser.parse_known_args()
     if args.tell_if_stale:
         print(staleness(args.out), end="")
         return
-    sys.exit(run(args.out, args.commit, args.within, args.jobs, for_pytest))
+    sys.exit(run(args.out, args.commit, args.within, args.jobs, for_pytest, args.after))
 
 
-def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_pytest: list[str]) -> int:
+def run(
+    out: Path, commit: str | None, within_s: float | None, jobs: int, for_pytest: list[str], after: Path | None = None
+) -> int:
     """pytest's exit code."""
     where = ask_conditions(commit)
+    before = after.read_text().splitlines() if after else []
     by_selection = [for_pytest] if for_pytest else [["-m", marked, *NOT_THERE, "tests"] for marked in (TOGETHER, ALONE)]
     at_once = ["-n", str(jobs), "--dist", "loadgroup", "-p", gpu_of_worker.__name__] if jobs > 1 else ["-p", "no:xdist"]
-    begin, counts, codes, failures = time.monotonic(), Counter(), [], ""
+    begin, counts, codes, failures = time.monotonic(), told_at_once.ended(before), [], ""
     # In a job in the background of a shell it is ignored, and a process that this one starts would ignore it too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with TemporaryDirectory(prefix="gpu-tests-") as folder:
@@ -76,10 +81,13 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
             options = ["-q", "-o", "addopts=", "-p", "no:timeout", *at_once, "-p", told_at_once.__name__]
             left_s = within_s and max(0.0, within_s - (time.monotonic() - begin))
             told = env | {told_at_once.FOLDER: str(results)}
+            told |= {told_at_once.BEFORE: str(after.resolve())} if after else {}
             codes.append(run_within(left_s, [sys.executable, "-m", "pytest", *options, *selected], told))
             counts += told_at_once.counted(results)
             if (failed := results / told_at_once.FAILURES).exists():
                 failures += failed.read_text()
+            if (done := results / told_at_once.ENDED).exists():
+                before += done.read_text().splitlines()
             at_once = ["-p", "no:xdist"]
     code = next((code for code in codes if code not in (0, NO_TESTS)), 0)
     result = {
@@ -92,6 +100,7 @@ def run(out: Path, commit: str | None, within_s: float | None, jobs: int, for_py
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
+    out.with_suffix(".ended.txt").write_text("".join(f"{line}\n" for line in before))
     if failures:
         out.with_suffix(".failures.txt").write_text(failures)
     print(json.dumps(result))

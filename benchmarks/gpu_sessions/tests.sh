@@ -6,7 +6,9 @@
 #   tests.sh both         the two at once: on a host of several GPUs, a third of the cores for the second
 #   tests.sh some ARGUMENTS   of pytest
 #
-# COMMIT, LIMIT (s, default 540) and OUT come from the environment. Results, failures as they come, and logs go to $OUT.
+# COMMIT, LIMIT (s, default 540), KERNELS and OUT come from the environment. Results, failures as they come, and logs go to
+# $OUT. AFTER is what `all` left of a run that was cut off (gpu-tests.ended.txt): it goes on there. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and wait minutes
+# for each other.
 # About one worker for every four cores: each has a server or more, whose schedulers poll. One H200 with 16 cores ended
 # 650 tests in ten minutes.
 set -uo pipefail
@@ -16,24 +18,10 @@ LIMIT=${LIMIT:-540}
 mkdir -p "$OUT"
 export PYTHONPATH=$HOME/site PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 export SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2=0 PYTEST_ADDOPTS="--tb=short -p no:cacheprovider"
+[ -z "${KERNELS:-}" ] || { mkdir -p ~/.cache/tvm-ffi && cp -r "$KERNELS/." ~/.cache/tvm-ffi/; }
 JOBS=$(($(env -u OMP_NUM_THREADS nproc) / 4))
 SPECULATING=$(for name in oracle laws sampling trace seeds memory_pressure families tiny_served http grammars image_cache; do
     echo tests/test_$name.py; done)
-
-# Servers of quantized models wait for these; started together they would all compile them. Beside 20 workers they were
-# not done after 400 s: in a first lease leave tests/test_precisions.py out, and fetch ~/.cache/tvm-ffi for the next.
-kernels() {
-    python3 - <<'PYTHON' > "$OUT/kernels.log" 2>&1
-import torch
-from sglang.kernels.ops.quantization import awq_dequantize, awq_marlin_repack, gptq_marlin, gptq_marlin_repack
-
-gptq_marlin._jit_gptq_marlin_module(torch.float16)
-awq_dequantize._jit_awq_dequantize_module(torch.float16)
-awq_marlin_repack._jit_awq_marlin_repack_module()
-gptq_marlin_repack._jit_gptq_marlin_repack_module()
-PYTHON
-    echo "kernels $? ($SECONDS s)" >> "$OUT/kernels.log"
-}
 
 run() { # NAME JOBS ARGUMENTS
     local name=$1 jobs=$2
@@ -47,13 +35,13 @@ run() { # NAME JOBS ARGUMENTS
 
 case "${1:-}" in
 all)
-    kernels & run gpu-tests "$JOBS"
+    run gpu-tests "$JOBS" ${AFTER:+--after "$AFTER"}
     ;;
 speculating)
     run speculating "$JOBS" --speculate 3 $SPECULATING
     ;;
 both)
-    kernels & run gpu-tests $((JOBS * 2 / 3)) & run speculating $((JOBS / 3)) --speculate 3 $SPECULATING
+    run gpu-tests $((JOBS * 2 / 3)) & run speculating $((JOBS / 3)) --speculate 3 $SPECULATING
     wait
     ;;
 some)
@@ -65,4 +53,3 @@ some)
     exit 2
     ;;
 esac
-tail -n 2 "$OUT/kernels.log" 2>/dev/null
