@@ -3,8 +3,8 @@
     python -m benchmarks.sglang_kernels bundle/kernels      # nvcc of CUDA 13; nine minutes, seven of them Marlin's
     mkdir -p ~/.cache/tvm-ffi && cp -r bundle/kernels/. ~/.cache/tvm-ffi/       # there, before the first server
 
-SGLang compiles what it needs when a server starts, and servers that start together wait for each other. It finds what is
-there by a hash of the sources, the chip and the version of tvm-ffi: compile with the SGLang that will run.
+SGLang compiles what it needs when a server starts, and servers that start together wait for each other. It finds what
+is there by a hash of the sources, the chip and the version of tvm-ffi: compile with the SGLang that will run.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
 #   tests.sh both         the two at once: on a host of several GPUs, a third of the cores for the second
 #   tests.sh some ARGUMENTS   of pytest
 #
-# COMMIT, LIMIT (s, default 540), KERNELS and OUT come from the environment. Results, failures as they come, and logs go to
-# $OUT. AFTER is what `all` left of a run that was cut off (gpu-tests.ended.txt): it goes on there. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and wait minutes
-# for each other.
+# COMMIT, LIMIT (s, default 540), KERNELS, AFTER and OUT come from the environment. Results, failures as they come, and
+# logs go to $OUT. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and
+# wait minutes for each other. AFTER is what `all` left of a run that was cut off (gpu-tests.ended.txt): it goes on there.
 # About one worker for every four cores: each has a server or more, whose schedulers poll. One H200 with 16 cores ended
 # 650 tests in ten minutes.
 set -uo pipefail
