@@ -145,8 +145,8 @@ def describe_run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def weights(family: Path) -> dict[str, str]:
-    """What the three models are: the beginning of their weights' SHA-256."""
-    files = {role: family / role / "model.safetensors" for role in ("base", "expert", "amateur")}
+    """What the models are: the beginning of their weights' SHA-256."""
+    files = {file.parent.name: file for file in sorted(family.glob("*/model.safetensors"))}
     return {role: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for role, file in files.items()}
 
 
