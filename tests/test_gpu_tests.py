@@ -98,6 +98,8 @@ def test_a_run_that_is_killed_has_said_what_failed(jobs, tmp_path):
     assert code and result["was_cut_off"] and (result["passed"], result["failed"]) == (1, 1)
     assert "said at once" in out.with_suffix(".failures.txt").read_text()
     ended = out.with_suffix(".ended.txt")
+    with pytest.raises(SystemExit, match="of a run of 0123456789, and this is another"):
+        gpu_tests.run(out, "another", None, jobs, [str(tmp_path)], ended)
     assert len(ended.read_text().splitlines()) == 1
     (tmp_path / "test_it.py").write_text(CUT_OFF.partition("def test_that_ends_the_run")[0].replace("1 == 2", "1 == 1"))
     code = gpu_tests.run(out, "0123456789", None, jobs, [f"--rootdir={tmp_path}", str(tmp_path)], ended)
