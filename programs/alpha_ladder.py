@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from programs.answers import THINK_FIRST, ask, same_answer
+from sgl_proxythinker.answers import THINK_FIRST, ask, same_answer
 from programs.command_line import add_alphas, add_question, add_regex, make_parser, run_command
 from programs.generation import Generation, Result, generation, run, run_batch, turn
 from programs.ladder_chart import draw_chart

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
-from programs.answers import THINK_FIRST
+from sgl_proxythinker.answers import THINK_FIRST
 from programs.generation import ProgramFailed
 from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend

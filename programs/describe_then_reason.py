@@ -16,7 +16,7 @@ import sglang as sgl
 from PIL import Image
 from rich.console import Group
 
-from programs.answers import THINK_FIRST, ask
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, make_parser, run_command
 from programs.generation import Generation, Result, generation, run, turn
 from programs.terminal import answer_line, panel

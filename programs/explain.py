@@ -23,7 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 from rich.text import Text
 
-from programs.answers import THINK_FIRST, ask
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alphas, add_question, make_parser, run_command
 from programs.explain_chart import draw
 from programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace

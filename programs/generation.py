@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sglang.lang.interpreter import ProgramState, ProgramStateGroup
 
-from programs.answers import final_answer
+from sgl_proxythinker.answers import final_answer
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend, UnknownVariable
 from sgl_proxythinker.guidance import ALPHA
 

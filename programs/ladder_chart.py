@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from programs.answers import same_answer
+from sgl_proxythinker.answers import same_answer
 from programs.generation import Generation
 
 # Okabe and Ito's colours, which colour-blind people tell apart. Answers differ by height and marker too.

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from programs.answers import THINK_FIRST, ask
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, add_question, make_parser, positive, run_command
 from programs.generation import Generation, Result, checked, generation, run, turn
 from programs.terminal import answer_line, panel

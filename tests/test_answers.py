@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from programs.answers import ask, final_answer, normal_form, same_answer
+from sgl_proxythinker.answers import ask, final_answer, normal_form, same_answer
 from programs.majority_vote import Count, count
 
 

@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import binomtest
 
 from benchmarks.tiny_family import worth
-from benchmarks.tiny_family.measures import bootstrap, paired, pass_at, sign_test, summarize, wilson
+from benchmarks.tiny_family.measures import paired, summarize
 from benchmarks.tiny_family.report import markdown, plot
 from benchmarks.tiny_family.results import Results, read_lines
+from sgl_proxythinker.evaluation.statistics import bootstrap, pass_at, sign_test, wilson
 from sgl_proxythinker.guidance import GuidanceParams
 from sgl_proxythinker.laws import read_law
 from sgl_proxythinker.tiny_family.settings import LAWS, SETTINGS, choose

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from programs.alpha_ladder import alpha_ladder
-from programs.answers import ask
+from sgl_proxythinker.answers import ask
 from programs.compare import compare
 from programs.describe_then_reason import DESCRIBE, describe_then_reason
 from programs.generation import ProgramFailed

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sgl_proxythinker.evaluation.statistics import Paired, bootstrap, compare, pass_at, wilson
+
 Row = dict[str, Any]
 
-Z = 1.959964  # of 95 %
-BOOTSTRAP_DRAWS = 2000
 MANNERS = ("thinks", "verifies", "backtracks")
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share."""
-    if not count:
-        return 0.0, 1.0
-    share, z2 = right / count, Z * Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def pass_at(k: int, count: int, right: int) -> float:
-    """Chance that one of k of these answers, drawn without putting back, is right (inspect's `pass_at`)."""
-    return 1.0 - math.comb(count - right, k) / math.comb(count, k)
-
-
-def bootstrap(values: list[float], seed: int = 1) -> tuple[float, float]:
-    """The 95 % interval of the mean of one value a problem, by drawing problems again."""
-    drawn = np.random.default_rng(seed).choice(np.asarray(values), (BOOTSTRAP_DRAWS, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two settings on the same problems."""
-
-    difference: float  # of accuracies
-    interval: tuple[float, float]  # 95 %, by drawing problems again
-    better: int  # problems
-    worse: int
-    p: float  # of the two-sided exact sign test over the problems that differ (with one answer each, McNemar's)
 
 
 def paired(one: str, other: str, answers: int = 1) -> Paired:
@@ -56,15 +21,7 @@ def paired(one: str, other: str, answers: int = 1) -> Paired:
     Raises:
         ValueError: they are of other numbers of problems.
     """
-    gaps = [(int(a, 36) - int(b, 36)) / answers for a, b in zip(one, other, strict=True)]
-    better, worse = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
-    return Paired(_mean(gaps), bootstrap(gaps), better, worse, sign_test(better, worse))
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Two-sided exact p of so many signs each way, if both ways are as likely."""
-    count, fewer = better + worse, min(better, worse)
-    return min(1.0, 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count)
+    return compare([(int(a, 36) - int(b, 36)) / answers for a, b in zip(one, other, strict=True)])
 
 
 def share_right(rows: list[Row]) -> dict[str, Any]:

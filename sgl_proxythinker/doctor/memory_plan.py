@@ -9,14 +9,21 @@ from sgl_proxythinker.models.memory import GraphMemory, KVBudget, ModelMemory, R
 from sgl_proxythinker.placement import GIB, Placement, Shape
 from sgl_proxythinker.roles import BASE, DRAFTER, Role
 
-# Of a GPU, before the first weight: what CUDA, SGLang and its kernels hold. Seen on one H200: 2.8 GiB of 140.4.
-HELD_BEFORE_WEIGHTS = int(2.8 * GIB)
+# Of a GPU, before the first weight: what CUDA, SGLang and its kernels hold. Seen on one H200: 1.3 GiB of 140.4.
+HELD_BEFORE_WEIGHTS = int(1.3 * GIB)
+# And what NCCL holds where there are several ranks. Seen on two H200.
+HELD_BY_COLLECTIVES = int(0.85 * GIB)
 # Of the decode graphs of one model. Seen on one H200, batches up to 256: 0.13 GiB.
 GRAPH_BYTES = int(0.13 * GIB)
 _LOGIT_BYTES = 4
 _16_BITS = 2
 _KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1}
 _PROMPTS = (2_048, 8_192, 32_768)
+
+
+def held_before_weights(ranks: int) -> int:
+    """Bytes of each GPU that are taken before the first weight, with so many ranks."""
+    return HELD_BEFORE_WEIGHTS + (HELD_BY_COLLECTIVES if ranks > 1 else 0)
 
 
 class MemoryPlan(NamedTuple):
@@ -57,7 +64,8 @@ def plan_memory(
         drafts: tokens that the expert writes ahead; 0: none.
         cache_bytes: of each model's cache of image embeddings.
     """
-    budget = int((memory_bytes - HELD_BEFORE_WEIGHTS) * server_args.mem_fraction_static)
+    free_before = memory_bytes - held_before_weights(placement.world_size)
+    budget = int(free_before * server_args.mem_fraction_static)
     kv_bytes = _KV_BYTES.get(server_args.kv_cache_dtype, _16_BITS)
     ranks = [
         {
@@ -83,7 +91,7 @@ def plan_memory(
         }  # fmt: skip
         taken = sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
         taken += sum(memory.graph_bytes + memory.logits_bytes for memory in graphs.values())
-        free = memory_bytes - HELD_BEFORE_WEIGHTS - taken
+        free = free_before - taken
         beside.append(RankMemory(graphs, fused, fused if drafts and DRAFTER in models else 0, free))
     return MemoryPlan(ranks, beside, tokens, server_args.context_length)
 

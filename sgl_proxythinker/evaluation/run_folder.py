@@ -1,0 +1,119 @@
+"""The folder of a run: answers are appended as they come, so that nothing is asked twice.
+
+manifest.json     what all answers have in common
+questions.jsonl   `QuestionRecord`s
+answers.jsonl     `AnswerRecord`s; of two about the same answer the later one counts
+pictures/         of the questions, by their digests
+logs/             inspect-ai's own
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sgl_proxythinker.evaluation.questions import Question
+from sgl_proxythinker.evaluation.records import AnswerRecord, Outcome, QuestionRecord
+
+
+class Asked(NamedTuple):
+    """Which answer of a run it is."""
+
+    benchmark: str
+    setting: str
+    question: str
+    repeat: int
+
+
+class RunFolder:
+    """Where a run keeps what it has.
+
+    Args:
+        path: it is made if it is not there.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        self._answers = path / "answers.jsonl"
+        self._end_a_torn_line()
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def add(self, answer: AnswerRecord) -> None:
+        """Keep an answer. It is on the disk when this returns, in one piece."""
+        with self._answers.open("ab") as file:
+            file.write(answer.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def answers(self) -> dict[Asked, AnswerRecord]:
+        """The newest of each."""
+        return {
+            Asked(answer.benchmark, answer.setting, answer.question, answer.repeat): answer
+            for answer in map(AnswerRecord.model_validate_json, self._lines(self._answers))
+        }
+
+    def answered(self) -> set[Asked]:
+        """Those that need not be asked again."""
+        return {asked for asked, answer in self.answers().items() if answer.outcome != Outcome.FAILED}
+
+    def write_questions(self, questions: Iterable[Question]) -> None:
+        """Those of a benchmark, with their pictures; they take the place of what the folder had of them."""
+        records = [self._question_record(question) for question in questions]
+        benchmarks = {record.benchmark for record in records}
+        kept = [record for record in self.questions() if record.benchmark not in benchmarks]
+        lines = "".join(record.model_dump_json() + "\n" for record in [*kept, *records])
+        self._replace("questions.jsonl", lines)
+
+    def questions(self) -> list[QuestionRecord]:
+        return [QuestionRecord.model_validate_json(line) for line in self._lines(self.path / "questions.jsonl")]
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        self._replace("manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    def manifest(self) -> dict[str, Any] | None:
+        """None before the first run."""
+        path = self.path / "manifest.json"
+        return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+    def _question_record(self, question: Question) -> QuestionRecord:
+        names = []
+        for picture in question.pictures:
+            names.append(picture.digest())
+            if not (file := self.pictures / names[-1]).exists():
+                file.write_bytes(picture.read())
+        return QuestionRecord(
+            benchmark=question.benchmark, id=question.id, text=question.text, kind=question.kind,
+            answer=question.answer, choices=question.choices, groups=question.groups, pictures=tuple(names),
+        )  # fmt: skip
+
+    def _replace(self, name: str, text: str) -> None:
+        """Whole or not at all: a run may be killed at any time."""
+        part = self.path / f"{name}.part"
+        part.write_text(text, "utf-8")
+        part.replace(self.path / name)
+
+    def _end_a_torn_line(self) -> None:
+        """A run that was killed while it wrote leaves half a line: what it would have said is asked again."""
+        if not self._answers.exists():
+            return
+        held = self._answers.read_bytes()
+        whole = held[: held.rfind(b"\n") + 1]
+        if whole != held:
+            self._answers.write_bytes(whole)
+
+    @staticmethod
+    def _lines(path: Path) -> Iterator[str]:
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                yield from file
