@@ -16,10 +16,10 @@ from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
-from sgl_proxythinker.answers import THINK_FIRST
 from programs.generation import ProgramFailed
 from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend
+from sgl_proxythinker.answers import THINK_FIRST
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA, Defaults, read_guidance
 from sgl_proxythinker.pictures.program import see

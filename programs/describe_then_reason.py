@@ -16,11 +16,11 @@ import sglang as sgl
 from PIL import Image
 from rich.console import Group
 
-from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, make_parser, run_command
 from programs.generation import Generation, Result, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 DESCRIBE = (

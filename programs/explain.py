@@ -23,13 +23,13 @@ from markupsafe import Markup
 from PIL import Image
 from rich.text import Text
 
-from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alphas, add_question, make_parser, run_command
 from programs.explain_chart import draw
 from programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
 from programs.generation import checked, run_batch, turn
 from programs.pictures import data_url
 from sgl_proxythinker import ProxyBackend, proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.guidance import TRACE
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)

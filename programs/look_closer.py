@@ -18,12 +18,12 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, add_question, make_parser, run_command
 from programs.generation import Generation, ProgramFailed, Result, checked, generation, run, turn
 from programs.region import Region, enlarge, region_regex, shown_box
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 WHERE = (

@@ -17,11 +17,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sgl_proxythinker.answers import THINK_FIRST, ask, normal_form, same_answer
 from programs.command_line import add_alphas, add_question, add_regex, make_parser, positive, run_command
 from programs.generation import Generation, Result, fork, generation, run, turn
 from programs.terminal import answer_line, printable
 from sgl_proxythinker import proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask, normal_form, same_answer
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 ALPHAS = (0.3, 0.5, 0.8)

@@ -18,11 +18,11 @@ import sglang as sgl
 from PIL import Image
 from rich.console import Group
 
-from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, add_question, make_parser, regex, run_command
 from programs.generation import Generation, ProgramFailed, Result, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 SHORT = r"[^<>\n]{1,60}"

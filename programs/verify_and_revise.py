@@ -17,11 +17,11 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from sgl_proxythinker.answers import THINK_FIRST, ask
 from programs.command_line import add_alpha, add_question, make_parser, positive, run_command
 from programs.generation import Generation, Result, checked, generation, run, turn
 from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
+from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 
 LOOK_AGAIN = (

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from sgl_proxythinker.answers import ask, final_answer, normal_form, same_answer
 from programs.majority_vote import Count, count
+from sgl_proxythinker.answers import ask, final_answer, normal_form, same_answer
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from programs.alpha_ladder import alpha_ladder
-from sgl_proxythinker.answers import ask
 from programs.compare import compare
 from programs.describe_then_reason import DESCRIBE, describe_then_reason
 from programs.generation import ProgramFailed
@@ -29,6 +28,7 @@ from programs.think_then_answer import think_then_answer
 from programs.verify_and_revise import CRITIQUE, LOOK_AGAIN, REVISE, verify_and_revise
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend
+from sgl_proxythinker.answers import ask
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
 pytestmark = [pytest.mark.xdist_group("guided"), pytest.mark.filterwarnings("ignore:Error in stream_executor")]
