@@ -58,3 +58,23 @@ class QuestionRecord(_Record):
     choices: tuple[str, ...]
     groups: dict[str, str]
     pictures: tuple[str, ...]  # file names in the run's folder `pictures`
+
+
+class Behaviour(StrEnum):
+    """Ways of reasoning that an answer may show (after Gandhi et al. 2025, as the paper counts them)."""
+
+    BACKTRACKING = "backtracking"
+    VERIFICATION = "verification"
+    SUBGOAL_SETTING = "subgoal_setting"
+    BACKWARD_CHAINING = "backward_chaining"
+
+
+class BehaviourRecord(_Record):
+    """How often an answer shows each behaviour, as one observer counts."""
+
+    benchmark: str
+    question: str
+    setting: str
+    repeat: int
+    by: str  # "patterns", or the name of a judge
+    counts: dict[Behaviour, int]

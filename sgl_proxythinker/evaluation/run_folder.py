@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgl_proxythinker.evaluation.questions import Question
-from sgl_proxythinker.evaluation.records import AnswerRecord, Outcome, QuestionRecord
+from sgl_proxythinker.evaluation.records import AnswerRecord, BehaviourRecord, Outcome, QuestionRecord
 
 
 class Asked(NamedTuple):
@@ -39,7 +39,9 @@ class RunFolder:
         self.path = path
         self.pictures.mkdir(parents=True, exist_ok=True)
         self._answers = path / "answers.jsonl"
-        self._end_a_torn_line()
+        self._behaviours = path / "behaviours.jsonl"
+        for file in (self._answers, self._behaviours):
+            _end_a_torn_line(file)
 
     @property
     def pictures(self) -> Path:
@@ -78,6 +80,18 @@ class RunFolder:
     def questions(self) -> list[QuestionRecord]:
         return [QuestionRecord.model_validate_json(line) for line in self._lines(self.path / "questions.jsonl")]
 
+    def add_behaviours(self, records: Iterable[BehaviourRecord]) -> None:
+        """Keep what an observer has counted."""
+        with self._behaviours.open("a", encoding="utf-8") as file:
+            file.writelines(record.model_dump_json() + "\n" for record in records)
+
+    def behaviours(self) -> list[BehaviourRecord]:
+        """The newest of each answer and observer."""
+        newest = {}
+        for record in map(BehaviourRecord.model_validate_json, self._lines(self._behaviours)):
+            newest[record.benchmark, record.setting, record.question, record.repeat, record.by] = record
+        return list(newest.values())
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         self._replace("manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
@@ -103,17 +117,18 @@ class RunFolder:
         part.write_text(text, "utf-8")
         part.replace(self.path / name)
 
-    def _end_a_torn_line(self) -> None:
-        """A run that was killed while it wrote leaves half a line: what it would have said is asked again."""
-        if not self._answers.exists():
-            return
-        held = self._answers.read_bytes()
-        whole = held[: held.rfind(b"\n") + 1]
-        if whole != held:
-            self._answers.write_bytes(whole)
-
     @staticmethod
     def _lines(path: Path) -> Iterator[str]:
         if path.exists():
             with path.open(encoding="utf-8") as file:
                 yield from file
+
+
+def _end_a_torn_line(path: Path) -> None:
+    """A run that was killed while it wrote leaves half a line: what it would have said is asked again."""
+    if not path.exists():
+        return
+    held = path.read_bytes()
+    whole = held[: held.rfind(b"\n") + 1]
+    if whole != held:
+        path.write_bytes(whole)

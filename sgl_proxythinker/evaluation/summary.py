@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sgl_proxythinker.evaluation.records import AnswerRecord, Outcome, QuestionRecord
+from sgl_proxythinker.evaluation.records import AnswerRecord, Behaviour, BehaviourRecord, Outcome, QuestionRecord
 from sgl_proxythinker.evaluation.statistics import Paired, bootstrap, compare, pass_at, wilson
 
 Rule = Literal["published", "last"]
@@ -15,7 +15,7 @@ RULES: tuple[Rule, ...] = ("published", "last")
 
 
 class Share(NamedTuple):
-    """A share with its 95 % interval."""
+    """A share, or another mean, with its 95 % interval."""
 
     value: float
     low: float
@@ -41,6 +41,29 @@ class Summary:
     @property
     def failed(self) -> int:
         return self.outcomes[Outcome.FAILED]
+
+
+@dataclass(frozen=True)
+class BehaviourSummary:
+    """How often a setting's answers show each behaviour, as one observer counts."""
+
+    setting: str
+    by: str  # "patterns", or the name of a judge
+    answers: int
+    counts: dict[Behaviour, Share]  # occurrences in an answer, on average
+
+
+def summarize_behaviours(records: Iterable[BehaviourRecord]) -> list[BehaviourSummary]:
+    """One summary for each setting and observer, over all benchmarks."""
+    seen: dict[tuple[str, str], list[BehaviourRecord]] = defaultdict(list)
+    for record in records:
+        seen[record.setting, record.by].append(record)
+    summaries = []
+    for (setting, by), each in seen.items():
+        counted = {behaviour: [float(record.counts[behaviour]) for record in each] for behaviour in Behaviour}
+        shares = {behaviour: Share(_mean(values), *bootstrap(values)) for behaviour, values in counted.items()}
+        summaries.append(BehaviourSummary(setting, by, len(each), shares))
+    return summaries
 
 
 def summarize(answers: Iterable[AnswerRecord], questions: Iterable[QuestionRecord]) -> list[Summary]:
