@@ -15,12 +15,12 @@ THINK_FIRST = "Think step by step inside <think> </think>, then give only the fi
 
 COMPARED_WITHIN_S = 5
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)  # what was opened last is what is closed
 _BOXED = re.compile(r"\\boxed\s*\{")
 _WORD = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,}")  # \frac is none
 _MATHEMATICS = re.compile(r"\d|\\[A-Za-z]|π")
-# Worked out, these fill the memory: powers of powers, exponents of four digits, factorials of three.
-_TOO_LARGE = re.compile(r"\^\s*(\{[^{}]*\^|\w\s*\^|\{?\s*[-+]?\d{4})|\d{3}\s*!")
+# Worked out, these fill the memory: powers of powers, exponents of four digits, factorials of three, large binomials.
+_TOO_LARGE = re.compile(r"\^\s*(\{[^{}]*\^|\w\s*\^|\{?\s*[-+]?\d{4})|\d{3}\s*!|binom\D*\d{4}")
 
 
 def ask(question: str, instruction: str) -> str:

@@ -70,12 +70,11 @@ class RunFolder:
         return {asked for asked, answer in self.answers().items() if answer.outcome != Outcome.FAILED}
 
     def write_questions(self, questions: Iterable[Question]) -> None:
-        """Those of a benchmark, with their pictures; they take the place of what the folder had of them."""
-        records = [self._question_record(question) for question in questions]
-        benchmarks = {record.benchmark for record in records}
-        kept = [record for record in self.questions() if record.benchmark not in benchmarks]
-        lines = "".join(record.model_dump_json() + "\n" for record in [*kept, *records])
-        self._replace("questions.jsonl", lines)
+        """Keep them, with their pictures; one that the folder has already takes its place."""
+        records = {(record.benchmark, record.id): record for record in self.questions()}
+        for record in map(self.question_record, questions):
+            records[record.benchmark, record.id] = record
+        self._replace("questions.jsonl", "".join(record.model_dump_json() + "\n" for record in records.values()))
 
     def questions(self) -> list[QuestionRecord]:
         return [QuestionRecord.model_validate_json(line) for line in self._lines(self.path / "questions.jsonl")]
@@ -100,7 +99,8 @@ class RunFolder:
         path = self.path / "manifest.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
 
-    def _question_record(self, question: Question) -> QuestionRecord:
+    def question_record(self, question: Question) -> QuestionRecord:
+        """What a reader of the report sees of a question. Its pictures are kept."""
         names = []
         for picture in question.pictures:
             names.append(picture.digest())

@@ -1,0 +1,70 @@
+"""The rule that lets an answer correct itself: its last marked answer counts, compared by the kind of the question."""
+
+from __future__ import annotations
+
+import re
+
+from sgl_proxythinker.answers import final_answer, normal_form
+from sgl_proxythinker.evaluation.grading.choices import letter_of
+from sgl_proxythinker.evaluation.grading.mathematics import same_mathematics
+from sgl_proxythinker.evaluation.grading.numbers import number_in, same_number, same_numbers
+from sgl_proxythinker.evaluation.grading.unwrapped import unwrapped
+from sgl_proxythinker.evaluation.questions import AnswerKind, Question
+from sgl_proxythinker.evaluation.records import Grade
+
+MOST_CHARACTERS = 1000  # of a claim that is compared: no answer of a benchmark is that long
+SHORT_CHARACTERS = 60  # an answer without any mark that is no longer is its own claim
+
+_SENTENCE = re.compile(
+    r"(?:answer|option|choice)\s*(?:is|would\s+be|should\s+be|:|：)+\s*[:：]?\s*(.+?)(?:[.。]\s|[.。]?$|\n)"
+    r"|(?:答案|选项|选择)\s*(?:是|为|应为|应该是|选|:|：)*\s*[:：]?\s*(.+?)(?:[。.，,]|$|\n)",
+    re.IGNORECASE,
+)
+_MARK = re.compile(r"\\boxed\s*\{|<answer>")
+
+
+def grade_last(text: str, question: Question, cut_off: bool) -> Grade:
+    """Grade an answer by its last marked answer. One that was cut off has not come to its end, and claims nothing."""
+    claim = last_claim(text, cut_off)
+    return Grade(claim=claim, right=0 < len(claim) <= MOST_CHARACTERS and _is_right(claim, question))
+
+
+def last_claim(text: str, cut_off: bool) -> str:
+    """The last `\\boxed{}` or `<answer>`, else the last "the answer is X", else a short answer as a whole; or empty."""
+    if cut_off:
+        return ""
+    if _MARK.search(text):
+        return final_answer(text)
+    rest = text.rpartition("</think>")[2].strip()
+    if "<think>" in rest:
+        return ""  # it ends within its thought
+    if sentences := list(_SENTENCE.finditer(rest)):
+        return next(part for part in reversed(sentences[-1].groups()) if part is not None).strip("* ")
+    return final_answer(text) if len(rest) <= SHORT_CHARACTERS else ""
+
+
+def _is_right(claim: str, question: Question) -> bool:
+    answer = question.answer
+    match question.kind:
+        case AnswerKind.CHOICE:
+            return letter_of(claim, question.choices) == answer
+        case AnswerKind.INTEGER:
+            return same_number(claim, answer, None) or _is_same_expression(claim, answer)
+        case AnswerKind.DECIMAL:
+            return same_number(claim, answer, question.decimal_places)
+        case AnswerKind.NUMBERS:
+            return same_numbers(claim, answer)
+        case AnswerKind.TEXT:
+            return _same_text(claim, answer)
+        case AnswerKind.MATHEMATICS:
+            return _same_text(claim, answer) or _is_same_expression(claim, answer)
+
+
+def _same_text(claim: str, answer: str) -> bool:
+    one, other = normal_form(unwrapped(claim)), normal_form(unwrapped(answer))
+    return one == other or same_number(claim, answer, None)
+
+
+def _is_same_expression(claim: str, answer: str) -> bool:
+    both_are_numbers = number_in(claim) is not None and number_in(answer) is not None
+    return not both_are_numbers and same_mathematics(claim, answer)

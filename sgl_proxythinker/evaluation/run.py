@@ -1,0 +1,187 @@
+"""A run: read the questions, ask what has no answer yet, write the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai import eval as ask_all
+
+from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.evaluation.asking.model import model_of
+from sgl_proxythinker.evaluation.asking.task import Round, task_of
+from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
+from sgl_proxythinker.evaluation.benchmarks.rows import Source
+from sgl_proxythinker.evaluation.errors import DataError, EvaluationError
+from sgl_proxythinker.evaluation.manifest import check_same, fingerprint, run_of, session_of
+from sgl_proxythinker.evaluation.presets import Preset
+from sgl_proxythinker.evaluation.questions import Question
+from sgl_proxythinker.evaluation.report import write_report
+from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
+from sgl_proxythinker.evaluation.sampling import Sampling
+from sgl_proxythinker.evaluation.server import Server
+from sgl_proxythinker.evaluation.settings import Setting, guidance_of
+
+TASKS_AT_ONCE = 2  # the next one begins while the last answers of one are still written
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to ask."""
+
+    url: str
+    api_key: str
+    sources: Mapping[str, Source]  # by benchmark
+    settings: Mapping[str, Setting]
+    preset_name: str
+    preset: Preset
+    sampling: Sampling
+    out: Path
+    limit: int | None
+    connections: int
+
+
+def run(plan: Plan, baseline: str | None) -> int:
+    """Ask what is missing and write the report.
+
+    Returns:
+        How many answers are missing still: of requests that failed, or because the run was ended.
+
+    Raises:
+        EvaluationError: the server, a data set or the run's folder is not what the plan needs.
+    """
+    server, folder = Server(plan.url, plan.api_key), RunFolder(plan.out)
+    model, info = server.model(), server.info()
+    made_by = {name: _made_by(setting, info, plan.url) for name, setting in plan.settings.items()}
+    sources = {name: source.resolved() for name, source in plan.sources.items()}
+    questions = {name: _questions(name, source, plan) for name, source in sources.items()}
+    _write_manifest(folder, plan, session_of(model, info), sources, questions)
+    for name, asked in questions.items():
+        _check_questions(folder, name, asked)
+        folder.write_questions(asked.values())
+    wanted = [
+        Asked(benchmark, setting, question, repeat)
+        for benchmark, asked in questions.items()
+        for setting in plan.settings
+        for repeat in range(1, plan.sampling.repeats + 1)
+        for question in asked
+    ]
+    answered = folder.answered()
+    missing: dict[tuple[str, str], list[Asked]] = {}
+    for each in wanted:
+        if each not in answered:
+            missing.setdefault((each.benchmark, each.setting), []).append(each)
+    tasks = [
+        task_of(
+            Round(
+                plan.settings[setting], questions[benchmark], part, plan.preset, plan.sampling, server, folder,
+                made_by[setting],
+            )
+        )
+        for (benchmark, setting), part in missing.items()
+    ]  # fmt: skip
+    problem = _ask(tasks, model_of(server, model, plan.connections), plan) if tasks else None
+    if answers := folder.answers():
+        write_report(folder, _baseline(baseline, [answer.setting for answer in answers.values()]))
+    if problem:
+        raise EvaluationError(problem)
+    return len(set(wanted) - folder.answered())
+
+
+def _ask(tasks: list[Task], model: Any, plan: Plan) -> str | None:
+    """Have inspect-ai ask. What ended it, in words; None: it came to its end, or a person ended it."""
+    logs = ask_all(
+        tasks, model, max_tasks=TASKS_AT_ONCE, max_samples=plan.connections, log_dir=str(plan.out / "logs"),
+        display="rich" if sys.stdout.isatty() else "plain", log_images=False, log_realtime=False,
+    )  # fmt: skip
+    return next((log.error.message for log in logs if log.status == "error" and log.error), None)
+
+
+def _questions(name: str, source: Source, plan: Plan) -> dict[str, Question]:
+    """By id.
+
+    Raises:
+        DataError: the data set can't be read, or has two questions of the same id.
+    """
+    asked: dict[str, Question] = {}
+    for question in islice(BENCHMARKS[name].questions(source, plan.preset.mathvision), plan.limit):
+        if question.id in asked:
+            raise DataError(f"{source.place} has two questions {question.id}")
+        asked[question.id] = question
+    if not asked:
+        raise DataError(f"{source.place} has no question")
+    return asked
+
+
+def _made_by(setting: Setting, info: Mapping[str, Any], url: str) -> dict[str, Any] | None:
+    """What answers under a setting have to say of how they were made.
+
+    Raises:
+        EvaluationError: this server has no guidance, or refuses this setting.
+    """
+    if setting.custom_params is None:
+        return None
+    if not info.get("proxy"):
+        raise EvaluationError(
+            f"{url} is not guided, so that setting {setting.name} can't be asked there: start it with --plugin "
+            "proxythinker and the paths of expert and amateur, or evaluate it as it is by --plain NAME."
+        )
+    try:
+        return guidance_of(setting, info["proxy"])
+    except RequestError as problem:
+        raise EvaluationError(f"setting {setting.name}: {problem}") from problem
+
+
+def _write_manifest(
+    folder: RunFolder,
+    plan: Plan,
+    session: dict[str, Any],
+    sources: Mapping[str, Source],
+    questions: Mapping[str, Mapping[str, Question]],
+) -> None:
+    run, before = run_of(plan.preset_name, plan.preset, plan.sampling), folder.manifest()
+    settings = {name: setting.custom_params for name, setting in plan.settings.items()}
+    if before is not None:
+        check_same(before, run, session, settings)
+    data = {
+        name: sources[name].describe() | {
+            "questions": len(asked), "fingerprint": fingerprint(map(folder.question_record, asked.values())),
+        }
+        for name, asked in questions.items()
+    }  # fmt: skip
+    manifest = before or {"run": run, "data": {}, "settings": {}, "sessions": []}
+    manifest["data"] |= data
+    manifest["settings"] |= settings
+    manifest["sessions"].append(session)
+    folder.write_manifest(manifest)
+
+
+def _check_questions(folder: RunFolder, benchmark: str, asked: Mapping[str, Question]) -> None:
+    """Answers in the folder are about these questions.
+
+    Raises:
+        EvaluationError: the data set has changed.
+    """
+    for record in folder.questions():
+        if record.benchmark == benchmark and record.id in asked:
+            if folder.question_record(asked[record.id]) != record:
+                raise EvaluationError(
+                    f"question {record.id} of {benchmark} is not the one that this run began with: the data set or the "
+                    "preset's wording has changed. Give this run another --out."
+                )
+
+
+def _baseline(named: str | None, settings: list[str]) -> str:
+    """The setting that others are compared with.
+
+    Raises:
+        EvaluationError: no answer has the one that was named.
+    """
+    if named is not None and named not in settings:
+        raise EvaluationError(f"--baseline {named} has no answers; there are {', '.join(dict.fromkeys(settings))}")
+    return named or ("alpha-0" if "alpha-0" in settings else settings[0])

@@ -1,0 +1,64 @@
+"""The server that is evaluated: what it serves, and whether it is still there."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from sgl_proxythinker.evaluation.errors import EvaluationError
+
+_WITHIN_S = 30
+_ALIVE_WITHIN_S = 10
+# Of `/server_info`, what decides which tokens are answered, or how fast.
+_TOLD = (
+    "model_path", "served_model_name", "revision", "tokenizer_path", "dtype", "quantization", "kv_cache_dtype",
+    "attention_backend", "sampling_backend", "mm_process_config", "context_length", "tp_size", "random_seed",
+    "chat_template", "enable_deterministic_inference", "version",
+)  # fmt: skip
+
+
+class Server:
+    """An OpenAI-compatible server.
+
+    Args:
+        url: without `/v1`.
+        api_key: sent as a bearer's; any where the server wants none.
+    """
+
+    def __init__(self, url: str, api_key: str):
+        self.url, self.api_key = url.rstrip("/").removesuffix("/v1"), api_key
+
+    def model(self) -> str:
+        """The name of the model that it serves.
+
+        Raises:
+            EvaluationError: it does not answer, or serves none.
+        """
+        try:
+            return self._get("/v1/models", _WITHIN_S)["data"][0]["id"]
+        except (OSError, ValueError, LookupError, TypeError) as problem:
+            raise EvaluationError(
+                f"{self.url} does not say which model it serves: {problem}. Start it, or correct --url and --api-key."
+            ) from problem
+
+    def info(self) -> dict[str, Any]:
+        """SGLang's `/server_info`, as far as it says how answers are made; of another server nothing."""
+        try:
+            told = self._get("/server_info", _WITHIN_S)
+        except (OSError, ValueError):
+            return {}
+        return {name: told[name] for name in _TOLD if name in told} | {"proxy": told.get("proxy")}
+
+    def is_alive(self) -> bool:
+        try:
+            self._get("/v1/models", _ALIVE_WITHIN_S)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _get(self, path: str, timeout_s: float) -> Any:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.api_key}"})
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            return json.load(response)

@@ -1,0 +1,248 @@
+"""`python -m benchmarks.paper`, as a researcher runs it: in its own environment, against a real guided server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from published_sets import write_published_sets
+from relay import relaying
+from servers import clean_environment
+from sgl_proxythinker.evaluation.environment import make_environment
+from sgl_proxythinker.evaluation.records import Outcome
+from sgl_proxythinker.evaluation.run_folder import RunFolder
+from sgl_proxythinker.evaluation.summary import summarize
+from sgl_proxythinker.tiny_family.grading import is_right
+from sgl_proxythinker.tiny_family.problems import problem
+from sgl_proxythinker.tiny_family.wordings import TEST
+
+pytestmark = pytest.mark.xdist_group("family")
+
+ROOT = Path(__file__).parent.parent
+COUNT = 48  # problems of the tiny family's held-out set
+WITHIN_S = 400
+TINY = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", str(COUNT))
+
+
+@pytest.fixture(scope="module")
+def python():
+    """The evaluation's own, made as the documentation says; it is kept beside the checkout's other one."""
+    return make_environment(ROOT / ".venv-eval")
+
+
+@pytest.fixture(scope="module")
+def paper(python):
+    """Run the command to its end: its exit code, and what it said."""
+
+    def run(url, out, *flags):
+        done = subprocess.run(
+            started(python, url, out, *flags), cwd=ROOT, env=clean_environment(), capture_output=True, text=True,
+            timeout=WITHIN_S,
+        )  # fmt: skip
+        return done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
+
+    return run
+
+
+def started(python, url, out, *flags):
+    return [str(python), "-m", "benchmarks.paper", "--url", url, "--out", str(out), *flags]
+
+
+@pytest.fixture(scope="module")
+def straight(paper, family, tmp_path_factory):
+    """A run from its beginning to its end."""
+    out = tmp_path_factory.mktemp("straight")
+    code, said = paper(family.url, out, *TINY, "--alphas", "0,0.5")
+    assert code == 0, said
+    return out
+
+
+def grades(out):
+    return {asked: (answer.text, answer.last, answer.published) for asked, answer in RunFolder(out).answers().items()}
+
+
+def table(out):
+    """The report's tables, without when it was made and how long answers took."""
+    summaries = summarize(RunFolder(out).answers().values(), RunFolder(out).questions())
+    return [(each.benchmark, each.setting, each.accuracy, dict(each.outcomes), each.tokens) for each in summaries]
+
+
+def test_it_grades_as_the_tiny_familys_own_evaluation(straight, family):
+    """The same problems, asked in the same way: exact match with the last <answer>, cut-offs not right."""
+    answers = RunFolder(straight).answers()
+    assert len(answers) == 2 * COUNT
+    for asked, answer in answers.items():
+        truth = problem(TEST, int(asked.question)).answer
+        assert answer.last.right == (is_right(answer.text, truth) and answer.outcome != Outcome.CUT_OFF), answer
+    base, guided = summarize(answers.values(), RunFolder(straight).questions())
+    assert (base.setting, guided.setting) == ("alpha-0", "alpha-0.5")
+    assert guided.accuracy["last"].value > base.accuracy["last"].value
+
+
+def test_every_answer_says_how_it_was_made(straight):
+    for asked, answer in RunFolder(straight).answers().items():
+        assert answer.made_by["proxy_alpha"] == float(asked.setting.removeprefix("alpha-"))
+
+
+def test_the_manifest_says_what_was_run(straight, family):
+    manifest = RunFolder(straight).manifest()
+    (session,) = manifest["sessions"]
+    assert session["server"]["proxy"]["expert"].endswith("tiny_family/expert") and session["commit"]
+    assert {"inspect-ai", "datasets", "openai"} <= set(session["client"])
+    assert manifest["run"]["preset"]["name"] == "tiny-family" and manifest["run"]["preset"]["max_tokens"] == 192
+    assert manifest["settings"] == {"alpha-0": {"proxy_alpha": 0.0}, "alpha-0.5": {"proxy_alpha": 0.5}}
+    assert manifest["data"]["tiny_family"]["questions"] == COUNT and manifest["data"]["tiny_family"]["fingerprint"]
+
+
+def test_it_writes_a_report(straight):
+    assert (straight / "report.html").stat().st_size > 10_000 and list(straight.glob("*.png"))
+    shares = [each.accuracy["last"].value for each in summarize(
+        RunFolder(straight).answers().values(), RunFolder(straight).questions()
+    )]  # fmt: skip
+    told = (straight / "report.md").read_text()
+    assert all(f"{100 * share:.1f}" in told for share in shares)
+
+
+def test_a_run_that_is_finished_asks_nothing(straight, paper):
+    """Its server is not even there."""
+    before = (straight / "answers.jsonl").read_bytes()
+    with relaying("http://127.0.0.1:9") as nobody:
+        code, said = paper(nobody.url, straight, *TINY, "--alphas", "0,0.5")
+    assert code == 1 and "does not say which model it serves" in said
+    assert (straight / "answers.jsonl").read_bytes() == before
+
+
+def test_a_run_that_is_killed_ended_and_left_by_its_server_gives_the_same_table(straight, python, family, tmp_path):
+    flags = (*TINY, "--alphas", "0,0.5", "--connections", "8")
+    with relaying(family.url) as relay:
+        port = relay.port
+        end_it = {
+            4: lambda process: process.kill(),
+            14: lambda process: process.send_signal(signal.SIGINT),
+            30: lambda process: relay.shut(),
+        }
+        for answers, end in end_it.items():
+            process = subprocess.Popen(
+                started(python, relay.url, tmp_path, *flags), cwd=ROOT, env=clean_environment(),
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            deadline = time.time() + WITHIN_S
+            while len((tmp_path / "answers.jsonl").read_text().splitlines() if process.poll() is None
+                      and (tmp_path / "answers.jsonl").exists() else []) < answers:  # fmt: skip
+                assert process.poll() is None and time.time() < deadline, process.communicate()[0]
+                time.sleep(0.1)
+            end(process)
+            said, _ = process.communicate(timeout=WITHIN_S)
+            assert process.returncode in (-signal.SIGKILL, 1, 3), said
+        assert "answers no more" in said
+    with relaying(family.url, port) as relay:
+        done = subprocess.run(
+            started(python, relay.url, tmp_path, *flags), cwd=ROOT, env=clean_environment(), capture_output=True,
+            text=True, timeout=WITHIN_S,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert grades(tmp_path) == grades(straight)
+    assert sorted(table(tmp_path)) == sorted(table(straight))
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    asked_twice = len(lines) - 2 * COUNT
+    assert asked_twice == sum(json.loads(line)["outcome"] == "failed" for line in lines), "an answer was asked twice"
+
+
+def test_all_benchmarks_are_asked_and_failures_are_counted_apart(paper, family, tmp_path):
+    """Small sets in the published formats. Kills: a failed request that is graded as a wrong answer."""
+    folders = write_published_sets(tmp_path / "sets")
+    names = "mathvista,mathverse,mathvision,mmmu_pro,r1_onevision"
+    data = [flag for name in names.split(",") for flag in ("--data", f"{name}={folders[name]}")]
+    code, said = paper(
+        family.url, tmp_path / "out", "--benchmarks", names, *data, "--preset", "tiny-family", "--alphas", "0.5"
+    )
+    folder = RunFolder(tmp_path / "out")
+    answers = folder.answers().values()
+    failed = [answer for answer in answers if answer.outcome == Outcome.FAILED]
+    assert code == (3 if failed else 0), said
+    assert {answer.benchmark for answer in answers} == set(names.split(","))
+    assert len(answers) == len(folder.questions())
+    for answer in failed:
+        assert answer.error and not answer.text
+    for summary in summarize(answers, folder.questions()):
+        assert sum(summary.outcomes.values()) == summary.questions + summary.failed
+    if failed:
+        assert f"{len(failed):,} answers are missing" in said
+
+
+def test_several_answers_give_pass_at_k(paper, family, tmp_path):
+    flags = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", "10", "--repeats", "3")
+    code, said = paper(family.url, tmp_path, *flags, "--alphas", "0.5")
+    assert code == 0, said
+    (summary,) = summarize(RunFolder(tmp_path).answers().values(), RunFolder(tmp_path).questions())
+    shares = [summary.pass_at["last"][k].value for k in (1, 2, 3)]
+    assert shares == sorted(shares) and shares[0] == pytest.approx(summary.accuracy["last"].value)
+    texts = {(asked.question, answer.text) for asked, answer in RunFolder(tmp_path).answers().items()}
+    assert len(texts) > 10, "repeats draw anew"
+
+
+def test_laws_and_experts_are_settings_and_strengths_can_be_added_later(paper, family, straight, tmp_path):
+    (tmp_path / "settings.yaml").write_text(
+        "entropy-0.3: {proxy_alpha: 0.5, proxy_law: {kind: entropy, above: 0.3}}\n"
+        "both: {proxy_experts: {expert: 0.25, specialist: 0.25}}\n"
+    )
+    flags = ("--settings", str(tmp_path / "settings.yaml"), "--without-amateur", "--alphas", "0.5")
+    before = len(RunFolder(straight).answers())
+    code, said = paper(family.url, straight, *TINY, *flags)
+    assert code == 0, said
+    answers = RunFolder(straight).answers()
+    assert len(answers) == before + 3 * COUNT
+    made_by = {asked.setting: answer.made_by for asked, answer in answers.items()}
+    assert made_by["both"]["proxy_experts"] == {"expert": 0.25, "specialist": 0.25}
+    assert made_by["entropy-0.3"]["proxy_law"] and made_by["no-amateur-0.5"]["proxy_amateur_alpha"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (("--preset", "boxed"), "began with another preset"),
+        (("--preset", "tiny-family", "--temperature", "0.7"), "began with another sampling"),
+        (("--preset", "nobody"), "no preset nobody"),
+        (("--benchmarks", "mathvista"), "AI4Math/MathVista (testmini) can't be read"),
+        (("--data", "mathvista=x"), "mathvista=x is not NAME=VALUE"),
+        (("--settings", "missing.yaml"), "settings can't be read"),
+        (("--baseline", "alpha-7"), "--baseline alpha-7 has no answers"),
+    ],
+)
+def test_what_can_not_be_is_refused_and_nothing_is_lost(flags, said, paper, family, straight):
+    before = (straight / "answers.jsonl").read_bytes()
+    code, told = paper(family.url, straight, *TINY, "--alphas", "0.5", *flags)
+    assert code == 1 and said in told, told
+    assert "Traceback" not in told
+    assert (straight / "answers.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("mine: {proxy_alpha: 99}", "setting mine"),
+        ("mine: {proxy_expert: nobody}", "proxy_expert is 'nobody', and this server's experts are expert, specialist"),
+        ("alpha-0.5: {proxy_alpha: 0.7}", "two settings are called alpha-0.5"),
+        ("- 1", "settings can't be read"),
+    ],
+)
+def test_a_setting_that_the_server_would_refuse_is_refused_at_once(text, said, paper, family, tmp_path):
+    (tmp_path / "settings.yaml").write_text(text)
+    flags = ("--alphas", "0.5", "--settings", str(tmp_path / "settings.yaml"))
+    code, told = paper(family.url, tmp_path / "out", *TINY, *flags)
+    assert code == 1 and said in told, told
+    assert not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_without_its_environment_it_says_how_to_make_one():
+    command = started(sys.executable, "http://127.0.0.1:9", "out")
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"python -m sgl_proxythinker\.evaluation\.environment \.venv-eval", done.stderr)
