@@ -28,11 +28,10 @@ class Relay:
 
     def shut(self) -> None:
         """Refuse who comes, and cut off who is there."""
-        with contextlib.suppress(OSError):
-            self._door.shutdown(socket.SHUT_RDWR)
         for each in (self._door, *self._connections):
             with contextlib.suppress(OSError):
-                each.close()
+                each.shutdown(socket.SHUT_RDWR)  # a socket that is only closed stays open for a thread that reads it
+            each.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -320,7 +320,7 @@ def test_what_went_wrong_stands_in_the_table(opened, summaries):
     told = f"{cut.outcomes[Outcome.EMPTY]} empty, {cut.outcomes[Outcome.CUT_OFF]} cut off, {cut.unmarked} unmarked"
     assert shown["no-amateur-1", "MathVista"].endswith(told)
     assert "2 failed" in shown["alpha-1", "MathVista"] and "58 of 60 questions" in shown["alpha-1", "MathVista"]
-    assert shown[HOSTILE[1], "MMMU-Pro <vision>"] == "– only 0 of 16 questions 16 failed"
+    assert shown[HOSTILE[1], "MMMU-Pro <vision>"] == "– only 0 of 16 questions 48 missing, 16 failed"
     assert shown[HOSTILE[1], "MathVision"] == "not asked"
     assert "only 50 of 60 questions" in shown[LAW, "MathVista"]
     assert sum("only" in text for text in shown.values()) == 3

@@ -1,7 +1,7 @@
 """Evaluate the family as it is served: accuracy, manner and pass@k of every setting, by inspect-ai over HTTP.
 
-    uv venv .venv-inspect && uv pip install -p .venv-inspect -r benchmarks/tiny_family/requirements.txt
-    .venv-inspect/bin/python -m benchmarks.tiny_family.evaluate --family models/family --out results/tiny --quick
+    python -m sgl_proxythinker.evaluation.environment .venv-eval
+    .venv-eval/bin/python -m benchmarks.tiny_family.evaluate --family models/family --out results/tiny --quick
 
 The client has an environment of its own, since inspect-ai's `openai` is newer than SGLang's; `--server-python` starts
 the servers: one guided, and a plain one for expert and amateur each. `--minutes` ends a run early; the same command

@@ -16,6 +16,7 @@ from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
 from sgl_proxythinker.evaluation.benchmarks.rows import Source
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.presets import DEFAULT, SHIPPED, read_presets
+from sgl_proxythinker.evaluation.run_folder import RunFolder
 from sgl_proxythinker.evaluation.sampling import Sampling
 from sgl_proxythinker.evaluation.settings import Setting, all_different, by_strength, read_settings
 
@@ -37,15 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
     if find_spec("inspect_ai") is None:
         sys.stderr.write(_NO_ENVIRONMENT)
         return WRONG
-    from sgl_proxythinker.evaluation.run import Plan, run
+    from sgl_proxythinker.evaluation.run import Plan, report, run
 
     try:
+        if args.report:
+            report(RunFolder(args.out), args.baseline)
+            return 0
         presets = read_presets(args.presets)
         if args.preset not in presets:
             raise EvaluationError(f"no preset {args.preset} in {args.presets}; it has {', '.join(presets)}")
         plan = Plan(
             args.url, args.api_key, sources(args), all_different(settings(args)), args.preset, presets[args.preset],
-            sampling(args), args.out, args.limit, args.connections,
+            sampling(args), args.out, args.limit, args.open_only, args.connections,
         )  # fmt: skip
         left = run(plan, args.baseline)
     except EvaluationError as problem:
@@ -61,9 +65,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.paper", description=(__doc__ or "").splitlines()[0],
         epilog=f"benchmarks: {', '.join(BENCHMARKS)}",
     )  # fmt: skip
-    parser.add_argument("--url", required=True, help="of the server, without /v1")
+    parser.add_argument("--url", help="of the server, without /v1")
     parser.add_argument("--api-key", default="none", help="if the server wants one")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; an older one goes on")
+    parser.add_argument("--report", action="store_true", help="ask nothing; write the report of what is there")
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("--benchmarks", type=_names, default=_names(PAPERS), metavar="NAME,NAME", help=PAPERS)
     asked.add_argument(
@@ -73,6 +78,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--revision", action="append", default=[], metavar="NAME=REVISION", help="of a data set on the Hub; repeatable"
     )
     asked.add_argument("--limit", type=_count, help="only the first so many questions of each benchmark")
+    asked.add_argument(
+        "--open-only", action="store_true", help="leave out questions with choices, of which pass@k counts the guesses"
+    )
     asked.add_argument("--preset", default=DEFAULT, help="how the expert wants to be asked (%(default)s)")
     asked.add_argument("--presets", type=Path, default=SHIPPED, metavar="FILE", help="a copy of presets.yaml")
     under = parser.add_argument_group("under which settings")
@@ -90,6 +98,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.benchmarks if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if not args.url and not args.report:
+        parser.error("--url is needed, but for --report")
     if args.repeats > 1 and args.temperature == 0:
         parser.error("several greedy answers to a question are one: leave out --repeats or --temperature 0")
     return args

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from sgl_proxythinker.evaluation.benchmarks.rows import Source
 from sgl_proxythinker.evaluation.errors import DataError, EvaluationError
 from sgl_proxythinker.evaluation.manifest import check_same, fingerprint, run_of, session_of
 from sgl_proxythinker.evaluation.presets import Preset
-from sgl_proxythinker.evaluation.questions import Question
+from sgl_proxythinker.evaluation.questions import AnswerKind, Question
+from sgl_proxythinker.evaluation.records import Outcome
 from sgl_proxythinker.evaluation.report import write_report
 from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
 from sgl_proxythinker.evaluation.sampling import Sampling
@@ -42,7 +44,8 @@ class Plan:
     preset: Preset
     sampling: Sampling
     out: Path
-    limit: int | None
+    limit: int | None  # questions of each benchmark
+    open_only: bool  # none with choices
     connections: int
 
 
@@ -86,11 +89,23 @@ def run(plan: Plan, baseline: str | None) -> int:
         for (benchmark, setting), part in missing.items()
     ]  # fmt: skip
     problem = _ask(tasks, model_of(server, model, plan.connections), plan) if tasks else None
-    if answers := folder.answers():
-        write_report(folder, _baseline(baseline, [answer.setting for answer in answers.values()]))
-    if problem:
-        raise EvaluationError(problem)
-    return len(set(wanted) - folder.answered())
+    if problem is None:
+        report(folder, baseline)
+        return len(set(wanted) - folder.answered())
+    with contextlib.suppress(EvaluationError):  # what ended the run is the news, not that there is little to report
+        report(folder, baseline)
+    raise EvaluationError(problem)
+
+
+def report(folder: RunFolder, baseline: str | None) -> None:
+    """Write the report of what is there.
+
+    Raises:
+        EvaluationError: nothing is, or nothing under the baseline.
+    """
+    settings = [answer.setting for answer in folder.answers().values() if answer.outcome != Outcome.FAILED]
+    for file in write_report(folder, baseline or ("alpha-0" if "alpha-0" in settings or not settings else settings[0])):
+        sys.stdout.write(f"{file}\n")
 
 
 def _ask(tasks: list[Task], model: Any, plan: Plan) -> str | None:
@@ -109,7 +124,9 @@ def _questions(name: str, source: Source, plan: Plan) -> dict[str, Question]:
         DataError: the data set can't be read, or has two questions of the same id.
     """
     asked: dict[str, Question] = {}
-    for question in islice(BENCHMARKS[name].questions(source, plan.preset.mathvision), plan.limit):
+    read = BENCHMARKS[name].questions(source, plan.preset.mathvision)
+    wanted = (question for question in read if not (plan.open_only and question.kind == AnswerKind.CHOICE))
+    for question in islice(wanted, plan.limit):
         if question.id in asked:
             raise DataError(f"{source.place} has two questions {question.id}")
         asked[question.id] = question
@@ -174,14 +191,3 @@ def _check_questions(folder: RunFolder, benchmark: str, asked: Mapping[str, Ques
                     f"question {record.id} of {benchmark} is not the one that this run began with: the data set or the "
                     "preset's wording has changed. Give this run another --out."
                 )
-
-
-def _baseline(named: str | None, settings: list[str]) -> str:
-    """The setting that others are compared with.
-
-    Raises:
-        EvaluationError: no answer has the one that was named.
-    """
-    if named is not None and named not in settings:
-        raise EvaluationError(f"--baseline {named} has no answers; there are {', '.join(dict.fromkeys(settings))}")
-    return named or ("alpha-0" if "alpha-0" in settings else settings[0])

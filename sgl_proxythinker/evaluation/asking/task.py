@@ -29,6 +29,7 @@ from sgl_proxythinker.evaluation.settings import Setting
 logger = logging.getLogger(__name__)
 
 RETRIES = 3  # of a request, by inspect-ai: of connections that broke, of 429 and 5xx
+WITHIN_S = 3600  # an answer of some thousand tokens, behind all that waits before it; later it counts as broken
 
 _CUT_OFF = ("max_tokens", "model_length")
 _NOTHING = Grade(claim="", right=False)
@@ -59,7 +60,9 @@ def task_of(part: Round) -> Task:
         dataset=MemoryDataset(samples, name=benchmark),
         solver=ask(part),
         scorer=last_marked_answer(),
-        config=GenerateConfig(max_retries=RETRIES, **part.sampling.generate_arguments(part.preset.max_tokens)),
+        config=GenerateConfig(
+            max_retries=RETRIES, attempt_timeout=WITHIN_S, **part.sampling.generate_arguments(part.preset.max_tokens)
+        ),
         fail_on_error=True,  # what a request may fail by is caught; what comes here ends the run
     )
 

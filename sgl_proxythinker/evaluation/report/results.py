@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -44,6 +44,7 @@ class Cell:
     summary: Summary | None  # None: no request was answered
     outcomes: Counter[Outcome]  # of all requests
     of_questions: int  # that the benchmark has in this run
+    of_answers: int  # that are wanted: one for each question and repeat
     against_baseline: dict[Rule, Paired]  # none for the baseline, nor without a question that both answered
 
     @property
@@ -56,9 +57,15 @@ class Cell:
         return self.summary.questions if self.summary else 0
 
     @property
+    def missing(self) -> int:
+        """Answers that were not asked for yet."""
+        return max(0, self.of_answers - self.outcomes.total())
+
+    @property
     def problems(self) -> list[tuple[str, int]]:
         """What a reader of the accuracy must know of, where it is not zero."""
         counts = [
+            ("missing", self.missing),
             ("failed", self.failed),
             ("empty", self.outcomes[Outcome.EMPTY]),
             ("cut off", self.outcomes[Outcome.CUT_OFF]),
@@ -145,7 +152,7 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
     Raises:
         EvaluationError: there is no answer yet, or none under `baseline`.
     """
-    answers = list(folder.answers().values())
+    answers, manifest = list(folder.answers().values()), folder.manifest() or {}
     questions = {(question.benchmark, question.id): question for question in folder.questions()}
     summaries = {(one.setting, one.benchmark): one for one in summarize(answers, questions.values())}
     outcomes: dict[tuple[str, str], Counter[Outcome]] = {}
@@ -164,17 +171,18 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
         )
     asked = dict.fromkeys([*(benchmark for benchmark, _ in questions), *(benchmark for _, benchmark in outcomes)])
     benchmarks = [benchmark for benchmark in asked if any(other == benchmark for _, other in outcomes)]
+    repeats = _repeats_of(manifest, answers)
     sizes = {benchmark: _questions_of(benchmark, questions, summaries.values()) for benchmark in benchmarks}
     return Results(
         baseline, benchmarks, _in_order({setting for setting, _ in outcomes}, baseline),
         {
             (setting, benchmark): Cell(
-                summaries.get((setting, benchmark)), counts, sizes[benchmark],
+                summaries.get((setting, benchmark)), counts, sizes[benchmark], sizes[benchmark] * repeats,
                 _against(summaries.get((setting, benchmark)), summaries.get((baseline, benchmark))),
             )
             for (setting, benchmark), counts in outcomes.items()
         },
-        summarize_behaviours(folder.behaviours()), folder.manifest() or {}, answers, questions,
+        summarize_behaviours(folder.behaviours()), manifest, answers, questions,
     )  # fmt: skip
 
 
@@ -185,6 +193,12 @@ def strength_in(setting: str, prefix: str) -> float | None:
     except ValueError:
         return None
     return strength if math.isfinite(strength) else None
+
+
+def _repeats_of(manifest: Mapping[str, Any], answers: Sequence[AnswerRecord]) -> int:
+    """Answers that each question is to have."""
+    sampling = manifest.get("run", {}).get("sampling", {})
+    return sampling.get("repeats") or max((answer.repeat for answer in answers), default=1)
 
 
 def _questions_of(benchmark: str, questions: Iterable[tuple[str, str]], summaries: Iterable[Summary]) -> int:
