@@ -46,5 +46,7 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {name for name in files if name.startswith("sgl_proxythinker/") and name.endswith(".py")}
     wanted |= {f"sgl_proxythinker/{name}" for name in files if name.startswith("patches/") and name.endswith(".py")}
+    # What is read at run time beside the code.
+    wanted |= {name for name in files if name.startswith("sgl_proxythinker/evaluation/") and not name.endswith(".in")}
     assert wanted - {"sgl_proxythinker/patches"} <= held, sorted(wanted - held)
     assert not any(name.startswith("patches/") for name in held), "a top-level package of this name is anybody's"

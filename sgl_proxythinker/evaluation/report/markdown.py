@@ -75,7 +75,11 @@ def _pass_at_rows(panel: Panel) -> Iterable[list[str]]:
 
 def _accuracy_rows(results: Results, rule: Rule) -> Iterable[list[str]]:
     several = len(results.benchmarks) > 1
-    yield ["setting", *map(plain, results.benchmarks), *(["macro average"] if several else [])]
+    yield [
+        "setting",
+        *(plain(wording.title(benchmark)) for benchmark in results.benchmarks),
+        *(["macro average"] if several else []),
+    ]
     for setting in results.settings:
         row = [plain(setting)]
         for benchmark in results.benchmarks:
@@ -114,7 +118,7 @@ def _bold(value: float, best: float) -> str:
 
 
 def _cost_rows(results: Results) -> Iterable[list[str]]:
-    yield ["setting", *map(plain, results.benchmarks)]
+    yield ["setting", *(plain(wording.title(benchmark)) for benchmark in results.benchmarks)]
     for setting in results.settings:
         summaries = {summary.benchmark: summary for summary in results.summaries(setting)}
         yield [

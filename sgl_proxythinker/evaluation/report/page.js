@@ -98,7 +98,7 @@ function show() {
   const before = data.answers[flip.before];
   const after = data.answers[flip.after];
   write("position", `${at + 1} of ${chosen.length}`);
-  write("flip-title", `${question.benchmark} ${question.id}`);
+  write("flip-title", `${question.title} ${question.id}`);
   write("flip-direction", flip.direction === "gained" ? `▲ gained under ${flip.setting}` : `▼ lost under ${flip.setting}`);
   document.getElementById("flip-direction").className = flip.direction === "gained" ? "better" : "worse";
   write("flip-text", question.text);

@@ -122,14 +122,13 @@ def _flip_data(results: Results, flips: Sequence[FlipsOfPair], pictures: Path) -
 
 
 def _question(results: Results, benchmark: str, name: str) -> dict[str, Any]:
+    told = {"benchmark": benchmark, "title": wording.title(benchmark), "id": name}
     record = results.questions.get((benchmark, name))
     if record is None:
-        return {
-            "benchmark": benchmark, "id": name, "text": "(The run’s folder has no such question.)", "answer": "",
-            "choices": [], "groups": "", "pictures": [],
-        }  # fmt: skip
+        lost = {"text": "(The run’s folder has no such question.)", "answer": "", "choices": [], "groups": ""}
+        return {**told, **lost, "pictures": []}
     return {
-        "benchmark": benchmark, "id": name, "text": record.text, "answer": record.answer, "choices": record.choices,
+        **told, "text": record.text, "answer": record.answer, "choices": record.choices,
         "groups": ", ".join(f"{group} {value}" for group, value in record.groups.items()), "pictures": record.pictures,
     }  # fmt: skip
 

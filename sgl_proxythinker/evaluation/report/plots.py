@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sgl_proxythinker.evaluation.report.results import WITH_AMATEUR, WITHOUT_AMATEUR, Results, strength_in
-from sgl_proxythinker.evaluation.report.wording import percent
+from sgl_proxythinker.evaluation.report.wording import percent, title
 from sgl_proxythinker.evaluation.summary import Rule, Share
 
 PANEL_INCHES = (3.5, 2.5)  # of 72 points: as wide as a phone, so that its letters are as large there
@@ -87,7 +87,7 @@ def accuracy_panels(results: Results, rule: Rule) -> list[Panel]:
     panels = []
     for benchmark in results.benchmarks:
         shares = {summary.setting: summary.accuracy[rule] for summary in results.of_benchmark(benchmark)}
-        panels.append(Panel(benchmark, "alpha", _strengths(shares), x_doubles=False))
+        panels.append(Panel(title(benchmark), "alpha", _strengths(shares), x_doubles=False))
     if len(results.benchmarks) > 1:
         averages = {setting: results.macro(setting, rule) for setting in results.settings}
         known = {setting: Share(value, value, value) for setting, value in averages.items() if value is not None}
@@ -106,7 +106,7 @@ def pass_at_panels(results: Results, rule: Rule) -> list[Panel]:
             if len(one.pass_at[rule]) > 1
         ]
         if curves:
-            panels.append(Panel(benchmark, "k", curves, x_doubles=True))
+            panels.append(Panel(title(benchmark), "k", curves, x_doubles=True))
     return panels
 
 

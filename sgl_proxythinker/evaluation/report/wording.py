@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
+
+
+def title(benchmark: str) -> str:
+    """As papers write it: "MathVista" of mathvista; a name that is not known stays as it is."""
+    known = BENCHMARKS.get(benchmark)
+    return known.title if known else benchmark
+
 
 def percent(share: float) -> str:
     """A share in percent: "62.5" of 0.625."""
