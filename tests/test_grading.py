@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sgl_proxythinker import evaluation
 from sgl_proxythinker.evaluation.grading import grade_last, grade_published
 from sgl_proxythinker.evaluation.grading.choices import letter_of
+from sgl_proxythinker.evaluation.grading.last import AnswerIn
 from sgl_proxythinker.evaluation.grading.numbers import number_in, same_number
 from sgl_proxythinker.evaluation.questions import AnswerKind, Question
 
@@ -96,3 +99,25 @@ def test_a_number_is_compared_to_as_many_places_as_are_asked():
     assert same_number("1.449", "1.4", 1) and not same_number("1.46", "1.4", 1)
     assert same_number("5 cm", "5", None) and same_number("5", "5 cm", None) and not same_number("5 cm", "5 m", None)
     assert same_number("45%", "0.45", 2) and same_number("45", "45%", None) and not same_number("45", "0.45", 2)
+
+
+def test_a_preset_may_say_where_answers_stand():
+    question = Question("", "", "", (), AnswerKind.INTEGER, "5")
+    both, box, tag, neither = r"\boxed{4} <answer>5</answer>", r"\boxed{5}", "<answer>5</answer>", "The answer is 5."
+    claims = {
+        where: [grade_last(text, question, False, where).claim for text in (both, box, tag, neither)]
+        for where in AnswerIn
+    }
+    assert claims == {"any": ["5", "5", "5", "5"], "box": ["4", "5", "", ""], "answer": ["5", "", "5", ""]}
+
+
+def test_nothing_evaluates_what_a_model_wrote():
+    """No `eval`, no `exec`, no pickle in the room that reads answers."""
+    names = set()
+    for file in Path(evaluation.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                names.add(getattr(node.func, "id", None) if isinstance(node.func, ast.Name) else None)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names |= {each.name for each in node.names} | {getattr(node, "module", None)}
+    assert not {"eval", "exec", "compile", "pickle", "parse_expr", "sympify", "marshal", "shelve"} & names

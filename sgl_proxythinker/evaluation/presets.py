@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sgl_proxythinker.evaluation.benchmarks.wording import Wording
 from sgl_proxythinker.evaluation.errors import EvaluationError
+from sgl_proxythinker.evaluation.grading.last import AnswerIn
 
 SHIPPED = Path(__file__).with_name("presets.yaml")
 DEFAULT = "vl-rethinker"
@@ -21,6 +22,7 @@ class Preset(BaseModel):
 
     source: str
     suffix: str
+    answer_in: AnswerIn = AnswerIn.ANY
     mathvision: Wording
     min_pixels: int | None = Field(default=None, gt=0)
     max_pixels: int | None = Field(default=None, gt=0)

@@ -79,7 +79,7 @@ def ask(part: Round) -> Solver:
             state = await generate(
                 state, extra_body=_extra_body(part.setting), seed=part.sampling.seed_of(asked.repeat)
             )
-            record = _record(asked, question, state.output)
+            record = _record(asked, question, state.output, part.preset)
         except Exception as problem:
             if not await asyncio.to_thread(part.server.is_alive):
                 raise ServerGone(f"{part.server.url} answers no more: {problem}") from problem
@@ -119,7 +119,7 @@ def _extra_body(setting: Setting) -> dict[str, Any]:
     return {"custom_params": setting.custom_params, "return_meta_info": True}
 
 
-def _record(asked: Asked, question: Question, output: ModelOutput) -> AnswerRecord:
+def _record(asked: Asked, question: Question, output: ModelOutput, preset: Preset) -> AnswerRecord:
     if output.error is not None or not output.choices:
         return _failed(asked, output.error or "a response without an answer")
     text, cut_off = written(output.message), output.stop_reason in _CUT_OFF
@@ -130,7 +130,7 @@ def _record(asked: Asked, question: Question, output: ModelOutput) -> AnswerReco
         **asked._asdict(), outcome=outcome, text=text,
         tokens=output.usage.output_tokens if output.usage else 0, seconds=round(output.time or 0.0, 3),
         made_by=(output.metadata or {}).get(MADE_BY) or {},
-        published=grade_published(text, question), last=grade_last(text, question, cut_off),
+        published=grade_published(text, question), last=grade_last(text, question, cut_off, preset.answer_in),
     )  # fmt: skip
 
 

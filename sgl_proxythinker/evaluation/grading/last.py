@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 
 from sgl_proxythinker.answers import final_answer, normal_form
 from sgl_proxythinker.evaluation.grading.choices import letter_of
@@ -20,21 +21,36 @@ _SENTENCE = re.compile(
     r"|(?:答案|选项|选择)\s*(?:是|为|应为|应该是|选|:|：)*\s*[:：]?\s*(.+?)(?:[。.，,]|$|\n)",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?answer>")
 _MARK = re.compile(r"\\boxed\s*\{|<answer>")
 
 
-def grade_last(text: str, question: Question, cut_off: bool) -> Grade:
+class AnswerIn(StrEnum):
+    """Where answers are marked."""
+
+    ANY = "any"  # a box, a tag, a sentence, or as a whole if it is short
+    BOX = "box"
+    ANSWER = "answer"  # <answer>...</answer>
+
+
+def grade_last(text: str, question: Question, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> Grade:
     """Grade an answer by its last marked answer. One that was cut off has not come to its end, and claims nothing."""
-    claim = last_claim(text, cut_off)
+    claim = last_claim(text, cut_off, where)
     return Grade(claim=claim, right=0 < len(claim) <= MOST_CHARACTERS and _is_right(claim, question))
 
 
-def last_claim(text: str, cut_off: bool) -> str:
+def last_claim(text: str, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> str:
     """The last `\\boxed{}` or `<answer>`, else the last "the answer is X", else a short answer as a whole; or empty."""
     if cut_off:
         return ""
+    if where == AnswerIn.BOX:
+        text = _TAG.sub("", text)
+    elif where == AnswerIn.ANSWER and "<answer>" not in text:
+        return ""
     if _MARK.search(text):
         return final_answer(text)
+    if where == AnswerIn.BOX:
+        return ""
     rest = text.rpartition("</think>")[2].strip()
     if "<think>" in rest:
         return ""  # it ends within its thought
