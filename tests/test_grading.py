@@ -113,11 +113,15 @@ def test_a_preset_may_say_where_answers_stand():
 
 def test_nothing_evaluates_what_a_model_wrote():
     """No `eval`, no `exec`, no pickle in the room that reads answers."""
-    names = set()
+    called, imported = set(), set()
     for file in Path(evaluation.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call):
-                names.add(getattr(node.func, "id", None) if isinstance(node.func, ast.Name) else None)
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                names |= {each.name for each in node.names} | {getattr(node, "module", None)}
-    assert not {"eval", "exec", "compile", "pickle", "parse_expr", "sympify", "marshal", "shelve"} & names
+            match node:
+                case ast.Call(func=ast.Name(id=name)):
+                    called.add(name)
+                case ast.Import(names=names):
+                    imported |= {each.name for each in names}
+                case ast.ImportFrom(module=module):
+                    imported.add(module)
+    assert called and not {"eval", "exec", "compile", "parse_expr", "sympify"} & called
+    assert imported and not {"pickle", "marshal", "shelve", "code", "sympy"} & imported

@@ -15,6 +15,7 @@ from pathlib import Path
 from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
 from sgl_proxythinker.evaluation.benchmarks.rows import Source
 from sgl_proxythinker.evaluation.errors import EvaluationError
+from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.presets import DEFAULT, SHIPPED, read_presets
 from sgl_proxythinker.evaluation.run_folder import RunFolder
 from sgl_proxythinker.evaluation.sampling import Sampling
@@ -28,29 +29,21 @@ SAMPLED_AT = 1.0  # temperature, where there are several answers to a question
 _NO_ENVIRONMENT = """inspect-ai is not installed here: its packages are newer than SGLang's, so that it has an
 environment of its own. Make one (a minute), and run this command with its Python:
     python -m sgl_proxythinker.evaluation.environment .venv-eval
-    .venv-eval/bin/python -m benchmarks.paper ...
-"""
+    .venv-eval/bin/python -m benchmarks.paper ..."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code is 3 where something is left to ask."""
     args = parse_arguments(arguments)
-    if find_spec("inspect_ai") is None:
-        sys.stderr.write(_NO_ENVIRONMENT)
-        return WRONG
-    from sgl_proxythinker.evaluation.run import Plan, report, run
-
     try:
-        if args.report:
+        plan = None if args.report else plan_of(args)
+        if find_spec("inspect_ai") is None:
+            raise EvaluationError(_NO_ENVIRONMENT)
+        from sgl_proxythinker.evaluation.run import report, run
+
+        if plan is None:
             report(RunFolder(args.out), args.baseline)
             return 0
-        presets = read_presets(args.presets)
-        if args.preset not in presets:
-            raise EvaluationError(f"no preset {args.preset} in {args.presets}; it has {', '.join(presets)}")
-        plan = Plan(
-            args.url, args.api_key, sources(args), all_different(settings(args)), args.preset, presets[args.preset],
-            sampling(args), args.out, args.limit, args.open_only, args.connections,
-        )  # fmt: skip
         left = run(plan, args.baseline)
     except EvaluationError as problem:
         sys.stderr.write(f"{problem}\n")
@@ -58,6 +51,21 @@ def main(arguments: list[str] | None = None) -> int:
     if left:
         sys.stderr.write(f"{left:,} answers are missing. The same command asks for them, and for nothing else.\n")
     return UNFINISHED if left else 0
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """What the flags ask for.
+
+    Raises:
+        EvaluationError: a file can't be read, a setting that no server takes, names that nobody has.
+    """
+    presets = read_presets(args.presets)
+    if args.preset not in presets:
+        raise EvaluationError(f"no preset {args.preset} in {args.presets}; it has {', '.join(presets)}")
+    return Plan(
+        args.url, args.api_key, sources(args), all_different(settings(args)), args.preset, presets[args.preset],
+        sampling(args), args.out, args.limit, args.open_only, args.connections,
+    )  # fmt: skip
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
@@ -20,33 +18,15 @@ from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
 from sgl_proxythinker.evaluation.benchmarks.rows import Source
 from sgl_proxythinker.evaluation.errors import DataError, EvaluationError
 from sgl_proxythinker.evaluation.manifest import check_same, fingerprint, run_of, session_of
-from sgl_proxythinker.evaluation.presets import Preset
+from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.questions import AnswerKind, Question
 from sgl_proxythinker.evaluation.records import Outcome
 from sgl_proxythinker.evaluation.report import write_report
 from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
-from sgl_proxythinker.evaluation.sampling import Sampling
 from sgl_proxythinker.evaluation.server import Server
 from sgl_proxythinker.evaluation.settings import Setting, guidance_of
 
 TASKS_AT_ONCE = 2  # the next one begins while the last answers of one are still written
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is to ask."""
-
-    url: str
-    api_key: str
-    sources: Mapping[str, Source]  # by benchmark
-    settings: Mapping[str, Setting]
-    preset_name: str
-    preset: Preset
-    sampling: Sampling
-    out: Path
-    limit: int | None  # questions of each benchmark
-    open_only: bool  # none with choices
-    connections: int
 
 
 def run(plan: Plan, baseline: str | None) -> int:
