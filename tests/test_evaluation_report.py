@@ -685,7 +685,7 @@ def test_a_folder_without_its_questions_still_has_numbers(tmp_path):
 def test_what_can_not_be_reported_is_refused_with_what_to_do(folder, tmp_path):
     with pytest.raises(EvaluationError, match="under the baseline alpha-7, but under alpha-0, .*name one of these"):
         write_report(folder, "alpha-7")
-    with pytest.raises(EvaluationError, match="no answer to report, and 0 failed requests: run the evaluation"):
+    with pytest.raises(EvaluationError, match="no answer to report: nothing was asked yet"):
         write_report(RunFolder(tmp_path / "empty"), "alpha-0")
     failed = write_run(tmp_path / "failed", (one for one in records() if one.outcome == Outcome.FAILED))
     with pytest.raises(EvaluationError, match="no answer to report, and 18 failed requests"):

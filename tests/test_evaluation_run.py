@@ -146,7 +146,7 @@ def test_it_speaks_to_nobody_but_the_server(python, family, tmp_path):
             ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://127.0.0.1:{door.getsockname()[1]}"
         )
         elsewhere |= {name.lower(): value for name, value in elsewhere.items()}
-        data = ("--benchmarks", "mathvista,r1_onevision", *(
+        data = ("--preset", "tiny-family", "--benchmarks", "mathvista,r1_onevision", *(
             flag for name in ("mathvista", "r1_onevision") for flag in ("--data", f"{name}={folders[name]}")
         ))  # fmt: skip
         done = subprocess.run(
@@ -209,7 +209,7 @@ def test_all_benchmarks_are_asked_and_failures_are_counted_apart(paper, family, 
     assert {answer.benchmark for answer in answers} == set(names.split(","))
     assert len(answers) == len(folder.questions())
     for answer in failed:
-        assert answer.error and not answer.text
+        assert answer.error and not answer.text and answer.error[:80] in said
     for summary in summarize(answers, folder.questions()):
         assert sum(summary.outcomes.values()) == summary.questions + summary.failed
     if failed:

@@ -19,6 +19,7 @@ from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.presets import DEFAULT, SHIPPED, read_presets
 from sgl_proxythinker.evaluation.run_folder import RunFolder
 from sgl_proxythinker.evaluation.sampling import Sampling
+from sgl_proxythinker.evaluation.server import Server
 from sgl_proxythinker.evaluation.settings import Setting, all_different, by_strength, read_settings
 
 WRONG, UNFINISHED = 1, 3  # exit codes
@@ -39,12 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
         plan = None if args.report else plan_of(args)
         if find_spec("inspect_ai") is None:
             raise EvaluationError(_NO_ENVIRONMENT)
+        server = Server(args.url, args.api_key) if plan else None
+        if server is not None:
+            server.model()  # before what takes seconds to import
         from sgl_proxythinker.evaluation.run import report, run
 
-        if plan is None:
+        if plan is None or server is None:
             report(RunFolder(args.out), args.baseline)
             return 0
-        left = run(plan, args.baseline)
+        left = run(plan, server, args.baseline)
     except EvaluationError as problem:
         sys.stderr.write(f"{problem}\n")
         return WRONG
@@ -78,27 +82,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; an older one goes on")
     parser.add_argument("--report", action="store_true", help="ask nothing; write the report of what is there")
     asked = parser.add_argument_group("what is asked")
-    asked.add_argument("--benchmarks", type=_names, default=_names(PAPERS), metavar="NAME,NAME", help=PAPERS)
+    asked.add_argument(
+        "--benchmarks", type=_names, default=_names(PAPERS), metavar="NAME,NAME", help="(the paper's five)"
+    )
     asked.add_argument(
         "--data", action="append", default=[], metavar="NAME=FOLDER", help="a downloaded data set; repeatable"
     )
     asked.add_argument(
         "--revision", action="append", default=[], metavar="NAME=REVISION", help="of a data set on the Hub; repeatable"
     )
-    asked.add_argument("--limit", type=_count, help="only the first so many questions of each benchmark")
+    asked.add_argument("--limit", type=_count, help="only the first so many questions of each benchmark (all)")
     asked.add_argument(
         "--open-only", action="store_true", help="leave out questions with choices, of which pass@k counts the guesses"
     )
-    asked.add_argument("--preset", default=DEFAULT, help="how the expert wants to be asked (%(default)s)")
+    asked.add_argument(
+        "--preset", default=DEFAULT, help="how the expert wants to be asked (%(default)s): " + ", ".join(read_presets())
+    )
     asked.add_argument("--presets", type=Path, default=SHIPPED, metavar="FILE", help="a copy of presets.yaml")
     under = parser.add_argument_group("under which settings")
-    under.add_argument("--alphas", type=_numbers, help=f"strengths ({ALPHAS}, without --settings and --plain)")
+    under.add_argument("--alphas", type=_numbers, help=f"strengths ({ALPHAS}; none beside --settings or --plain)")
     under.add_argument("--without-amateur", action="store_true", help="also each strength with the expert alone")
     under.add_argument("--settings", type=Path, metavar="FILE", help="YAML: names and custom_params; laws, experts")
     under.add_argument("--plain", metavar="NAME", help="the server as it is, with or without guidance, as row NAME")
     under.add_argument("--baseline", help="the setting that others are compared with (alpha-0, else the first)")
     drawn = parser.add_argument_group("how answers are drawn")
-    drawn.add_argument("--repeats", type=_count, default=1, help="answers to each question: pass@k up to it")
+    drawn.add_argument(
+        "--repeats", type=_count, default=1, help="answers to each question: pass@k up to it (%(default)s)"
+    )
     drawn.add_argument("--temperature", type=float, help=f"(0; {SAMPLED_AT:g} with several repeats)")
     drawn.add_argument("--top-p", type=float, default=0.95, help="of sampled answers (%(default)s)")
     drawn.add_argument("--seed", type=int, default=0, help="of the first repeat (%(default)s)")
@@ -130,6 +140,9 @@ def sources(args: argparse.Namespace) -> dict[str, Source]:
         EvaluationError: a place is named for a benchmark that isn't asked.
     """
     folders, revisions = (_pairs(given, args.benchmarks) for given in (args.data, args.revision))
+    for name, folder in folders.items():
+        if not Path(folder).is_dir():
+            raise EvaluationError(f"--data {name}={folder}: there is no such folder")
     return {
         name: Source(folders.get(name) or BENCHMARKS[name].hub or "", revisions.get(name)) for name in args.benchmarks
     }

@@ -67,9 +67,17 @@ def check_same(
     for name, (then, now) in pairs.items():
         if then != now:
             raise EvaluationError(
-                f"this run began with another {name}: {then!r}, now {now!r}. Answers under both are no comparison: "
+                f"this run began with another {name}: {_difference(then, now)}. Answers under both are no comparison: "
                 "give this one another --out."
             )
+
+
+def _difference(then: Any, now: Any) -> str:
+    """Of two mappings the first field that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
+        return f"its {name} was {then.get(name)!r} and is {now.get(name)!r}"
+    return f"it was {then!r} and is {now!r}"
 
 
 def _commit() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -23,13 +24,14 @@ from sgl_proxythinker.evaluation.questions import AnswerKind, Question
 from sgl_proxythinker.evaluation.records import Outcome
 from sgl_proxythinker.evaluation.report import write_report
 from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
-from sgl_proxythinker.evaluation.server import Server
+from sgl_proxythinker.evaluation.server import ServedModel, Server
 from sgl_proxythinker.evaluation.settings import Setting, guidance_of
 
+MOST_REASONS = 5
 TASKS_AT_ONCE = 2  # the next one begins while the last answers of one are still written
 
 
-def run(plan: Plan, baseline: str | None) -> int:
+def run(plan: Plan, server: Server, baseline: str | None) -> int:
     """Ask what is missing and write the report.
 
     Returns:
@@ -38,12 +40,13 @@ def run(plan: Plan, baseline: str | None) -> int:
     Raises:
         EvaluationError: the server, a data set or the run's folder is not what the plan needs.
     """
-    server, folder = Server(plan.url, plan.api_key), RunFolder(plan.out)
     model, info = server.model(), server.info()
+    _check_context(plan, model)
     made_by = {name: _made_by(setting, info, plan.url) for name, setting in plan.settings.items()}
     sources = {name: source.resolved() for name, source in plan.sources.items()}
     questions = {name: _questions(name, source, plan) for name, source in sources.items()}
-    _write_manifest(folder, plan, session_of(model, info), sources, questions)
+    folder = RunFolder(plan.out)
+    _write_manifest(folder, plan, session_of(model.name, info), sources, questions)
     for name, asked in questions.items():
         _check_questions(folder, name, asked)
         folder.write_questions(asked.values())
@@ -68,13 +71,21 @@ def run(plan: Plan, baseline: str | None) -> int:
         )
         for (benchmark, setting), part in missing.items()
     ]  # fmt: skip
-    problem = _ask(tasks, model_of(server, model, plan.connections), plan) if tasks else None
+    problem = _ask(tasks, model_of(server, model.name, plan.connections), plan) if tasks else None
+    _tell_failures(folder)
     if problem is None:
         report(folder, baseline)
         return len(set(wanted) - folder.answered())
     with contextlib.suppress(EvaluationError):  # what ended the run is the news, not that there is little to report
         report(folder, baseline)
     raise EvaluationError(problem)
+
+
+def _tell_failures(folder: RunFolder) -> None:
+    """Why requests failed, the most frequent reasons first."""
+    errors = Counter(answer.error for answer in folder.answers().values() if answer.outcome == Outcome.FAILED)
+    for error, count in errors.most_common(MOST_REASONS):
+        sys.stderr.write(f"{count:,} failed: {error}\n")
 
 
 def report(folder: RunFolder, baseline: str | None) -> None:
@@ -86,6 +97,20 @@ def report(folder: RunFolder, baseline: str | None) -> None:
     settings = [answer.setting for answer in folder.answers().values() if answer.outcome != Outcome.FAILED]
     for file in write_report(folder, baseline or ("alpha-0" if "alpha-0" in settings or not settings else settings[0])):
         sys.stdout.write(f"{file}\n")
+
+
+def _check_context(plan: Plan, model: ServedModel) -> None:
+    """Of an answer that can't fit, every request would fail.
+
+    Raises:
+        EvaluationError: the preset's answers are as long as the context or longer.
+    """
+    if model.context_tokens is not None and plan.preset.max_tokens >= model.context_tokens:
+        raise EvaluationError(
+            f"preset {plan.preset_name} asks for answers of {plan.preset.max_tokens:,} tokens, and {model.name} has a "
+            f"context of {model.context_tokens:,} for the question too: name another --preset, or a copy with fewer "
+            "max_tokens by --presets."
+        )
 
 
 def _ask(tasks: list[Task], model: Any, plan: Plan) -> str | None:

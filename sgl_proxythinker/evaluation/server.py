@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NamedTuple
 
 from sgl_proxythinker.evaluation.errors import EvaluationError
 
@@ -19,6 +19,13 @@ _TOLD = (
 )  # fmt: skip
 
 
+class ServedModel(NamedTuple):
+    """The first of the models that a server lists."""
+
+    name: str
+    context_tokens: int | None  # of a question and its answer together; None: it doesn't say
+
+
 class Server:
     """An OpenAI-compatible server.
 
@@ -29,15 +36,18 @@ class Server:
 
     def __init__(self, url: str, api_key: str):
         self.url, self.api_key = url.rstrip("/").removesuffix("/v1"), api_key
+        if not self.url.startswith(("http://", "https://")):
+            raise EvaluationError(f"--url {url} begins with neither http:// nor https://: say http://{url}")
 
-    def model(self) -> str:
-        """The name of the model that it serves.
+    def model(self) -> ServedModel:
+        """What it serves.
 
         Raises:
             EvaluationError: it does not answer, or serves none.
         """
         try:
-            return self._get("/v1/models", _WITHIN_S)["data"][0]["id"]
+            first = self._get("/v1/models", _WITHIN_S)["data"][0]
+            return ServedModel(first["id"], first.get("max_model_len"))
         except (OSError, ValueError, LookupError, TypeError) as problem:
             raise EvaluationError(
                 f"{self.url} does not say which model it serves: {problem}. Start it, or correct --url and --api-key."

@@ -83,7 +83,7 @@ def ask(part: Round) -> Solver:
         except Exception as problem:
             if not await asyncio.to_thread(part.server.is_alive):
                 raise ServerGone(f"{part.server.url} answers no more: {problem}") from problem
-            record = _failed(asked, f"{type(problem).__name__}: {problem}")
+            record = _failed(asked, _reason(problem))
         if record.outcome != Outcome.FAILED:
             _check_strength(record, part)
         part.folder.add(record)
@@ -132,6 +132,14 @@ def _record(asked: Asked, question: Question, output: ModelOutput, preset: Prese
         made_by=(output.metadata or {}).get(MADE_BY) or {},
         published=grade_published(text, question), last=grade_last(text, question, cut_off, preset.answer_in),
     )  # fmt: skip
+
+
+def _reason(problem: BaseException) -> str:
+    """What the server said, without the request that inspect-ai puts before it."""
+    while (cause := problem.__cause__ or problem.__context__) is not None:
+        problem = cause
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(problem).__name__
 
 
 def _failed(asked: Asked, error: str) -> AnswerRecord:

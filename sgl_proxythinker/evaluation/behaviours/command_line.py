@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run_folder", type=Path, nargs="?", metavar="RUN_FOLDER")
     parser.add_argument("--labelled", action="store_true", help="show how patterns fare on answers labelled by hand")
     judge = parser.add_argument_group("judge", f"its API key is taken from the variable {KEY_VARIABLE}")
-    judge.add_argument("--judge-url", metavar="URL", help="of an OpenAI-compatible endpoint, with its /v1")
+    judge.add_argument("--judge-url", metavar="URL", help="of an OpenAI-compatible endpoint")
     judge.add_argument("--judge-model", metavar="MODEL", help="as the endpoint names it")
     judge.add_argument("--judge-name", metavar="NAME", help="what its counts are kept under (default: the model's)")
     judge.add_argument("--judge-temperature", type=float, default=0.0, metavar="T", help="(default: 0)")

@@ -59,6 +59,8 @@ class Judge:
         self._longest_answer, self._most = longest_answer, most_occurrences
         self._told = told(SHORTEST_QUOTATION, LONGEST_QUOTATION, most_occurrences)
         self._at_once = asyncio.Semaphore(concurrency)
+        # As people write it, with /v1 or without.
+        url = url.rstrip("/").removesuffix("/v1") + "/v1"
         self._client = openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=retries, timeout=timeout_seconds)
         form = {"name": "behaviours", "strict": True, "schema": schema(most_occurrences)}
         self._options: dict[str, Any] = {

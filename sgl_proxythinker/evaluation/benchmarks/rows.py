@@ -27,7 +27,7 @@ class Source:
 
     def resolved(self) -> Source:
         """With the commit that its revision names today, so that a manifest says which data was asked."""
-        if not self.place or os.path.isdir(self.place):
+        if not self.place or self._is_here():
             return self
         from huggingface_hub import HfApi
 
@@ -59,11 +59,18 @@ class Source:
 
     @property
     def _revision(self) -> str | None:
-        return None if os.path.isdir(self.place) else self.revision
+        return None if self._is_here() else self.revision
+
+    def _is_here(self) -> bool:
+        return os.path.isdir(self.place)
 
     def describe(self) -> dict[str, str | None]:
         """What a manifest says of it."""
-        return {"place": Path(self.place).name if os.path.isdir(self.place) else self.place, "revision": self.revision}
+        return {
+            "place": Path(self.place).name if self._is_here() else self.place,
+            "from": "a folder" if self._is_here() else "the Hub",
+            "revision": self._revision,
+        }
 
 
 class Rows:

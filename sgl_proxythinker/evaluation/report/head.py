@@ -29,12 +29,18 @@ def facts_of(manifest: Mapping[str, Any]) -> list[Fact]:
         Fact("server", _told(last.get("server") or {}, _OF_SERVER)),
         Fact("asked", _dates([session["date"] for session in sessions if "date" in session])),
         Fact("data sets", [(name, _source(data)) for name, data in (manifest.get("data") or {}).items()]),
-        Fact("preset", _told(preset, ("name", "source", "max_tokens"))),
-        Fact("sampling", _told(run.get("sampling") or {})),
-        Fact("laws", _laws(manifest.get("settings") or {})),
+        Fact("preset", _told(preset, ("name", "source", "suffix", "min_pixels", "max_pixels", "max_tokens"))),
+        Fact("sampling", _told(_used(run.get("sampling") or {}))),
+        Fact("settings", _laws(manifest.get("settings") or {})),
         Fact("client", _told(last, ("commit",))),
     ]
     return [fact for fact in facts if fact.lines]
+
+
+def _used(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what greedy answers make no use of."""
+    unused = () if sampling.get("temperature") else ("top_p", "seed")
+    return {name: value for name, value in sampling.items() if name not in unused}
 
 
 def _models(session: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -64,7 +70,7 @@ def _source(data: Mapping[str, Any]) -> str:
 def _laws(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings whose names do not say what they are."""
     return [
-        (name, json.dumps(params, ensure_ascii=False))
+        (name, json.dumps(params, ensure_ascii=False) if params is not None else "the server as it is")
         for name, params in settings.items()
         if strength_in(name, WITH_AMATEUR) is None and strength_in(name, WITHOUT_AMATEUR) is None
     ]

@@ -36,12 +36,20 @@ def as_markdown(results: Results, plots: Sequence[str]) -> str:
         f"Accuracy in percent with its 95 % interval; then the gain over {plain(results.baseline)} in points, over the "
         "questions that both answered, with its 95 % interval and the exact p of the paired test. "
         f"▲ better and ▼ worse: p is below {SIGNIFICANT} and the interval leaves out 0; ≈: no difference shown. "
-        "Bold: the highest on its benchmark."
+        "Bold: the highest on its benchmark. "
+        f"A table has {wording.plural(results.comparisons, 'such test')}: of twenty without any difference one is "
+        "expected to show one."
     )
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots]
-    for panel in pass_at_panels(results, "last"):
-        parts += [f"## pass@k on {plain(panel.title)}, by {TITLES['last']}", _table(_pass_at_rows(panel))]
-    parts += ["## Tokens and seconds of an answer", _table(_cost_rows(results))]
+    for rule in RULES[::-1]:
+        for panel in pass_at_panels(results, rule):
+            parts += [f"## pass@k on {plain(panel.title)}, by {TITLES[rule]}", _table(_pass_at_rows(panel))]
+    parts += [
+        "## Tokens and seconds of an answer",
+        _table(_cost_rows(results)),
+        "Seconds go from the request to its answer, with the wait for others: they compare the load of the server when "
+        "it was asked, and settings only where they were asked side by side.",
+    ]
     for by in dict.fromkeys(summary.by for summary in results.behaviours):
         parts += [f"## Behaviours in an answer, counted by {plain(by)}", _table(_behaviour_rows(results, by))]
     parts.append("Flipped answers, accuracy by group and the manifest are in [report.html](report.html).")
@@ -74,12 +82,12 @@ def _pass_at_rows(panel: Panel) -> Iterable[list[str]]:
 
 
 def _accuracy_rows(results: Results, rule: Rule) -> Iterable[list[str]]:
-    several = len(results.benchmarks) > 1
-    yield [
-        "setting",
-        *(plain(wording.title(benchmark)) for benchmark in results.benchmarks),
-        *(["macro average"] if several else []),
+    titles = [
+        f"{plain(wording.title(benchmark))}<br>{wording.plural(results.size_of(benchmark), 'question')}"
+        for benchmark in results.benchmarks
     ]
+    several = len(results.benchmarks) > 1
+    yield ["setting", *titles, *(["macro average"] if several else [])]
     for setting in results.settings:
         row = [plain(setting)]
         for benchmark in results.benchmarks:

@@ -133,17 +133,21 @@ class Results:
         return None if mine is None or others is None or setting == self.baseline else mine - others
 
     def best(self, benchmark: str, rule: Rule) -> float:
-        """The highest accuracy on a benchmark; not a number where nothing is answered."""
-        return max((one.accuracy[rule].value for one in self.of_benchmark(benchmark)), default=math.nan)
+        """The highest accuracy on a benchmark; not a number where all are the same, or nothing is answered."""
+        return _highest([one.accuracy[rule].value for one in self.of_benchmark(benchmark)])
 
     def best_macro(self, rule: Rule) -> float:
         averages = [self.macro(setting, rule) for setting in self.settings]
-        return max((average for average in averages if average is not None), default=math.nan)
+        return _highest([average for average in averages if average is not None])
 
     def group_sizes(self, benchmark: str, group: str) -> Counter[str]:
         """Questions of each value of a group, as "algebra" of "subject"."""
         of_benchmark = [question for question in self.questions.values() if question.benchmark == benchmark]
         return Counter(question.groups[group] for question in of_benchmark if group in question.groups)
+
+
+def _highest(values: Sequence[float]) -> float:
+    return max(values) if len(set(values)) > 1 else math.nan
 
 
 def results_of(folder: RunFolder, baseline: str) -> Results:
@@ -160,8 +164,8 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
         outcomes.setdefault((answer.setting, answer.benchmark), Counter())[answer.outcome] += 1
     if not summaries:
         raise EvaluationError(
-            f"{folder.path} has no answer to report, and {len(answers)} failed requests: "
-            "run the evaluation with this folder first."
+            f"{folder.path} has no answer to report"
+            + (f": all {len(answers)} requests failed." if answers else ": nothing was asked yet.")
         )
     answered = list(dict.fromkeys(setting for setting, _ in summaries))
     if baseline not in answered:
