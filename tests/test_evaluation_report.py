@@ -688,7 +688,7 @@ def test_what_can_not_be_reported_is_refused_with_what_to_do(folder, tmp_path):
     with pytest.raises(EvaluationError, match="no answer to report: nothing was asked yet"):
         write_report(RunFolder(tmp_path / "empty"), "alpha-0")
     failed = write_run(tmp_path / "failed", (one for one in records() if one.outcome == Outcome.FAILED))
-    with pytest.raises(EvaluationError, match="no answer to report, and 18 failed requests"):
+    with pytest.raises(EvaluationError, match="no answer to report: all 18 requests failed"):
         write_report(failed, "alpha-0")
 
 
