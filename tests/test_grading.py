@@ -29,7 +29,8 @@ def whole(text) -> str:
 
 
 def question_of(said) -> Question:
-    fields = {**said, "kind": AnswerKind(said["kind"]), "choices": tuple(said.get("choices", ()))}
+    choices = tuple(said.get("choices", ()))
+    fields = {**said, "kind": AnswerKind(said["kind"]), "choices": choices, "published_choices": choices}
     return Question(benchmark="recorded", id="", text="", pictures=(), **fields)
 
 
@@ -78,7 +79,7 @@ def test_a_letter_inside_of_a_word_names_nothing():
     assert letter_of("A square", choices) is None
     assert letter_of("square", choices) == letter_of("B", choices) == letter_of("(b)", choices) == "B"
     assert letter_of("B: star", choices) is None, "its letter and its text contradict each other"
-    assert letter_of("5", ("5", "5.0")) is None, "two choices say so"
+    assert letter_of("5.0", ("5", "5.00")) is None, "two choices say so"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,73 @@ def test_numbers_as_people_write_them(text, value):
 @pytest.mark.parametrize("text", ["5 and 7", "3 of 4", "five", "1/0", "", "5 < x < 7", "2007-2008"])
 def test_what_is_no_one_number(text):
     assert number_in(text) is None
+
+
+NOT_FIVE = (
+    r"5\pi", "5π", "5x", "5!", "5^2", "5²", "5^n", "5i", "5+x", "5 - x", "5±x", r"5 \cdot \pi", "5 million", "5k",
+    "5 hundred", "5 or six", "5 to ten", "5 minus one", "5_{6}", "x^2=5", "2x=5", "-x=5", "1/x=5", "x+y=5", "2:5",
+    "500%", "55%", "5 < x", "-5", "5.1", "15",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", NOT_FIVE)
+@pytest.mark.parametrize("kind", [AnswerKind.INTEGER, AnswerKind.MATHEMATICS, AnswerKind.TEXT])
+def test_what_only_begins_like_the_answer_is_not_it(claim, kind):
+    question = Question("", "", "", (), kind, "5")
+    assert not grade_last(rf"\boxed{{{claim}}}", question, False).right
+
+
+@pytest.mark.parametrize(
+    "claim, answer",
+    [("5", r"5\pi"), ("25", r"25\pi"), ("3", "3x"), ("4", "4a"), ("50", "50 - x"), ("90", r"90^\circ - \alpha"),
+     ("6", "6!"), ("2", "2^3"), ("10", "10^{-3}"), ("1", "1 + i"), ("3", "2:3"), ("5:3", "2:3"), ("4", "1:4"),
+     ("11:30", "10:30"), ("8:00", "7:00"), ("CD = 5", "AB = 5"), ("y=2", "x=2"), ("2.5 km/h", "2.5 m/s"),
+     ("5 km", "5 m"), ("x = 5 or x = 7", "7")],
+)  # fmt: skip
+def test_what_only_ends_or_begins_like_the_answer_is_not_it(claim, answer):
+    question = Question("", "", "", (), AnswerKind.MATHEMATICS, answer)
+    assert not grade_last(rf"\boxed{{{claim}}}", question, False).right
+
+
+@pytest.mark.parametrize(
+    "claim", ["5", "x = 5", "5 cm", "5 apples", r"5\text{ cm}", "5.0", "10/2", "7 - 2 = 5", "5 m/s^2"]
+)
+def test_what_says_the_answer_in_more_words_is_it(claim):
+    assert grade_last(rf"\boxed{{{claim}}}", Question("", "", "", (), AnswerKind.INTEGER, "5"), False).right
+
+
+@pytest.mark.parametrize(
+    "claim, choices, letter",
+    [(r"5\pi", (r"5\pi", "5", r"10\pi", "25"), "A"), ("5", (r"5\pi", "5", r"10\pi", "25"), "B"),
+     ("2:3", ("2:3", "1:3", "3:2", "4:3"), "A"), ("12:30", ("12:30", "11:30"), "A"),
+     ("5 cm", ("5 cm", "5 m", "5"), "A"),
+     (r"\frac{1}{2}", (r"\frac{1}{2}", "0.5"), "A"), ("20", ("10", "20 cm"), "B"), (r"20\pi", ("10", "20"), None),
+     ("20^2", ("10", "20"), None), ("20 to thirty", ("10", "20"), None), ("x=3", ("$y=3$", "$x=5$"), None),
+     ("D,E", (), None), ("D) and E)", (), None), ("D, or maybe A", (), None), ("(D) 12 cm", (), "D")],
+)  # fmt: skip
+def test_the_choice_that_a_claim_names(claim, choices, letter):
+    assert letter_of(claim, choices) == letter
+
+
+@pytest.mark.parametrize(
+    "text, claim",
+    [(r"<think>\boxed{5}</think> The answer is 7.", "7"),
+     ("<think><answer>5</answer> hm</think> The answer is 7", "7"),
+     (r"<think>so \boxed{5} wait", ""), (r"<think>a</think>b<think>\boxed{5}", ""),
+     ("There is no option: 20", "There is no option: 20"),
+     ("I thought the answer is 5. But it is something else, and more " * 2, ""),
+     ("First the bars are read, then they are added up with care. The answer is 12 cm.", "12 cm")],
+)  # fmt: skip
+def test_a_thought_and_a_denial_claim_nothing(text, claim):
+    assert grade_last(text, Question("", "", "", (), AnswerKind.TEXT, "x"), False).claim == claim
+
+
+def test_a_list_is_of_one_unit_and_has_nothing_else():
+    question = Question("", "", "", (), AnswerKind.NUMBERS, "[2007, 2008]")
+    right = {text: grade_last(rf"\boxed{{{text}}}", question, False).right for text in (
+        "2007, 2008", "[2007, 2008]", "2007 and 2008", "2007 cm, 2008 kg", "2008, 2007", "2007", "2007, 2008, x"
+    )}  # fmt: skip
+    assert [text for text, is_right in right.items() if is_right] == ["2007, 2008", "[2007, 2008]", "2007 and 2008"]
 
 
 def test_a_number_is_compared_to_as_many_places_as_are_asked():

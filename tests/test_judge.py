@@ -316,7 +316,7 @@ def test_what_is_asked_for():
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.write_questions([Question("b", "1", QUESTION, (), AnswerKind.INTEGER, "9")])
+    folder.write_questions([folder.question_record(Question("b", "1", QUESTION, (), AnswerKind.INTEGER, "9"))])
     texts = {"alone": ANSWER, "guided": "9", "silent": "", "failed": ""}
     outcomes = {"silent": Outcome.EMPTY, "failed": Outcome.FAILED}
     grade = Grade(claim="", right=False)

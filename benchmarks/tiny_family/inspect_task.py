@@ -9,12 +9,11 @@ import functools
 
 from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import Dataset, MemoryDataset, Sample
-from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, GenerateConfig
+from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, ContentReasoning, ContentText, GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
 from programs.pictures import data_url
-from sgl_proxythinker.evaluation.asking.model import written
 from sgl_proxythinker.tiny_family.grading import is_right, read_answer
 from sgl_proxythinker.tiny_family.problems import Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, PASS_AT, SETTINGS, Setting
@@ -41,6 +40,17 @@ def problem_dataset(split: str, start: int, stop: int, blind: bool) -> Dataset:
         message = ChatMessageUser(content=content)
         samples.append(Sample(id=index, input=[message], target=problem.answer, metadata=metadata))
     return MemoryDataset(samples, name=f"tiny-family-{split}")
+
+
+def written(message: ChatMessage) -> str:
+    """What the model wrote: inspect-ai takes `<think>...</think>` out of the text of a message."""
+    if isinstance(message.content, str):
+        return message.content
+    parts = (
+        f"<think>\n{part.reasoning}\n</think>" if isinstance(part, ContentReasoning) else part.text
+        for part in message.content
+    )
+    return "".join(parts)
 
 
 @scorer(metrics=[accuracy(), stderr()])

@@ -47,9 +47,12 @@ def fingerprint(questions: Iterable[QuestionRecord]) -> str:
 
 
 def check_same(
-    before: Mapping[str, Any], run: Mapping[str, Any], session: Mapping[str, Any], settings: Mapping[str, Any]
+    before: Mapping[str, Any], run: Mapping[str, Any], session: Mapping[str, Any], made_by: Mapping[str, Any]
 ) -> None:
     """A run goes on only as it began.
+
+    Args:
+        made_by: of each setting what an answer is made by, the server's defaults included.
 
     Raises:
         EvaluationError: another preset, sampling or model, or another setting of the same name; the message names it.
@@ -58,10 +61,9 @@ def check_same(
     pairs = {name: (before["run"][name], run[name]) for name in run}
     pairs |= {f"server's {name}": (first["server"].get(name), session["server"].get(name)) for name in _SAME_MODELS}
     ours, theirs = (each["server"].get("proxy") or {} for each in (first, session))
+    pairs["model"] = (first["model"], session["model"])
     pairs |= {
-        f"setting {name}": (before["settings"][name], params)
-        for name, params in settings.items()
-        if name in before["settings"]
+        f"setting {name}": (before["made_by"][name], now) for name, now in made_by.items() if name in before["made_by"]
     }
     pairs |= {f"server's {name}": (ours.get(name), theirs.get(name)) for name in _SAME_PROXY}
     for name, (then, now) in pairs.items():

@@ -32,6 +32,7 @@ class Question:
     choices: tuple[str, ...] = ()  # their texts, from A on
     decimal_places: int | None = None
     groups: dict[str, str] = field(default_factory=dict)  # what accuracy is also shown by: {"subject": "algebra"}
+    published_choices: tuple[str, ...] = ()  # those that the paper's scripts know when they grade
     published_answer: str | None = None  # as the data set writes it, where `answer` is another form of it
 
 
@@ -41,6 +42,7 @@ class Picture:
 
     read: Callable[[], bytes]
 
-    def digest(self) -> str:
-        """The beginning of the SHA-256 of its file."""
-        return hashlib.sha256(self.read()).hexdigest()[:16]
+    @staticmethod
+    def digest_of(data: bytes) -> str:
+        """The beginning of the SHA-256 of a picture's file."""
+        return hashlib.sha256(data).hexdigest()[:16]

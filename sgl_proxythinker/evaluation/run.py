@@ -46,10 +46,21 @@ def run(plan: Plan, server: Server, baseline: str | None) -> int:
     sources = {name: source.resolved() for name, source in plan.sources.items()}
     questions = {name: _questions(name, source, plan) for name, source in sources.items()}
     folder = RunFolder(plan.out)
-    _write_manifest(folder, plan, session_of(model.name, info), sources, questions)
-    for name, asked in questions.items():
-        _check_questions(folder, name, asked)
-        folder.write_questions(asked.values())
+    with folder.alone():
+        session = session_of(model.name, info)
+        _begin(folder, plan, session, sources, questions, made_by)
+        return _ask_and_report(folder, plan, server, model.name, questions, made_by, baseline)
+
+
+def _ask_and_report(
+    folder: RunFolder,
+    plan: Plan,
+    server: Server,
+    model: str,
+    questions: Mapping[str, Mapping[str, Question]],
+    made_by: Mapping[str, Mapping[str, Any] | None],
+    baseline: str | None,
+) -> int:
     wanted = [
         Asked(benchmark, setting, question, repeat)
         for benchmark, asked in questions.items()
@@ -71,7 +82,7 @@ def run(plan: Plan, server: Server, baseline: str | None) -> int:
         )
         for (benchmark, setting), part in missing.items()
     ]  # fmt: skip
-    problem = _ask(tasks, model_of(server, model.name, plan.connections), plan) if tasks else None
+    problem = _ask(tasks, model_of(server, model, plan.connections), plan) if tasks else None
     _tell_failures(folder)
     if problem is None:
         report(folder, baseline)
@@ -159,40 +170,39 @@ def _made_by(setting: Setting, info: Mapping[str, Any], url: str) -> dict[str, A
         raise EvaluationError(f"setting {setting.name}: {problem}") from problem
 
 
-def _write_manifest(
+def _begin(
     folder: RunFolder,
     plan: Plan,
     session: dict[str, Any],
     sources: Mapping[str, Source],
     questions: Mapping[str, Mapping[str, Question]],
+    made_by: Mapping[str, Any],
 ) -> None:
-    run, before = run_of(plan.preset_name, plan.preset, plan.sampling), folder.manifest()
-    settings = {name: setting.custom_params for name, setting in plan.settings.items()}
-    if before is not None:
-        check_same(before, run, session, settings)
-    data = {
-        name: sources[name].describe() | {
-            "questions": len(asked), "fingerprint": fingerprint(map(folder.question_record, asked.values())),
-        }
-        for name, asked in questions.items()
-    }  # fmt: skip
-    manifest = before or {"run": run, "data": {}, "settings": {}, "sessions": []}
-    manifest["data"] |= data
-    manifest["settings"] |= settings
-    manifest["sessions"].append(session)
-    folder.write_manifest(manifest)
-
-
-def _check_questions(folder: RunFolder, benchmark: str, asked: Mapping[str, Question]) -> None:
-    """Answers in the folder are about these questions.
+    """Write down what is asked.
 
     Raises:
-        EvaluationError: the data set has changed.
+        EvaluationError: the folder holds answers that were asked in another way, or about other questions; nothing of
+            it is changed then.
     """
-    for record in folder.questions():
-        if record.benchmark == benchmark and record.id in asked:
-            if folder.question_record(asked[record.id]) != record:
-                raise EvaluationError(
-                    f"question {record.id} of {benchmark} is not the one that this run began with: the data set or the "
-                    "preset's wording has changed. Give this run another --out."
-                )
+    run, before = run_of(plan.preset_name, plan.preset, plan.sampling), folder.manifest()
+    if before is not None:
+        check_same(before, run, session, made_by)
+    records = {name: list(map(folder.question_record, asked.values())) for name, asked in questions.items()}
+    kept = {(record.benchmark, record.id): record for record in folder.questions()}
+    for record in (record for each in records.values() for record in each):
+        if kept.setdefault((record.benchmark, record.id), record) != record:
+            raise EvaluationError(
+                f"question {record.id} of {record.benchmark} is not the one that this run began with: the data set or "
+                "the preset's wording has changed. Give this run another --out."
+            )
+    folder.write_questions(record for each in records.values() for record in each)
+    manifest = before or {"run": run, "data": {}, "settings": {}, "made_by": {}, "sessions": []}
+    for name, source in sources.items():
+        of_benchmark = [record for (benchmark, _), record in kept.items() if benchmark == name]
+        manifest["data"][name] = source.describe() | {
+            "questions": len(of_benchmark), "fingerprint": fingerprint(of_benchmark),
+        }  # fmt: skip
+    manifest["settings"] |= {name: setting.custom_params for name, setting in plan.settings.items()}
+    manifest["made_by"] |= made_by
+    manifest["sessions"].append(session)
+    folder.write_manifest(manifest)

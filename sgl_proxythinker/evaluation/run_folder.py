@@ -1,22 +1,36 @@
 """The folder of a run: answers are appended as they come, so that nothing is asked twice.
 
-manifest.json     what all answers have in common
-questions.jsonl   `QuestionRecord`s
-answers.jsonl     `AnswerRecord`s; of two about the same answer the later one counts
-pictures/         of the questions, by their digests
-logs/             inspect-ai's own
+    manifest.json     what all answers have in common
+    questions.jsonl   `QuestionRecord`s
+    answers.jsonl     `AnswerRecord`s; of two about the same answer the later one counts
+    behaviours.jsonl  `BehaviourRecord`s
+    pictures/         of the questions, by their digests
+    logs/             inspect-ai's own
+
+A run that is killed while it writes leaves part of a line. It is passed over when the file is read, so that what it
+would have said is asked again, and the next line begins behind it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.questions import Question
 from sgl_proxythinker.evaluation.records import AnswerRecord, BehaviourRecord, Outcome, QuestionRecord
+
+logger = logging.getLogger(__name__)
+
+_Line = TypeVar("_Line", bound=BaseModel)
 
 
 class Asked(NamedTuple):
@@ -29,19 +43,17 @@ class Asked(NamedTuple):
 
 
 class RunFolder:
-    """Where a run keeps what it has.
+    """Where a run keeps what it has. Nothing is written before something is kept.
 
     Args:
-        path: it is made if it is not there.
+        path: it may not be there yet.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.pictures.mkdir(parents=True, exist_ok=True)
-        self._answers = path / "answers.jsonl"
-        self._behaviours = path / "behaviours.jsonl"
-        for file in (self._answers, self._behaviours):
-            _end_a_torn_line(file)
+        self._answers = _Lines(path / "answers.jsonl")
+        self._behaviours = _Lines(path / "behaviours.jsonl")
+        self._questions = _Lines(path / "questions.jsonl")
 
     @property
     def pictures(self) -> Path:
@@ -51,84 +63,135 @@ class RunFolder:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it no other run writes into the folder.
+
+        Raises:
+            EvaluationError: one does already.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EvaluationError(
+                    f"another run writes into {self.path}: wait for its end, or name another --out."
+                ) from None
+            yield
+
     def add(self, answer: AnswerRecord) -> None:
-        """Keep an answer. It is on the disk when this returns, in one piece."""
-        with self._answers.open("ab") as file:
-            file.write(answer.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Keep an answer. It is on the disk when this returns."""
+        self._answers.add([answer])
 
     def answers(self) -> dict[Asked, AnswerRecord]:
         """The newest of each."""
         return {
             Asked(answer.benchmark, answer.setting, answer.question, answer.repeat): answer
-            for answer in map(AnswerRecord.model_validate_json, self._lines(self._answers))
+            for answer in self._answers.read(AnswerRecord)
         }
 
     def answered(self) -> set[Asked]:
         """Those that need not be asked again."""
         return {asked for asked, answer in self.answers().items() if answer.outcome != Outcome.FAILED}
 
-    def write_questions(self, questions: Iterable[Question]) -> None:
-        """Keep them, with their pictures; one that the folder has already takes its place."""
-        records = {(record.benchmark, record.id): record for record in self.questions()}
-        for record in map(self.question_record, questions):
-            records[record.benchmark, record.id] = record
-        self._replace("questions.jsonl", "".join(record.model_dump_json() + "\n" for record in records.values()))
+    def write_questions(self, records: Iterable[QuestionRecord]) -> None:
+        """Keep them; one that the folder has already takes its place."""
+        kept = {(record.benchmark, record.id): record for record in self.questions()}
+        for record in records:
+            kept[record.benchmark, record.id] = record
+        lines = "".join(record.model_dump_json() + "\n" for record in kept.values())
+        self._replace(self._questions.path, lines.encode())
 
     def questions(self) -> list[QuestionRecord]:
-        return [QuestionRecord.model_validate_json(line) for line in self._lines(self.path / "questions.jsonl")]
+        return list(self._questions.read(QuestionRecord))
 
     def add_behaviours(self, records: Iterable[BehaviourRecord]) -> None:
         """Keep what an observer has counted."""
-        with self._behaviours.open("a", encoding="utf-8") as file:
-            file.writelines(record.model_dump_json() + "\n" for record in records)
+        self._behaviours.add(records)
 
     def behaviours(self) -> list[BehaviourRecord]:
         """The newest of each answer and observer."""
         newest = {}
-        for record in map(BehaviourRecord.model_validate_json, self._lines(self._behaviours)):
+        for record in self._behaviours.read(BehaviourRecord):
             newest[record.benchmark, record.setting, record.question, record.repeat, record.by] = record
         return list(newest.values())
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        self._replace("manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        self._replace(self.path / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
 
     def manifest(self) -> dict[str, Any] | None:
-        """None before the first run."""
+        """None before the first run.
+
+        Raises:
+            EvaluationError: it is no JSON any more.
+        """
         path = self.path / "manifest.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text("utf-8")) if path.exists() else None
+        except ValueError as problem:
+            raise EvaluationError(f"{path} can't be read: {problem}. Give the run another --out.") from problem
 
     def question_record(self, question: Question) -> QuestionRecord:
         """What a reader of the report sees of a question. Its pictures are kept."""
         names = []
         for picture in question.pictures:
-            names.append(picture.digest())
+            data = picture.read()
+            names.append(picture.digest_of(data))
             if not (file := self.pictures / names[-1]).exists():
-                file.write_bytes(picture.read())
+                self._replace(file, data)
         return QuestionRecord(
             benchmark=question.benchmark, id=question.id, text=question.text, kind=question.kind,
             answer=question.answer, choices=question.choices, groups=question.groups, pictures=tuple(names),
         )  # fmt: skip
 
-    def _replace(self, name: str, text: str) -> None:
-        """Whole or not at all: a run may be killed at any time."""
-        part = self.path / f"{name}.part"
-        part.write_text(text, "utf-8")
-        part.replace(self.path / name)
-
     @staticmethod
-    def _lines(path: Path) -> Iterator[str]:
-        if path.exists():
-            with path.open(encoding="utf-8") as file:
-                yield from file
+    def _replace(path: Path, data: bytes) -> None:
+        """Whole or not at all: a run may be killed at any time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        part.write_bytes(data)
+        part.replace(path)
 
 
-def _end_a_torn_line(path: Path) -> None:
-    """A run that was killed while it wrote leaves half a line: what it would have said is asked again."""
-    if not path.exists():
-        return
-    held = path.read_bytes()
-    whole = held[: held.rfind(b"\n") + 1]
-    if whole != held:
-        path.write_bytes(whole)
+class _Lines:
+    """A file of one record a line, which only grows."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._is_torn: bool | None = None  # its last line has no end; None: nobody has looked
+
+    def add(self, records: Iterable[BaseModel]) -> None:
+        lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        if self._is_torn is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._is_torn = self._ends_within_a_line()
+        begin = b"\n" if self._is_torn else b""
+        self._is_torn = True  # if it is not written as a whole
+        with self.path.open("ab") as file:
+            file.write(begin + lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._is_torn = False
+
+    def read(self, kind: type[_Line]) -> Iterator[_Line]:
+        """Those that are whole."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = kind.model_validate_json(line)
+                except ValidationError:
+                    logger.warning("line %d of %s is not whole: it is passed over", number, self.path)
+                    continue
+                yield record
+
+    def _ends_within_a_line(self) -> bool:
+        if not self.path.exists() or not self.path.stat().st_size:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
 
 from sgl_proxythinker.evaluation.errors import EvaluationError
 
+_NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
 _WITHIN_S = 30
 _ALIVE_WITHIN_S = 10
 # Of `/server_info`, what decides which tokens are answered, or how fast.
@@ -48,7 +49,7 @@ class Server:
         try:
             first = self._get("/v1/models", _WITHIN_S)["data"][0]
             return ServedModel(first["id"], first.get("max_model_len"))
-        except (OSError, ValueError, LookupError, TypeError) as problem:
+        except (*_NO_ANSWER, LookupError, TypeError, AttributeError) as problem:
             raise EvaluationError(
                 f"{self.url} does not say which model it serves: {problem}. Start it, or correct --url and --api-key."
             ) from problem
@@ -57,14 +58,16 @@ class Server:
         """SGLang's `/server_info`, as far as it says how answers are made; of another server nothing."""
         try:
             told = self._get("/server_info", _WITHIN_S)
-        except (OSError, ValueError):
+        except _NO_ANSWER:
+            return {}
+        if not isinstance(told, dict):
             return {}
         return {name: told[name] for name in _TOLD if name in told} | {"proxy": told.get("proxy")}
 
     def is_alive(self) -> bool:
         try:
             self._get("/v1/models", _ALIVE_WITHIN_S)
-        except (OSError, ValueError):
+        except _NO_ANSWER:
             return False
         return True
 

@@ -10,6 +10,7 @@ import numpy as np
 
 Z = 1.959964  # of 95 %
 BOOTSTRAP_DRAWS = 2000
+DRAWN_AT_ONCE = 2_000_000  # values, so that memory stays small
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -29,9 +30,22 @@ def pass_at(k: int, count: int, right: int) -> float:
 
 def bootstrap(values: Sequence[float], seed: int = 1) -> tuple[float, float]:
     """The 95 % interval of the mean of one value a problem, by drawing problems again."""
-    drawn = np.random.default_rng(seed).choice(np.asarray(values), (BOOTSTRAP_DRAWS, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
+    random, held = np.random.default_rng(seed), np.asarray(values)
+    rows = max(1, DRAWN_AT_ONCE // len(held))
+    means = [
+        random.choice(held, (min(rows, BOOTSTRAP_DRAWS - done), len(held))).mean(axis=1)
+        for done in range(0, BOOTSTRAP_DRAWS, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
+
+
+def mean_interval(shares: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of one share a problem. Where all are 0 or all are 1, drawing them again says
+    nothing: Wilson's for so many problems."""
+    if len(set(shares)) == 1 and shares[0] in (0.0, 1.0):
+        return wilson(int(shares[0]) * len(shares), len(shares))
+    return bootstrap(shares)
 
 
 @dataclass(frozen=True)

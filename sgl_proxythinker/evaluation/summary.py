@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from sgl_proxythinker.evaluation.records import AnswerRecord, Behaviour, BehaviourRecord, Outcome, QuestionRecord
-from sgl_proxythinker.evaluation.statistics import Paired, bootstrap, compare, pass_at, wilson
+from sgl_proxythinker.evaluation.statistics import Paired, bootstrap, compare, mean_interval, pass_at, wilson
 
 Rule = Literal["published", "last"]
 RULES: tuple[Rule, ...] = ("published", "last")
@@ -60,8 +60,14 @@ def summarize_behaviours(records: Iterable[BehaviourRecord]) -> list[BehaviourSu
         seen[record.setting, record.by].append(record)
     summaries = []
     for (setting, by), each in seen.items():
-        counted = {behaviour: [float(record.counts[behaviour]) for record in each] for behaviour in Behaviour}
-        shares = {behaviour: Share(_mean(values), *bootstrap(values)) for behaviour, values in counted.items()}
+        of_question: dict[tuple[str, str], list[BehaviourRecord]] = defaultdict(list)
+        for record in each:
+            of_question[record.benchmark, record.question].append(record)
+        shares = {}
+        for behaviour in Behaviour:
+            # Answers to one question are not independent.
+            means = [_mean([record.counts[behaviour] for record in records]) for records in of_question.values()]
+            shares[behaviour] = Share(_mean(means), *bootstrap(means))
         summaries.append(BehaviourSummary(setting, by, len(each), shares))
     return summaries
 
@@ -138,7 +144,7 @@ def _accuracy(rights: dict[str, list[bool]]) -> Share:
     if max(counts) == 1:
         return Share(right / len(counts), *wilson(right, len(counts)))
     shares = [_mean(each) for each in rights.values()]
-    return Share(_mean(shares), *bootstrap(shares))
+    return Share(_mean(shares), *mean_interval(shares))
 
 
 def _pass_at(rights: dict[str, list[bool]]) -> dict[int, Share]:
@@ -147,7 +153,7 @@ def _pass_at(rights: dict[str, list[bool]]) -> dict[int, Share]:
     shares = {}
     for k in range(1, most + 1):
         values = [pass_at(k, len(each), sum(each)) for each in rights.values()]
-        shares[k] = Share(_mean(values), *bootstrap(values))
+        shares[k] = Share(_mean(values), *mean_interval(values))
     return shares
 
 

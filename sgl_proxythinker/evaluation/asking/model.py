@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from inspect_ai.model import ChatMessage, ContentReasoning, GenerateConfig, Model, ModelOutput, modelapi
+from inspect_ai.model import GenerateConfig, Model, ModelOutput, modelapi
 from inspect_ai.model._providers.openai_compatible import OpenAICompatibleAPI
 
+from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.server import Server
 
-MADE_BY = "meta_info"
+MADE_BY, WRITTEN = "meta_info", "written"
 
 
 @modelapi(name="guided")
 class GuidedAPI(OpenAICompatibleAPI):
-    """Keeps `meta_info` of the response, which inspect-ai has no place for, in the output's metadata."""
+    """Keeps in the output's metadata what inspect-ai has no place for: `meta_info`, and the text as it was written.
+
+    inspect-ai takes the first `<think>...</think>` out of a text, wherever it stands.
+    """
 
     async def generate(self, *args: Any, **kwargs: Any) -> Any:
         result = await super().generate(*args, **kwargs)
         if isinstance(result, tuple):
             output, call = result
             if isinstance(output, ModelOutput) and call.response:
-                (choice,) = call.response["choices"]
-                output.metadata = {**(output.metadata or {}), MADE_BY: choice.get(MADE_BY)}
+                choices = call.response["choices"]
+                if len(choices) != 1:
+                    raise EvaluationError(f"a response with {len(choices)} answers")
+                told = {MADE_BY: choices[0].get(MADE_BY), WRITTEN: _written(choices[0]["message"])}
+                output.metadata = {**(output.metadata or {}), **told}
         return result
 
 
@@ -33,12 +41,8 @@ def model_of(server: Server, name: str, connections: int) -> Model:
     return Model(api, config)
 
 
-def written(message: ChatMessage) -> str:
-    """What the model wrote: inspect-ai takes `<think>...</think>` out of the text of a message."""
-    if isinstance(message.content, str):
-        return message.content
-    parts = (
-        f"<think>\n{part.reasoning}\n</think>" if isinstance(part, ContentReasoning) else getattr(part, "text", "")
-        for part in message.content
-    )
-    return "".join(parts)
+def _written(message: Mapping[str, Any]) -> str:
+    """All that the model wrote, also where the server has a reasoning parser that takes the thought apart."""
+    thought, text = message.get("reasoning_content"), message.get("content") or ""
+    whole = f"<think>{thought}</think>{text}" if thought else text
+    return whole.encode("utf-8", "replace").decode()  # half of a pair is no character, and can't be kept

@@ -14,7 +14,7 @@ from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from sgl_proxythinker.evaluation.asking.model import MADE_BY, written
+from sgl_proxythinker.evaluation.asking.model import MADE_BY, WRITTEN
 from sgl_proxythinker.evaluation.asking.pictures import data_url
 from sgl_proxythinker.evaluation.errors import EvaluationError, ServerGone
 from sgl_proxythinker.evaluation.grading import grade_last, grade_published
@@ -25,6 +25,7 @@ from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
 from sgl_proxythinker.evaluation.sampling import Sampling
 from sgl_proxythinker.evaluation.server import Server
 from sgl_proxythinker.evaluation.settings import Setting
+from sgl_proxythinker.guidance import PREFIX, TRACE
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ def ask(part: Round) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         asked = Asked(**state.metadata)
         question = part.questions[asked.question]
-        state.messages = [ChatMessageUser(content=_content(question, part.preset))]
         try:
+            state.messages = [ChatMessageUser(content=_content(question, part.preset))]
             state = await generate(
                 state, extra_body=_extra_body(part.setting), seed=part.sampling.seed_of(asked.repeat)
             )
@@ -122,14 +123,15 @@ def _extra_body(setting: Setting) -> dict[str, Any]:
 def _record(asked: Asked, question: Question, output: ModelOutput, preset: Preset) -> AnswerRecord:
     if output.error is not None or not output.choices:
         return _failed(asked, output.error or "a response without an answer")
-    text, cut_off = written(output.message), output.stop_reason in _CUT_OFF
+    told = output.metadata or {}
+    text, cut_off = told.get(WRITTEN, ""), output.stop_reason in _CUT_OFF
     if output.stop_reason not in ("stop", *_CUT_OFF):
         return _failed(asked, f"the answer ended by {output.stop_reason}")
     outcome = Outcome.CUT_OFF if cut_off else Outcome.ANSWERED if text.strip() else Outcome.EMPTY
     return AnswerRecord(
         **asked._asdict(), outcome=outcome, text=text,
         tokens=output.usage.output_tokens if output.usage else 0, seconds=round(output.time or 0.0, 3),
-        made_by=(output.metadata or {}).get(MADE_BY) or {},
+        made_by=told.get(MADE_BY) or {},
         published=grade_published(text, question), last=grade_last(text, question, cut_off, preset.answer_in),
     )  # fmt: skip
 
@@ -143,8 +145,9 @@ def _reason(problem: BaseException) -> str:
 
 
 def _failed(asked: Asked, error: str) -> AnswerRecord:
+    told = error[:2000].encode("utf-8", "replace").decode()
     return AnswerRecord(
-        **asked._asdict(), outcome=Outcome.FAILED, text="", error=error[:2000], published=_NOTHING, last=_NOTHING
+        **asked._asdict(), outcome=Outcome.FAILED, text="", error=told, published=_NOTHING, last=_NOTHING
     )
 
 
@@ -156,7 +159,7 @@ def _check_strength(record: AnswerRecord, part: Round) -> None:
     """
     if part.made_by is None:
         return
-    told = {name: record.made_by.get(name) for name in part.made_by}
+    told = {name: value for name, value in record.made_by.items() if name.startswith(PREFIX) and name != TRACE}
     if told != dict(part.made_by):
         raise EvaluationError(
             f"setting {part.setting.name} asks for {dict(part.made_by)}, and {part.server.url} answered with {told}: "

@@ -39,5 +39,6 @@ def _question(row: Row) -> Question:
         choices,
         None if row.get("precision") is None else int(row["precision"]),
         groups,
+        choices,
         row["answer"] if is_choice else None,
     )  # fmt: skip

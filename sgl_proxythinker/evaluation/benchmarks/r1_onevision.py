@@ -34,6 +34,7 @@ def _question(row: Row) -> Question:
         AnswerKind.CHOICE if is_choice else AnswerKind.MATHEMATICS,
         answer,
         choices_in(row["question"]) if is_choice else (),
+        published_choices=tuple(map(str, row.get("choices"))) if isinstance(row.get("choices"), list) else (),
         groups={"category": str(row["category"]), "level": str(row["level"])},
     )  # fmt: skip
 

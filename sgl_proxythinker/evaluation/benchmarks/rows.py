@@ -113,10 +113,16 @@ class Row:
         return tuple(Picture(partial(self._bytes, name)) for name in columns if self._has(name))
 
     def _has(self, column: str) -> bool:
+        """Whether the table holds a picture's file. Of a name alone no file is read: it may be any of this machine.
+
+        Raises:
+            DataError: it has a name alone.
+        """
         read = self.stored.get(column)
         held = read() if read is not None else None
-        return held is not None and bool(held.get("bytes") or held.get("path"))
+        if held is not None and not held.get("bytes") and held.get("path"):
+            raise DataError(f"the data set names the picture {held['path']} and does not hold it")
+        return held is not None and bool(held.get("bytes"))
 
     def _bytes(self, column: str) -> bytes:
-        held = self.stored[column]()
-        return held["bytes"] or Path(held["path"]).read_bytes()
+        return self.stored[column]()["bytes"]

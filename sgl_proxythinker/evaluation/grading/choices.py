@@ -17,6 +17,8 @@ _NAMED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_ANOTHER_LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+
 
 def letter(index: int) -> str:
     """Of the choice with an index from 0 on."""
@@ -38,20 +40,33 @@ def letter_of(claim: str, choices: Sequence[str]) -> str | None:
         choices: their texts, from A on. None are known: a claim is a letter, whatever stands behind it.
     """
     plain = unwrapped(claim)
-    if named := _NAMED.fullmatch(plain):
-        name, rest = named.group(1).upper(), named.group(2).strip()
+    if found := _NAMED.fullmatch(plain):
+        name, rest = found.group(1).upper(), found.group(2).strip()
         index = string.ascii_uppercase.index(name)
-        if not choices or (index < len(choices) and (not rest or _says(rest, choices[index]))):
+        if not choices:
+            return None if _ANOTHER_LETTER.search(rest) else name
+        if index < len(choices) and (not rest or any(says(rest, choices[index]) for says in _WAYS)):
             return name
-    same = [index for index, choice in enumerate(choices) if _says(plain, choice)]
-    return letter(same[0]) if len(same) == 1 else None
+    for says in _WAYS:
+        if same := [index for index, choice in enumerate(choices) if says(plain, choice)]:
+            return letter(same[0]) if len(same) == 1 else None
+    return None
 
 
-def _says(claim: str, choice: str) -> bool:
-    one, other = normal_form(unwrapped(claim)), normal_form(unwrapped(choice))
-    if not one or one == other:
-        return bool(one)
+def _says_its_text(claim: str, choice: str) -> bool:
+    plain = normal_form(unwrapped(claim))
+    return bool(plain) and plain == normal_form(unwrapped(choice))
+
+
+def _says_its_number(claim: str, choice: str) -> bool:
     said, listed = number_in(claim), number_in(choice)
-    if said is not None and listed is not None:
-        return said.value == listed.value and said.may_be_in(listed.unit)
-    return same_mathematics(claim, choice)
+    return said is not None and listed is not None and said.value == listed.value and said.is_said_of(listed)
+
+
+def _says_its_mathematics(claim: str, choice: str) -> bool:
+    both_are_numbers = number_in(claim) is not None and number_in(choice) is not None
+    return not both_are_numbers and same_mathematics(claim, choice)
+
+
+# In this order: a choice that is repeated word for word is meant, whatever else is equal to it.
+_WAYS = (_says_its_text, _says_its_number, _says_its_mathematics)

@@ -17,10 +17,13 @@ MOST_CHARACTERS = 1000  # of a claim that is compared: no answer of a benchmark 
 SHORT_CHARACTERS = 60  # an answer without any mark that is no longer is its own claim
 
 _SENTENCE = re.compile(
-    r"(?:answer|option|choice)\s*(?:is|would\s+be|should\s+be|:|：)+\s*[:：]?\s*(.+?)(?:[.。]\s|[.。]?$|\n)"
+    r"(?:answer|(?:correct|right|best)\s+(?:option|choice)|the\s+(?:option|choice))\**\s*"
+    r"(?:is|would\s+be|should\s+be|:|：)+\s*[:：]?\s*(.+?)(?:[.。]\s|[.。]?$|\n)"
     r"|(?:答案|选项|选择)\s*(?:是|为|应为|应该是|选|:|：)*\s*[:：]?\s*(.+?)(?:[。.，,]|$|\n)",
     re.IGNORECASE,
 )
+# Before a sentence that names what the answer is not.
+_DENIAL = re.compile(r"\b(?:no|not|isn't|without|first|thought|wrong|if)\b[^.。\n]{0,30}$", re.IGNORECASE)
 _TAG = re.compile(r"</?answer>")
 _MARK = re.compile(r"\\boxed\s*\{|<answer>")
 
@@ -43,20 +46,21 @@ def last_claim(text: str, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> str:
     """The last `\\boxed{}` or `<answer>`, else the last "the answer is X", else a short answer as a whole; or empty."""
     if cut_off:
         return ""
-    if where == AnswerIn.BOX:
-        text = _TAG.sub("", text)
-    elif where == AnswerIn.ANSWER and "<answer>" not in text:
-        return ""
-    if _MARK.search(text):
-        return final_answer(text)
-    if where == AnswerIn.BOX:
-        return ""
-    rest = text.rpartition("</think>")[2].strip()
-    if "<think>" in rest:
+    said = text.rpartition("</think>")[2]
+    if "<think>" in said:
         return ""  # it ends within its thought
-    if sentences := list(_SENTENCE.finditer(rest)):
+    if where == AnswerIn.BOX:
+        said = _TAG.sub("", said)
+    elif where == AnswerIn.ANSWER and "<answer>" not in said:
+        return ""
+    if _MARK.search(said):
+        return final_answer(said)
+    if where == AnswerIn.BOX:
+        return ""
+    sentences = [found for found in _SENTENCE.finditer(said) if not _DENIAL.search(said[: found.start()])]
+    if sentences:
         return next(part for part in reversed(sentences[-1].groups()) if part is not None).strip("* ")
-    return final_answer(text) if len(rest) <= SHORT_CHARACTERS else ""
+    return final_answer(said) if len(said.strip()) <= SHORT_CHARACTERS else ""
 
 
 def _is_right(claim: str, question: Question) -> bool:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import re
 
 from sgl_proxythinker.answers import same_answer
-from sgl_proxythinker.evaluation.grading.unwrapped import unwrapped
+from sgl_proxythinker.evaluation.grading.unwrapped import named, unwrapped
 
 MOST_CHARACTERS = 300  # of an expression that is worked out; nobody asks for a longer one
 
-_NAME = re.compile(r"^\s*\\?[A-Za-z]\w*(?:\([a-z]\))?\s*=\s*")  # "x = 5", "f(x) = 2x"
 _ROOT = re.compile(r"√\s*(?:\{+([^{}]*)\}+|\(([^()]*)\)|(\d+|[a-z]))")
+_BASE = re.compile(r"\d\s*_")  # 101_2, a number of another base
 _UNIT = re.compile(r"(?:\\[,; ]|\s)*\\(?:text|mathrm)\s*\{[^{}]*\}\s*\$?$")
 
 
 def same_mathematics(claim: str, answer: str) -> bool:
-    """Whether a claim is equal to an answer, with or without the name that it gives it and the unit behind it."""
+    """Whether a claim is equal to an answer, with or without the name that it gives it and the unit behind it.
+
+    What has another name is something else, and an equation is no value.
+    """
     if max(len(claim), len(answer)) > MOST_CHARACTERS:
         return False
-    return any(same_answer(one, other) for one in _forms(claim) for other in _forms(answer))
+    return any(_are_same(one, other) for one in _forms(claim) for other in _forms(answer))
+
+
+def _are_same(claim: str, answer: str) -> bool:
+    (name, said), (other, truth) = named(claim), named(answer)
+    if (name and other and name != other) or ("=" in said) != ("=" in truth):
+        return False
+    if _BASE.search(said) or _BASE.search(truth):  # math-verify passes over it
+        return said == truth
+    return same_answer(said, truth)
 
 
 def _forms(text: str) -> set[str]:
-    forms = set()
-    for one in (text, _UNIT.sub("", text)):
-        plain = _ROOT.sub(_in_latex, unwrapped(one))
-        forms |= {plain, _NAME.sub("", plain)}
-    return forms - {""}
+    """With the unit behind it, and without."""
+    return {_ROOT.sub(_in_latex, unwrapped(one)) for one in (text, _UNIT.sub("", text))} - {""}
 
 
 def _in_latex(root: re.Match[str]) -> str:

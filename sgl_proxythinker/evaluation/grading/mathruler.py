@@ -110,6 +110,7 @@ def _short_form(text: str) -> str:
     name, mark, value = plain.partition("=")
     if mark and len(name) <= 2 and "=" not in value:
         plain = value
+    plain = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", plain)
     plain = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", plain).replace(" ", "")
     plain = "\\frac{1}{2}" if plain == "0.5" else plain
     return re.sub(r"^(-?\d+)/(\d+)$", r"\\frac{\1}{\2}", plain)

@@ -6,8 +6,9 @@ From MrZilinXiao/ProxyThinker at f0de02a, `src/math_common_utils.py`, which comp
 from __future__ import annotations
 
 import re
+import string
 
-from sgl_proxythinker.evaluation.grading.choices import letter, letter_of_text
+from sgl_proxythinker.evaluation.grading.choices import letter_of_text
 from sgl_proxythinker.evaluation.grading.mathruler import same_by_mathruler
 from sgl_proxythinker.evaluation.questions import Question
 from sgl_proxythinker.evaluation.records import Grade
@@ -48,16 +49,13 @@ def _in_first_box(text: str) -> str:
     return text[begin:]
 
 
-def _truths(question: Question) -> list[str]:
+def _truths(question: Question) -> set[str]:
     """What counts: the answer as it is published, its letter, and the text of the choice with that letter."""
     published = question.published_answer if question.published_answer is not None else question.answer
-    truths = {published, question.answer}
-    if (place := letter_of_text(published, question.choices)) is not None:
-        truths.add(place)
-    for index, choice in enumerate(question.choices):
-        if letter(index) in truths:
-            truths.add(choice)
-    return sorted(truths - {""})
+    name = letter_of_text(published, question.published_choices) or published
+    index = string.ascii_uppercase.find(name) if len(name) == 1 else -1
+    text = question.published_choices[index] if 0 <= index < len(question.published_choices) else ""
+    return {published, name, text} - {""}
 
 
 def _same(claim: str, truth: str) -> bool:

@@ -25,10 +25,9 @@ def as_markdown(results: Results, plots: Sequence[str]) -> str:
     parts = ["# What guidance is worth"]
     if facts := facts_of(results.manifest):
         parts.append("\n".join(f"- {fact.name}: {_on_one_line(fact)}" for fact in facts))
-    if results.failed:
+    if results.unfinished:
         parts.append(
-            f"**This run is not finished: {wording.plural(results.failed, 'request')} failed.** "
-            "They are counted in the table and are in no share."
+            f"**This run is not finished: {results.unfinished}.** They are counted in the table and are in no share."
         )
     for rule in RULES[::-1]:
         parts += [f"## Accuracy by {TITLES[rule]}", _table(_accuracy_rows(results, rule))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,6 +44,7 @@ class Cell:
     summary: Summary | None  # None: no request was answered
     outcomes: Counter[Outcome]  # of all requests
     of_questions: int  # that the benchmark has in this run
+    asked: int  # of these questions, answered or failed
     of_answers: int  # that are wanted: one for each question and repeat
     against_baseline: dict[Rule, Paired]  # none for the baseline, nor without a question that both answered
 
@@ -98,6 +99,11 @@ class Results:
     def failed(self) -> int:
         return sum(cell.failed for cell in self.cells.values())
 
+    @property
+    def missing(self) -> int:
+        """Answers that were not asked for yet."""
+        return sum(cell.missing for cell in self.cells.values())
+
     @cached_property
     def repeats(self) -> int:
         """Answers to a question, at most."""
@@ -107,6 +113,13 @@ class Results:
     def comparisons(self) -> int:
         """Paired tests in the table of one rule."""
         return sum(bool(cell.against_baseline) for cell in self.cells.values())
+
+    @property
+    def unfinished(self) -> str:
+        """What is left of this run, in words; "" of a finished one."""
+        failed = f"{self.failed:,} request{'s' if self.failed != 1 else ''} failed" if self.failed else ""
+        missing = f"{self.missing:,} answer{'s' if self.missing != 1 else ''} missing" if self.missing else ""
+        return ", ".join(part for part in (failed, missing) if part)
 
     def size_of(self, benchmark: str) -> int:
         """Questions of a benchmark in this run."""
@@ -123,9 +136,11 @@ class Results:
         return [cell.summary for cell in cells if cell and cell.summary]
 
     def macro(self, setting: str, rule: Rule) -> float | None:
-        """None unless the setting has answers to every benchmark: means over others do not compare."""
-        summaries = self.summaries(setting)
-        return macro_average(summaries, rule) if len(summaries) == len(self.benchmarks) else None
+        """None unless the setting was asked every question: means over others do not compare."""
+        cells = [self.cells.get((setting, benchmark)) for benchmark in self.benchmarks]
+        if not all(cell is not None and cell.summary and cell.asked == cell.of_questions for cell in cells):
+            return None
+        return macro_average(self.summaries(setting), rule)
 
     def macro_gain(self, setting: str, rule: Rule) -> float | None:
         """How far the macro average is above the baseline's."""
@@ -160,7 +175,9 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
     questions = {(question.benchmark, question.id): question for question in folder.questions()}
     summaries = {(one.setting, one.benchmark): one for one in summarize(answers, questions.values())}
     outcomes: dict[tuple[str, str], Counter[Outcome]] = {}
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
     for answer in answers:
+        asked[answer.setting, answer.benchmark].add(answer.question)
         outcomes.setdefault((answer.setting, answer.benchmark), Counter())[answer.outcome] += 1
     if not summaries:
         raise EvaluationError(
@@ -173,15 +190,16 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
             f"{folder.path} has no answer under the baseline {baseline}, but under {', '.join(answered)}: "
             "name one of these as the baseline."
         )
-    asked = dict.fromkeys([*(benchmark for benchmark, _ in questions), *(benchmark for _, benchmark in outcomes)])
-    benchmarks = [benchmark for benchmark in asked if any(other == benchmark for _, other in outcomes)]
+    listed = dict.fromkeys([*(benchmark for benchmark, _ in questions), *(benchmark for _, benchmark in outcomes)])
+    benchmarks = [benchmark for benchmark in listed if any(other == benchmark for _, other in outcomes)]
     repeats = _repeats_of(manifest, answers)
     sizes = {benchmark: _questions_of(benchmark, questions, summaries.values()) for benchmark in benchmarks}
     return Results(
         baseline, benchmarks, _in_order({setting for setting, _ in outcomes}, baseline),
         {
             (setting, benchmark): Cell(
-                summaries.get((setting, benchmark)), counts, sizes[benchmark], sizes[benchmark] * repeats,
+                summaries.get((setting, benchmark)), counts, sizes[benchmark],
+                len(asked[setting, benchmark]), sizes[benchmark] * repeats,
                 _against(summaries.get((setting, benchmark)), summaries.get((baseline, benchmark))),
             )
             for (setting, benchmark), counts in outcomes.items()
