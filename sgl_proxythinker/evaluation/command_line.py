@@ -100,7 +100,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     asked.add_argument("--presets", type=Path, default=SHIPPED, metavar="FILE", help="a copy of presets.yaml")
     under = parser.add_argument_group("under which settings")
-    under.add_argument("--alphas", type=_numbers, help=f"strengths ({ALPHAS}; none beside --settings or --plain)")
+    under.add_argument(
+        "--alphas",
+        type=_numbers,
+        help=f"strengths ({ALPHAS}; none beside --settings or --plain); as --alphas=-0.5,0 where the first is below 0",
+    )
     under.add_argument("--without-amateur", action="store_true", help="also each strength with the expert alone")
     under.add_argument("--settings", type=Path, metavar="FILE", help="YAML: names and custom_params; laws, experts")
     under.add_argument("--plain", metavar="NAME", help="the server as it is, with or without guidance, as row NAME")
