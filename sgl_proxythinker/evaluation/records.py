@@ -30,16 +30,25 @@ class Grade(_Record):
     right: bool
 
 
-class AnswerRecord(_Record):
-    """One answer to a question under a setting."""
+class AnswerHead(BaseModel):
+    """Which answer it is and what came of it: all that is read of a line where its text is not needed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     benchmark: str
     question: str  # its id
     setting: str
     repeat: int  # from 1 on
     outcome: Outcome
-    text: str
     error: str | None = None  # of a failed request
+
+
+class AnswerRecord(AnswerHead):
+    """One answer to a question under a setting."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
     tokens: int = 0  # that were generated
     seconds: float = 0.0  # from the request to its answer, with the wait for others
     made_by: dict[str, Any] = {}  # what the server says: strengths, law, experts

@@ -94,7 +94,7 @@ def _ask_and_report(
 
 def _tell_failures(folder: RunFolder) -> None:
     """Why requests failed, the most frequent reasons first."""
-    errors = Counter(answer.error for answer in folder.answers().values() if answer.outcome == Outcome.FAILED)
+    errors = Counter(head.error for head in folder.heads().values() if head.outcome == Outcome.FAILED)
     for error, count in errors.most_common(MOST_REASONS):
         sys.stderr.write(f"{count:,} failed: {error}\n")
 
@@ -105,7 +105,7 @@ def report(folder: RunFolder, baseline: str | None) -> None:
     Raises:
         EvaluationError: nothing is, or nothing under the baseline.
     """
-    settings = [answer.setting for answer in folder.answers().values() if answer.outcome != Outcome.FAILED]
+    settings = [head.setting for head in folder.heads().values() if head.outcome != Outcome.FAILED]
     for file in write_report(folder, baseline or ("alpha-0" if "alpha-0" in settings or not settings else settings[0])):
         sys.stdout.write(f"{file}\n")
 

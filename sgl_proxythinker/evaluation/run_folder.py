@@ -26,11 +26,12 @@ from pydantic import BaseModel, ValidationError
 
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.questions import Question
-from sgl_proxythinker.evaluation.records import AnswerRecord, BehaviourRecord, Outcome, QuestionRecord
+from sgl_proxythinker.evaluation.records import AnswerHead, AnswerRecord, BehaviourRecord, Outcome, QuestionRecord
 
 logger = logging.getLogger(__name__)
 
 _Line = TypeVar("_Line", bound=BaseModel)
+_Head = TypeVar("_Head", bound=AnswerHead)
 
 
 class Asked(NamedTuple):
@@ -85,15 +86,16 @@ class RunFolder:
         self._answers.add([answer])
 
     def answers(self) -> dict[Asked, AnswerRecord]:
-        """The newest of each."""
-        return {
-            Asked(answer.benchmark, answer.setting, answer.question, answer.repeat): answer
-            for answer in self._answers.read(AnswerRecord)
-        }
+        """The newest of each, with their texts: of a whole evaluation some hundred megabytes."""
+        return _newest(self._answers.read(AnswerRecord))
+
+    def heads(self) -> dict[Asked, AnswerHead]:
+        """The newest of each, without what was written."""
+        return _newest(self._answers.read(AnswerHead))
 
     def answered(self) -> set[Asked]:
         """Those that need not be asked again."""
-        return {asked for asked, answer in self.answers().items() if answer.outcome != Outcome.FAILED}
+        return {asked for asked, head in self.heads().items() if head.outcome != Outcome.FAILED}
 
     def write_questions(self, records: Iterable[QuestionRecord]) -> None:
         """Keep them; one that the folder has already takes its place."""
@@ -152,6 +154,10 @@ class RunFolder:
         part = path.with_name(f"{path.name}.part")
         part.write_bytes(data)
         part.replace(path)
+
+
+def _newest(answers: Iterable[_Head]) -> dict[Asked, _Head]:
+    return {Asked(each.benchmark, each.setting, each.question, each.repeat): each for each in answers}
 
 
 class _Lines:
