@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import time
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import yaml
 from sgl_proxythinker import evaluation
 from sgl_proxythinker.evaluation.grading import grade_last, grade_published
 from sgl_proxythinker.evaluation.grading.choices import letter_of
+from sgl_proxythinker.evaluation.grading.grader import Grader
 from sgl_proxythinker.evaluation.grading.last import AnswerIn
 from sgl_proxythinker.evaluation.grading.numbers import number_in, same_number
-from sgl_proxythinker.evaluation.questions import AnswerKind, Question
+from sgl_proxythinker.evaluation.questions import AnswerKind, Picture, Question
+from sgl_proxythinker.evaluation.records import Grade
 
 RECORDED = yaml.safe_load(Path(__file__).with_name("recorded_answers.yaml").read_text("utf-8"))["answers"]
 
@@ -193,3 +196,26 @@ def test_nothing_evaluates_what_a_model_wrote():
                     imported.add(module)
     assert called and not {"eval", "exec", "compile", "parse_expr", "sympify"} & called
     assert imported and not {"pickle", "marshal", "shelve", "code", "sympy"} & imported
+
+
+@pytest.fixture
+def grader():
+    with contextlib.closing(Grader(within_s=5)) as grader:
+        yield grader
+
+
+def test_an_answer_that_is_never_compared_is_given_up_and_the_next_one_graded(grader):
+    """Its claim is kept, and it counts as not right."""
+    question = Question("", "", "", (), AnswerKind.MATHEMATICS, "5")
+    assert grader.grade(r"\boxed{5}", question, False, AnswerIn.ANY).last.right
+    grades = grader.grade(r"\boxed{(9^{99})!}", question, False, AnswerIn.ANY)
+    assert grades.last == Grade(claim="(9^{99})!", right=False) and not grades.published.right
+    assert grader.grade(r"\boxed{5}", question, False, AnswerIn.ANY).last.right
+
+
+def test_a_grader_that_is_killed_is_started_again(grader):
+    question = Question("", "", "", (Picture(lambda: b""),), AnswerKind.INTEGER, "5")
+    grader._process.kill()
+    grader._process.join()
+    grader.grade("5", question, False, AnswerIn.ANY)
+    assert grader.grade("5", question, False, AnswerIn.ANY).last.right

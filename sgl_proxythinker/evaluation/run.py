@@ -18,6 +18,7 @@ from sgl_proxythinker.evaluation.asking.task import Round, task_of
 from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
 from sgl_proxythinker.evaluation.benchmarks.rows import Source
 from sgl_proxythinker.evaluation.errors import DataError, EvaluationError
+from sgl_proxythinker.evaluation.grading.grader import Grader
 from sgl_proxythinker.evaluation.manifest import check_same, fingerprint, run_of, session_of
 from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.questions import AnswerKind, Question
@@ -73,16 +74,19 @@ def _ask_and_report(
     for each in wanted:
         if each not in answered:
             missing.setdefault((each.benchmark, each.setting), []).append(each)
-    tasks = [
-        task_of(
-            Round(
-                plan.settings[setting], questions[benchmark], part, plan.preset, plan.sampling, server, folder,
-                made_by[setting],
-            )
-        )
-        for (benchmark, setting), part in missing.items()
-    ]  # fmt: skip
-    problem = _ask(tasks, model_of(server, model, plan.connections), plan) if tasks else None
+    problem = None
+    if missing:
+        with contextlib.closing(Grader()) as grader:
+            tasks = [
+                task_of(
+                    Round(
+                        plan.settings[setting], questions[benchmark], part, plan.preset, plan.sampling, server, folder,
+                        grader, made_by[setting],
+                    )
+                )
+                for (benchmark, setting), part in missing.items()
+            ]  # fmt: skip
+            problem = _ask(tasks, model_of(server, model, plan.connections), plan)
     _tell_failures(folder)
     if problem is None:
         report(folder, baseline)

@@ -17,7 +17,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from sgl_proxythinker.evaluation.asking.model import MADE_BY, WRITTEN
 from sgl_proxythinker.evaluation.asking.pictures import data_url
 from sgl_proxythinker.evaluation.errors import EvaluationError, ServerGone
-from sgl_proxythinker.evaluation.grading import grade_last, grade_published
+from sgl_proxythinker.evaluation.grading.grader import Grader
 from sgl_proxythinker.evaluation.presets import Preset
 from sgl_proxythinker.evaluation.questions import Question
 from sgl_proxythinker.evaluation.records import AnswerRecord, Grade, Outcome
@@ -47,6 +47,7 @@ class Round:
     sampling: Sampling
     server: Server
     folder: RunFolder
+    grader: Grader
     made_by: Mapping[str, Any] | None  # what `meta_info` has to say of an answer; None: of a plain server nothing
 
 
@@ -80,7 +81,7 @@ def ask(part: Round) -> Solver:
             state = await generate(
                 state, extra_body=_extra_body(part.setting), seed=part.sampling.seed_of(asked.repeat)
             )
-            record = _record(asked, question, state.output, part.preset)
+            record = await _record(asked, question, state.output, part)
         except Exception as problem:
             if not await asyncio.to_thread(part.server.is_alive):
                 raise ServerGone(f"{part.server.url} answers no more: {problem}") from problem
@@ -120,19 +121,19 @@ def _extra_body(setting: Setting) -> dict[str, Any]:
     return {"custom_params": setting.custom_params, "return_meta_info": True}
 
 
-def _record(asked: Asked, question: Question, output: ModelOutput, preset: Preset) -> AnswerRecord:
+async def _record(asked: Asked, question: Question, output: ModelOutput, part: Round) -> AnswerRecord:
     if output.error is not None or not output.choices:
         return _failed(asked, output.error or "a response without an answer")
-    told = output.metadata or {}
-    text, cut_off = told.get(WRITTEN, ""), output.stop_reason in _CUT_OFF
+    told, cut_off = output.metadata or {}, output.stop_reason in _CUT_OFF
+    text = told.get(WRITTEN, "")
     if output.stop_reason not in ("stop", *_CUT_OFF):
         return _failed(asked, f"the answer ended by {output.stop_reason}")
     outcome = Outcome.CUT_OFF if cut_off else Outcome.ANSWERED if text.strip() else Outcome.EMPTY
+    grades = await asyncio.to_thread(part.grader.grade, text, question, cut_off, part.preset.answer_in)
     return AnswerRecord(
         **asked._asdict(), outcome=outcome, text=text,
         tokens=output.usage.output_tokens if output.usage else 0, seconds=round(output.time or 0.0, 3),
-        made_by=told.get(MADE_BY) or {},
-        published=grade_published(text, question), last=grade_last(text, question, cut_off, preset.answer_in),
+        made_by=told.get(MADE_BY) or {}, **grades._asdict(),
     )  # fmt: skip
 
 
