@@ -91,6 +91,31 @@ def test_every_answer_says_how_it_was_made(straight):
         assert answer.made_by["proxy_alpha"] == float(asked.setting.removeprefix("alpha-"))
 
 
+def test_an_answer_that_was_made_in_another_way_ends_the_run(python):
+    """Kills: the base's answers, or another strength's, kept under the name of a setting."""
+    program = """
+from types import SimpleNamespace
+from sgl_proxythinker.evaluation.asking.task import _check_strength
+from sgl_proxythinker.evaluation.errors import EvaluationError
+wanted = {"proxy_alpha": 0.5, "proxy_amateur_alpha": 0.5}
+part = SimpleNamespace(
+    made_by=wanted, setting=SimpleNamespace(name="alpha-0.5"), server=SimpleNamespace(url="http://there")
+)
+_check_strength(SimpleNamespace(made_by=wanted | {"id": "1", "proxy_trace": {}}), part)
+for lie in ({}, {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}, wanted | {"proxy_clip": 2.0}):
+    try:
+        _check_strength(SimpleNamespace(made_by=lie), part)
+    except EvaluationError as problem:
+        assert "alpha-0.5" in str(problem)
+    else:
+        raise SystemExit(f"{lie} was kept")
+"""
+    done = subprocess.run(
+        [str(python), "-c", program], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_manifest_says_what_was_run(straight, family):
     manifest = RunFolder(straight).manifest()
     (session,) = manifest["sessions"]

@@ -86,7 +86,7 @@ def _ask_and_report(
                 )
                 for (benchmark, setting), part in missing.items()
             ]  # fmt: skip
-            problem = _ask(tasks, model_of(server, model, plan.connections), plan)
+            problem = _ask(tasks, model_of(server, model, plan.connections), plan.connections, folder)
     _tell_failures(folder)
     if problem is None:
         report(folder, baseline)
@@ -110,7 +110,8 @@ def report(folder: RunFolder, baseline: str | None) -> None:
         EvaluationError: nothing is, or nothing under the baseline.
     """
     settings = [head.setting for head in folder.heads().values() if head.outcome != Outcome.FAILED]
-    for file in write_report(folder, baseline or ("alpha-0" if "alpha-0" in settings or not settings else settings[0])):
+    usual = "alpha-0" if "alpha-0" in settings or not settings else settings[0]
+    for file in write_report(folder, baseline or usual):
         sys.stdout.write(f"{file}\n")
 
 
@@ -128,10 +129,10 @@ def _check_context(plan: Plan, model: ServedModel) -> None:
         )
 
 
-def _ask(tasks: list[Task], model: Any, plan: Plan) -> str | None:
+def _ask(tasks: list[Task], model: Any, connections: int, folder: RunFolder) -> str | None:
     """Have inspect-ai ask. What ended it, in words; None: it came to its end, or a person ended it."""
     logs = ask_all(
-        tasks, model, max_tasks=TASKS_AT_ONCE, max_samples=plan.connections, log_dir=str(plan.out / "logs"),
+        tasks, model, max_tasks=TASKS_AT_ONCE, max_samples=connections, log_dir=str(folder.logs),
         display="rich" if sys.stdout.isatty() else "plain", log_images=False, log_realtime=False,
     )  # fmt: skip
     return next((log.error.message for log in logs if log.status == "error" and log.error), None)

@@ -41,8 +41,10 @@ def bootstrap(values: Sequence[float], seed: int = 1) -> tuple[float, float]:
 
 
 def mean_interval(shares: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of one share a problem. Where all are 0 or all are 1, drawing them again says
-    nothing: Wilson's for so many problems."""
+    """The 95 % interval of the mean of one share a problem.
+
+    Where all are 0 or all are 1, drawing them again says nothing: Wilson's for so many problems.
+    """
     if len(set(shares)) == 1 and shares[0] in (0.0, 1.0):
         return wilson(int(shares[0]) * len(shares), len(shares))
     return bootstrap(shares)

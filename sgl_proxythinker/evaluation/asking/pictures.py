@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Callable
 
 from PIL import Image
 
@@ -48,8 +49,8 @@ def size_within(size: tuple[int, int], min_pixels: int | None, max_pixels: int |
     return size
 
 
-def _tokens(pixels: float, whole: type[int] | object) -> int:
-    return max(_FACTOR, whole(pixels / _FACTOR) * _FACTOR)  # type: ignore[operator]
+def _tokens(pixels: float, whole: Callable[[float], int]) -> int:
+    return max(_FACTOR, whole(pixels / _FACTOR) * _FACTOR)
 
 
 def _url(data: bytes, media_type: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +25,6 @@ from sgl_proxythinker.evaluation.sampling import Sampling
 from sgl_proxythinker.evaluation.server import Server
 from sgl_proxythinker.evaluation.settings import Setting
 from sgl_proxythinker.guidance import PREFIX, TRACE
-
-logger = logging.getLogger(__name__)
 
 RETRIES = 3  # of a request, by inspect-ai: of connections that broke, of 429 and 5xx
 WITHIN_S = 3600  # an answer of some thousand tokens, behind all that waits before it; later it counts as broken

@@ -37,7 +37,7 @@ def letter_of(claim: str, choices: Sequence[str]) -> str | None:
     inside of a word. A claim without a letter names the choice that says the same; of two that do it names none.
 
     Args:
-        choices: their texts, from A on. None are known: a claim is a letter, whatever stands behind it.
+        choices: their texts, from A on. None are known: a claim is a letter, and no other letter stands behind it.
     """
     plain = unwrapped(claim)
     if found := _NAMED.fullmatch(plain):

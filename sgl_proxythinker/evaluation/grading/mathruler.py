@@ -53,7 +53,7 @@ def same_by_mathruler(claim: str, truth: str) -> bool:
 
 
 def _same_element(one: str, other: str) -> bool:
-    if _RATIO.search(one) and _RATIO.search(other) and _is_ratio(one) and _is_ratio(other):
+    if _is_ratio(one) and _is_ratio(other):
         return one == other
     if _is_integer(one) != _is_integer(other):
         return False
