@@ -36,8 +36,11 @@ INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
 TO_END_S = 45  # servers are being started and ended then
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
-# What they import is missing on such a host: a browser's driver, a fuzzer.
-NOT_THERE = [f"--ignore=tests/test_{name}.py" for name in ("explain_page", "fuzz")]
+# A browser's driver, a fuzzer, and what the evaluation reads and asks with are missing on such a host. No file that
+# imports them has a test for a GPU.
+NOT_THERE = ("selenium", "schemathesis", "pyarrow", "datasets", "inspect_ai")
+IMPORT_THEM = ("explain_page", "fuzz", "evaluation_report", "evaluation_run", "published_questions", "published_sets")
+LEFT_OUT = [f"--ignore=tests/test_{name}.py" for name in IMPORT_THEM]
 TOGETHER, ALONE = "(gpu or on_gpu) and not alone", "alone"
 
 
@@ -64,7 +67,7 @@ def run(
     """pytest's exit code."""
     where = ask_conditions(commit)
     before = ended_before(after, where["commit"]) if after else []
-    by_selection = [for_pytest] if for_pytest else [["-m", marked, *NOT_THERE, "tests"] for marked in (TOGETHER, ALONE)]
+    by_selection = [for_pytest] if for_pytest else [["-m", marked, *LEFT_OUT, "tests"] for marked in (TOGETHER, ALONE)]
     at_once = ["-n", str(jobs), "--dist", "loadgroup", "-p", gpu_of_worker.__name__] if jobs > 1 else ["-p", "no:xdist"]
     begin, counts, codes, failures = time.monotonic(), told_at_once.ended(before), [], ""
     # In a job in the background of a shell it is ignored, and a process that this one starts would ignore it too.

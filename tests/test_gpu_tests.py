@@ -1,6 +1,7 @@
 """Nobody believes a run of the GPU's tests that is older than the package."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,30 @@ def test_a_change_of_the_package_makes_a_run_stale(repository):
     assert f"ran on {ran_on}, 1 changes of the package ago" in gpu_tests.staleness(file)
     file.write_text(json.dumps({"conditions": {"commit": "0123456789"}}))
     assert "which git doesn't know" in gpu_tests.staleness(file)
+
+
+IMPORTS_NOTHING_OF = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_they_are_collected_where_browsers_fuzzers_and_readers_of_data_sets_are_missing(tmp_path):
+    (tmp_path / "missing.py").write_text(IMPORTS_NOTHING_OF.format(absent=gpu_tests.NOT_THERE))
+    options = ["-q", "--collect-only", "-o", "addopts=", "-p", "missing", "-p", "no:cacheprovider"]
+    selected = ["-m", gpu_tests.TOGETHER, *gpu_tests.LEFT_OUT, "tests"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # A fuzzer's own plugin of pytest is missing there too.
+    env = gpu_tests.outside_of_xdist() | {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", *options, *selected]
+    done = subprocess.run(command, cwd=gpu_tests.ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 SAYS = "import os\n\ndef test():\n    print(os.environ['PYTEST_XDIST_WORKER'], os.environ['CUDA_VISIBLE_DEVICES'])\n"

@@ -8,7 +8,7 @@
 #
 # COMMIT, LIMIT (s, default 540), KERNELS, AFTER and OUT come from the environment. Results, failures as they come, and
 # logs go to $OUT. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and
-# wait minutes for each other. AFTER is what `all` left of a run that was cut off (gpu-tests.ended.txt): it goes on there.
+# wait minutes for each other. AFTER is what a run that was cut off left (gpu-tests.ended.txt): the same goes on there.
 # About one worker for every four cores: each has a server or more, whose schedulers poll. One H200 with 16 cores ended
 # 650 tests in ten minutes.
 set -uo pipefail
@@ -38,7 +38,7 @@ all)
     run gpu-tests "$JOBS" ${AFTER:+--after "$AFTER"}
     ;;
 speculating)
-    run speculating "$JOBS" --speculate 3 $SPECULATING
+    run speculating "$JOBS" --speculate 3 ${AFTER:+--after "$AFTER"} $SPECULATING
     ;;
 both)
     run gpu-tests $((JOBS * 2 / 3)) & run speculating $((JOBS / 3)) --speculate 3 $SPECULATING
