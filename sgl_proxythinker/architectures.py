@@ -109,11 +109,13 @@ ARCHITECTURES = {
     "Qwen2_5_VLForConditionalGeneration": Architecture(
         _qwen2_5_vl_shape, _QWEN2_5_VL, was_on_gpu=True, tower_layers=_GATED_TOWER
     ),
-    "Qwen2VLForConditionalGeneration": Architecture(_qwen2_vl_shape, _QWEN2_VL, tower_layers=_PLAIN_TOWER),
-    "Qwen3VLForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL),
+    "Qwen2VLForConditionalGeneration": Architecture(
+        _qwen2_vl_shape, _QWEN2_VL, was_on_gpu=True, tower_layers=_PLAIN_TOWER
+    ),
+    "Qwen3VLForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, was_on_gpu=True),
     "Qwen3VLMoeForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, is_small=False),
-    "Qwen2ForCausalLM": Architecture(_text_shape),
-    "Qwen3ForCausalLM": Architecture(_text_shape),
-    "Qwen3MoeForCausalLM": Architecture(_text_shape, is_small=False),
-    "LlamaForCausalLM": Architecture(_text_shape),
+    "Qwen2ForCausalLM": Architecture(_text_shape, was_on_gpu=True),
+    "Qwen3ForCausalLM": Architecture(_text_shape, was_on_gpu=True),
+    "Qwen3MoeForCausalLM": Architecture(_text_shape, is_small=False, was_on_gpu=True),
+    "LlamaForCausalLM": Architecture(_text_shape, was_on_gpu=True),
 }

@@ -20,7 +20,6 @@ from programs.pictures import data_url
 from programs.server_process import end, reserve_port, running, wait_until_ready
 from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker.launch import cpu
-from sgl_proxythinker.policy.speculation import TRY_ON_GPU
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300
@@ -153,7 +152,7 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """What a person's shell has: without what the CPU support has set in this process for an engine's test."""
     ours = set() if ON_GPU else {*cpu.ENVIRONMENT, "OMP_NUM_THREADS", "SGLANG_CPU_OMP_THREADS_BIND"}
     # Memory is shared by the servers of several workers.
-    shared = MEMORY_IS_SHARED | {TRY_ON_GPU: "1"} if ON_GPU else {}
+    shared = MEMORY_IS_SHARED if ON_GPU else {}
     return {name: value for name, value in os.environ.items() if name not in ours} | shared | (extra or {})
 
 

@@ -135,11 +135,21 @@ def test_a_tower_that_two_models_share_is_told_and_counted_once(tmp_path, equal)
 
 
 def test_all_that_is_wrong_is_told_at_once(triple):
-    flags = ("--lora-paths", "a=b", "--tp-size", "3", "--proxy-placement", "split", "--proxy-speculate", "3")
+    flags = (
+        "--lora-paths",
+        "a=b",
+        "--tp-size",
+        "3",
+        "--proxy-placement",
+        "split",
+        "--proxy-speculate",
+        "3",
+        "--enable-mixed-chunk",
+    )
     code, told = doctor(triple.base, triple.expert, triple.amateur, *flags, "--gpu-memory", "24", "--json")
     wrong = {finding["check"]: finding["found"] for finding in json.loads(told)["checks"] if not finding["is_sound"]}
     assert code == 1 and set(wrong) == {"flags", "speculation", "placement"}
-    assert "have not been compared with the law's yet" in wrong["speculation"]
+    assert "--enable-mixed-chunk doesn't go with --proxy-speculate" in wrong["speculation"]
     assert "--lora-paths" in wrong["flags"] and "The nearest that works" in wrong["placement"]
 
 

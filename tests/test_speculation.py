@@ -49,7 +49,7 @@ from programs.pictures import random_picture
 from servers import COMMON, ON_GPU, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.policy.speculation import TRY_ON_GPU, check_speculation
+from sgl_proxythinker.policy.speculation import check_speculation
 
 pytestmark = pytest.mark.xdist_group("speculation")
 
@@ -263,22 +263,16 @@ def test_an_interval_of_streams_is_a_400(guided):
 )
 def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        check_speculation(given, attention_backend, True, False, {})
+        check_speculation(given, attention_backend, False)
 
 
 def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
     given = {"enable_deterministic_inference": True}
-    check_speculation(given, "fa3", True, False, {})
+    check_speculation(given, "fa3", False)
     with pytest.raises(LaunchError, match="--enable-deterministic-inference doesn't go with --proxy-speculate auto"):
-        check_speculation(given, "fa3", True, True, {})
-
-
-def test_on_a_gpu_it_is_for_who_tries_it():
-    with pytest.raises(LaunchError, match=f"have not been compared .* {TRY_ON_GPU}=1"):
-        check_speculation({}, "fa3", False, False, {TRY_ON_GPU: "0"})
-    check_speculation({}, "fa3", False, False, {TRY_ON_GPU: "1"})
+        check_speculation(given, "fa3", True)
 
 
 @pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton"])
 def test_what_it_was_tried_with_is_not(attention_backend):
-    check_speculation({"enable_mixed_chunk": False, "page_size": 16}, attention_backend, True, True, {})
+    check_speculation({"enable_mixed_chunk": False, "page_size": 16}, attention_backend, True)

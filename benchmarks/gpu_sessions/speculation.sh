@@ -17,7 +17,7 @@ BATCHES=${BATCHES:-1,8,32,64}
 FLAGS=${FLAGS:-}
 mkdir -p "$OUT"
 export PYTHONPATH=$(python3 -m benchmarks.bare_checkout ~/meta):$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
-export TOKENIZERS_PARALLELISM=false SGL_PROXYTHINKER_SPECULATE_ON_GPU=1
+export TOKENIZERS_PARALLELISM=false
 step() { echo "== $* ($SECONDS s)"; }
 
 cost() { # NAME COMMIT PATH ARGUMENTS: one engine or more of guided_cost

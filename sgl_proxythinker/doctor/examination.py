@@ -168,7 +168,7 @@ def _check_speculation(config: ProxyConfig, given: dict[str, Any]) -> str:
     on_cpu = cpu.is_needed(given.get("device"))
     usual = cpu.SERVER_DEFAULTS["attention_backend"] if on_cpu else _ATTENTION
     attention = str(given.get("attention_backend") or usual)
-    check_speculation(given, attention, on_cpu, config.chooses_drafts, os.environ)
+    check_speculation(given, attention, config.chooses_drafts)
     return f"the {DRAFTER} may write {config.drafts} tokens ahead"
 
 

@@ -102,6 +102,10 @@ def settled_arguments(
         "context_length": models.context_length,
         "mm_feature_transport": "cpu",  # the only one that is let through, and not SGLang's default
         "cuda_graph_backend_prefill": "disabled",  # as above; of text models SGLang's default is another
+        # For mixtures of experts over several Hopper or Blackwell GPUs, SGLang 0.5.17 sums over ranks and normalises in
+        # one kernel, and then leaves out what the first blocks of the vision tower add to the first layers of the
+        # decoder (`post_residual_addition` in `LayerCommunicator.prepare_attn`).
+        "enforce_disable_flashinfer_allreduce_fusion": True,
     }
     # Where steps may go without drafts, all sizes are captured for them, and so for chains.
     if config.drafts and not config.chooses_drafts and _captures_too_many(given, memory_bytes):
@@ -112,8 +116,7 @@ def settled_arguments(
 def _speculate(server_args: Any, given: dict[str, Any], config: ProxyConfig) -> None:
     from sgl_proxythinker.speculation.algorithm import arguments_for, register
 
-    on_cpu = cpu.is_needed(given.get("device"))
-    check_speculation(given, server_args.attention_backend, on_cpu, config.chooses_drafts, os.environ)
+    check_speculation(given, server_args.attention_backend, config.chooses_drafts)
     register()
     server_args.override("proxythinker.speculate", **arguments_for(config.drafts))
 

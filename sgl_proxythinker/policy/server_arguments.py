@@ -88,6 +88,7 @@ TESTED: dict[str, str] = {
     "tests/test_server_flags.py::TestUncached::test_more_pictures_than_the_limit_are_a_400": """
         limit_mm_data_per_request""",
     # As above, on a GPU.
+    "tests/test_precisions.py::test_a_server_agrees_with_the_oracle_of_the_same_weights": "quantization",
     "tests/test_server_flags.py::TestUncached::test_it_runs_as_it_was_told": """
         disable_cuda_graph disable_decode_cuda_graph disable_prefill_cuda_graph mm_feature_transport""",
 }
@@ -97,8 +98,6 @@ ARGUED: dict[str, str] = {
     "SGLang's loader reads the base with them, and the check before the launch reads it with the same ones; a proxy "
     "has a revision of its own.": "revision trust_remote_code",
     "One tokenizer makes the ids that all three models read.": "tokenizer_mode",
-    "It says how the base's matrices are multiplied, a proxy has its own in --proxy-config, and the rows that are "
-    "fused are in 16 or 32 bits.": "quantization",
     "Each model's own logits processor casts its rows, and those are fused and travel between ranks in 32 bits.": (
         "enable_fp32_lm_head"
     ),
@@ -110,8 +109,10 @@ ARGUED: dict[str, str] = {
         abort_on_priority_when_disabled""",
     "Each model makes its own attention from them, as from --attention-backend.": """
         prefill_attention_backend decode_attention_backend""",
-    "They leave out a kernel that sums over ranks; what is summed instead is the same for each model.": """
-        disable_custom_all_reduce enforce_disable_flashinfer_allreduce_fusion""",
+    "It leaves out a kernel that sums over ranks; what is summed instead is the same for each model.": (
+        "disable_custom_all_reduce"
+    ),
+    "It is what a guided server sets.": "enforce_disable_flashinfer_allreduce_fusion",
     "Each model captures its own decode graphs, of the same batch sizes, and a step whose batch has none runs "
     "without.": """
         cuda_graph_backend_decode cuda_graph_max_bs_decode cuda_graph_bs_decode disable_cuda_graph_padding""",

@@ -21,34 +21,17 @@ _MORE_THAN_ONE = {
 }
 
 
-# A GPU's rounding and timing are its own: until its tokens were compared with the law's, only who tries it runs it.
-TRY_ON_GPU = "SGL_PROXYTHINKER_SPECULATE_ON_GPU"
-
-
-def check_speculation(
-    given: Mapping[str, Any],
-    attention_backend: str,
-    on_cpu: bool,
-    chooses_drafts: bool,
-    environment: Mapping[str, str],
-) -> None:
+def check_speculation(given: Mapping[str, Any], attention_backend: str, chooses_drafts: bool) -> None:
     """Raise unless a server with these arguments can speculate.
 
     Args:
         given: SGLang's arguments by field name, as the user gave them.
         attention_backend: that SGLang chose, or the user.
-        on_cpu: the models run on a CPU.
         chooses_drafts: by what it sees (`auto`).
-        environment: of the process.
 
     Raises:
         LaunchError: they can't; says what to leave out.
     """
-    if not on_cpu and environment.get(TRY_ON_GPU) != "1":
-        raise LaunchError(
-            "--proxy-speculate runs on a GPU, but its tokens there have not been compared with the law's yet. Leave it "
-            f"out, or try it with the environment variable {TRY_ON_GPU}=1."
-        )
     if attention_backend not in _CAUSAL_BACKENDS:
         raise LaunchError(
             f"--proxy-speculate was not tried with --attention-backend {attention_backend}. Use one of "
