@@ -178,7 +178,8 @@ class TestPaged:
             "page_size": PAGE, "context_length": CONTEXT, "disable_overlap_schedule": True, "schedule_policy": "lpm",
             "scheduler_recv_interval": 2, "max_prefill_tokens": 128, "load_format": "safetensors",
             "model_impl": "sglang", "model_config_parser": "hf", "enable_multimodal": True,
-            "tokenizer_path": str(triple.expert), "mm_feature_transport": "cpu", "enforce_disable_flashinfer_allreduce_fusion": True,
+            "tokenizer_path": str(triple.expert), "mm_feature_transport": "cpu",
+            "enforce_disable_flashinfer_allreduce_fusion": True,
         }  # fmt: skip
         assert {name: told[name] for name in wanted} == wanted
         assert paged.get("/v1/models").json()["data"][0]["id"] == "three-in-one"
