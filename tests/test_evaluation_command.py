@@ -78,6 +78,8 @@ def test_a_settings_file_that_nobody_can_ask_is_refused(text, said, tmp_path):
         (("--settings", "missing.yaml"), "settings can't be read"),
         (("--data", "mathvistas=x"), "mathvistas=x is not NAME=VALUE"),
         (("--benchmarks", "mathvista", "--revision", "mathverse=x"), "mathverse=x is not NAME=VALUE"),
+        (("--beside", "missing"), "--beside missing: it is not the folder of a run"),
+        (("--report", "--beside", "missing"), "--beside missing: it is not the folder of a run"),
     ],
 )
 def test_a_flag_that_nothing_can_come_of_is_refused(flags, said, capsys):

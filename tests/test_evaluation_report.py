@@ -10,6 +10,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PIL import Image, ImageDraw
@@ -695,6 +696,85 @@ def test_what_can_not_be_reported_is_refused_with_what_to_do(folder, tmp_path):
     failed = write_run(tmp_path / "failed", (one for one in records() if one.outcome == Outcome.FAILED))
     with pytest.raises(EvaluationError, match="no answer to report: all 18 requests failed"):
         write_report(failed, "alpha-0")
+
+
+# Beside another run
+
+
+BASE_ON_VISTA = "alpha-0", "MathVista"
+
+
+def other_run(path, shown=SETTINGS["alpha-1"], **changed) -> RunFolder:
+    """Of the expert alone, which was asked with words of its own, and more than the first run."""
+    chance = random.Random("expert")
+    folder = RunFolder(path)
+    asked = {name: count + 5 for name, count in QUESTIONS.items() if name != "MathVision"}
+    for name, count in asked.items():
+        named = (question(name, number) for number in range(count))
+        worded = (replace(one, text=f"{one.text}\nThink first.", **changed) for one in named)
+        folder.write_questions(map(folder.question_record, worded))
+    for name, count in asked.items():
+        for number in range(count):
+            folder.add(answer(name, "expert", number, 1, chance.random() < shown, chance))
+    manifest = {**MANIFEST, "sessions": [{"date": "2026-11-29", "server": {"model_path": "VL-Rethinker-7B"}}]}
+    folder.write_manifest(manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    return other_run(tmp_path_factory.mktemp("expert"))
+
+
+def test_another_servers_run_is_a_row_and_changes_no_other(folder, results, beside):
+    joined = results_of(folder, "alpha-0", [beside])
+    assert set(joined.settings) == {*results.settings, "expert"}
+    assert {key: cell for key, cell in joined.cells.items() if key[0] != "expert"} == results.cells
+    cell = joined.cells["expert", "MathVista"]
+    assert cell.questions == 60, "those that the first run has not are left out"
+    base = {one.question: one.last.right for one in results.answers if (one.setting, one.benchmark) == BASE_ON_VISTA}
+    gained = sum(
+        one.last.right - base[one.question] for one in beside.answers().values()
+        if one.benchmark == "MathVista" and one.question in base
+    )  # fmt: skip
+    assert cell.against_baseline["last"].difference == pytest.approx(gained / 60)
+    assert ("expert", "MathVision") not in joined.cells and joined.macro("expert", "last") is None
+
+
+def test_the_page_says_whose_row_it_is(window, folder, beside, tmp_path):
+    page, markdown, *_ = write_report(folder, "alpha-0", [beside])
+    try:
+        window.look_like(*DESK)
+        window.get(page.as_uri())
+        facts = text_of(window, ".facts")
+        assert "VL-Rethinker-7B" in facts.split("expert\n")[-1]
+        assert "expert" in [
+            row.text.split("\n")[0] for row in window.find_elements(By.CSS_SELECTOR, ".results tbody th")
+        ]
+        assert "\n- expert: base VL-Rethinker-7B" in markdown.read_text("utf-8")
+        assert window.complaints() == []
+    finally:
+        write_report(folder, "alpha-0")  # what other tests look at
+
+
+def test_another_run_may_be_the_baseline(folder, beside):
+    joined = results_of(folder, "expert", [beside])
+    assert joined.settings[0] == "expert" and joined.cells["alpha-0.5", "MathVista"].against_baseline
+
+
+def test_runs_that_do_not_compare_are_refused(folder, beside, tmp_path):
+    again = other_run(tmp_path / "again")
+    with pytest.raises(EvaluationError, match="both have answers under expert: a row is of one server. Ask one"):
+        results_of(folder, "alpha-0", [beside, again])
+    other = other_run(tmp_path / "revised", answer="A")
+    with pytest.raises(EvaluationError, match="question q-0 of MathVista in .* is not that of the first run"):
+        results_of(folder, "alpha-0", [other])
+    manifest = again.manifest()
+    again.write_manifest({**manifest, "run": {**manifest["run"], "sampling": {"temperature": 0.0, "repeats": 1}}})
+    with pytest.raises(EvaluationError, match="were drawn with .*'repeats': 4.* no table compares them"):
+        results_of(folder, "alpha-0", [again])
+    with pytest.raises(EvaluationError, match="has no answer to a question of"):
+        results_of(folder, "alpha-0", [write_run(tmp_path / "nothing asked", [])])
 
 
 @SCHEMES

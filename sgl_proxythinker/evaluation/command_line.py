@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code is 3 where something is left to ask."""
     args = parse_arguments(arguments)
     try:
-        plan = None if args.report else plan_of(args)
+        plan, beside = None if args.report else plan_of(args), _runs(args.beside)
         if find_spec("inspect_ai") is None:
             raise EvaluationError(_NO_ENVIRONMENT)
         server = Server(args.url, args.api_key) if plan else None
@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         from sgl_proxythinker.evaluation.run import report, run
 
         if plan is None or server is None:
-            report(RunFolder(args.out), args.baseline)
+            report(RunFolder(args.out), args.baseline, beside)
             return 0
-        left = run(plan, server, args.baseline)
+        left = run(plan, server, args.baseline, beside)
     except EvaluationError as problem:
         sys.stderr.write(f"{problem}\n")
         return WRONG
@@ -81,6 +81,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--api-key", default="none", help="if the server wants one")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; an older one goes on")
     parser.add_argument("--report", action="store_true", help="ask nothing; write the report of what is there")
+    parser.add_argument(
+        "--beside", action="append", type=Path, default=[], metavar="FOLDER",
+        help="of a run of another server, whose settings are rows of the report too; repeatable",
+    )  # fmt: skip
     asked = parser.add_argument_group("what is asked")
     asked.add_argument(
         "--benchmarks", type=_names, default=_names(PAPERS), metavar="NAME,NAME", help="(the paper's five)"
@@ -157,6 +161,19 @@ def sampling(args: argparse.Namespace) -> Sampling:
     if temperature is None:
         temperature = SAMPLED_AT if args.repeats > 1 else 0.0
     return Sampling(repeats=args.repeats, temperature=temperature, top_p=args.top_p, seed=args.seed)
+
+
+def _runs(paths: list[Path]) -> list[RunFolder]:
+    """Folders of runs.
+
+    Raises:
+        EvaluationError: one of them is none; told before anything is asked.
+    """
+    folders = [RunFolder(path) for path in paths]
+    for folder in folders:
+        if folder.manifest() is None:
+            raise EvaluationError(f"--beside {folder.path}: it is not the folder of a run, with a manifest.json.")
+    return folders
 
 
 def _pairs(given: list[str], benchmarks: list[str]) -> dict[str, str]:

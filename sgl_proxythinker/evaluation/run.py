@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,8 +32,11 @@ MOST_REASONS = 5
 TASKS_AT_ONCE = 2  # the next one begins while the last answers of one are still written
 
 
-def run(plan: Plan, server: Server, baseline: str | None) -> int:
+def run(plan: Plan, server: Server, baseline: str | None, beside: Sequence[RunFolder] = ()) -> int:
     """Ask what is missing and write the report.
+
+    Args:
+        beside: other runs, whose settings are rows of the report too.
 
     Returns:
         How many answers are missing still: of requests that failed, or because the run was ended.
@@ -50,7 +53,7 @@ def run(plan: Plan, server: Server, baseline: str | None) -> int:
     with folder.alone():
         session = session_of(model.name, info)
         _begin(folder, plan, session, sources, questions, made_by)
-        return _ask_and_report(folder, plan, server, model.name, questions, made_by, baseline)
+        return _ask_and_report(folder, plan, server, model.name, questions, made_by, baseline, beside)
 
 
 def _ask_and_report(
@@ -61,6 +64,7 @@ def _ask_and_report(
     questions: Mapping[str, Mapping[str, Question]],
     made_by: Mapping[str, Mapping[str, Any] | None],
     baseline: str | None,
+    beside: Sequence[RunFolder],
 ) -> int:
     wanted = [
         Asked(benchmark, setting, question, repeat)
@@ -89,10 +93,10 @@ def _ask_and_report(
             problem = _ask(tasks, model_of(server, model, plan.connections), plan.connections, folder)
     _tell_failures(folder)
     if problem is None:
-        report(folder, baseline)
+        report(folder, baseline, beside)
         return len(set(wanted) - folder.answered())
     with contextlib.suppress(EvaluationError):  # what ended the run is the news, not that there is little to report
-        report(folder, baseline)
+        report(folder, baseline, beside)
     raise EvaluationError(problem)
 
 
@@ -103,15 +107,18 @@ def _tell_failures(folder: RunFolder) -> None:
         sys.stderr.write(f"{count:,} failed: {error}\n")
 
 
-def report(folder: RunFolder, baseline: str | None) -> None:
+def report(folder: RunFolder, baseline: str | None, beside: Sequence[RunFolder] = ()) -> None:
     """Write the report of what is there.
+
+    Args:
+        beside: other runs, whose settings are rows too, and may be the baseline.
 
     Raises:
         EvaluationError: nothing is, or nothing under the baseline.
     """
     settings = [head.setting for head in folder.heads().values() if head.outcome != Outcome.FAILED]
     usual = "alpha-0" if "alpha-0" in settings or not settings else settings[0]
-    for file in write_report(folder, baseline or usual):
+    for file in write_report(folder, baseline or usual, beside):
         sys.stdout.write(f"{file}\n")
 
 

@@ -19,8 +19,12 @@ class Fact(NamedTuple):
     lines: list[tuple[str, str]]  # names and texts
 
 
-def facts_of(manifest: Mapping[str, Any]) -> list[Fact]:
-    """Those that this manifest has. A page shows the whole manifest too."""
+def facts_of(manifest: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]]) -> list[Fact]:
+    """Those that a run's manifest has, and what is other in runs beside it. A page shows the whole manifests too.
+
+    Args:
+        beside: their manifests, by the names of their settings.
+    """
     sessions = manifest.get("sessions") or [{}]
     run, last = manifest.get("run") or {}, sessions[-1]
     preset = run.get("preset") or {}
@@ -34,7 +38,15 @@ def facts_of(manifest: Mapping[str, Any]) -> list[Fact]:
         Fact("settings", _laws(manifest.get("settings") or {})),
         Fact("client", _told(last, ("commit",))),
     ]
+    facts += [Fact(settings, _of_another_run(told)) for settings, told in beside.items()]
     return [fact for fact in facts if fact.lines]
+
+
+def _of_another_run(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sessions = manifest.get("sessions") or [{}]
+    preset = (manifest.get("run") or {}).get("preset") or {}
+    asked = _told({"preset": preset.get("name"), "asked": sessions[-1].get("date")})
+    return [*_models(sessions[-1]), *_told(sessions[-1].get("server") or {}, _OF_SERVER), *asked]
 
 
 def _used(sampling: Mapping[str, Any]) -> dict[str, Any]:

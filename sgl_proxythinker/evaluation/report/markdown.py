@@ -23,7 +23,7 @@ def as_markdown(results: Results, plots: Sequence[str]) -> str:
         plots: file names of PNG pictures beside it.
     """
     parts = ["# What guidance is worth"]
-    if facts := facts_of(results.manifest):
+    if facts := facts_of(results.manifest, results.beside):
         parts.append("\n".join(f"- {fact.name}: {_on_one_line(fact)}" for fact in facts))
     if results.unfinished:
         parts.append(

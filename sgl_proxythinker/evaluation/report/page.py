@@ -62,8 +62,8 @@ def as_page(results: Results, flips: Sequence[FlipsOfPair], pictures: Path) -> s
     style, script = ((HERE / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     return environment.get_template("page.html").render(
         results=results, rules=RULES[::-1], rule_names=RULE_NAMES, verdicts=Verdict, significant=SIGNIFICANT,
-        facts=facts_of(results.manifest),
-        manifest_json=json.dumps(results.manifest, indent=2, ensure_ascii=False),
+        facts=facts_of(results.manifest, results.beside),
+        manifest_json=json.dumps(_manifests(results), indent=2, ensure_ascii=False),
         accuracy_plots=_plots(results, accuracy_panels), pass_at_plots=_plots(results, pass_at_panels),
         observers=_observers(results), behaviours=list(Behaviour),
         flips=flips, most_flips=MOST_OF_A_PAIR, flip_data=_flip_data(results, flips, pictures),
@@ -71,6 +71,10 @@ def as_page(results: Results, flips: Sequence[FlipsOfPair], pictures: Path) -> s
         style=Markup(style), script=Markup(script),
         style_hash=_content_hash(style), script_hash=_content_hash(script),
     )  # fmt: skip
+
+
+def _manifests(results: Results) -> dict[str, Any]:
+    return {**results.manifest, "beside": results.beside} if results.beside else results.manifest
 
 
 def _plots(results: Results, panels_of: Any) -> list[Plot]:

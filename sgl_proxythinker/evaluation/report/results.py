@@ -12,6 +12,7 @@ from typing import Any
 
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.records import AnswerRecord, Outcome, QuestionRecord
+from sgl_proxythinker.evaluation.report.joined import join
 from sgl_proxythinker.evaluation.run_folder import RunFolder
 from sgl_proxythinker.evaluation.statistics import Paired
 from sgl_proxythinker.evaluation.summary import (
@@ -92,6 +93,7 @@ class Results:
     cells: dict[tuple[str, str], Cell]  # of a setting and a benchmark; absent where nothing was asked
     behaviours: list[BehaviourSummary]
     manifest: dict[str, Any]
+    beside: dict[str, dict[str, Any]]  # manifests of other runs, by the names of their settings
     answers: list[AnswerRecord]
     questions: dict[tuple[str, str], QuestionRecord]  # by benchmark and id
 
@@ -165,14 +167,18 @@ def _highest(values: Sequence[float]) -> float:
     return max(values) if len(set(values)) > 1 else math.nan
 
 
-def results_of(folder: RunFolder, baseline: str) -> Results:
+def results_of(folder: RunFolder, baseline: str, beside: Sequence[RunFolder] = ()) -> Results:
     """Everything a report needs of a run's folder.
 
+    Args:
+        beside: other runs, whose settings are rows too.
+
     Raises:
-        EvaluationError: there is no answer yet, or none under `baseline`.
+        EvaluationError: there is no answer yet, or none under `baseline`; runs that can't be compared.
     """
-    answers, manifest = list(folder.answers().values()), folder.manifest() or {}
-    questions = {(question.benchmark, question.id): question for question in folder.questions()}
+    joined = join(folder, beside)
+    answers, manifest = joined.answers, joined.manifest
+    questions = {(question.benchmark, question.id): question for question in joined.questions}
     summaries = {(one.setting, one.benchmark): one for one in summarize(answers, questions.values())}
     outcomes: dict[tuple[str, str], Counter[Outcome]] = {}
     asked: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -204,7 +210,7 @@ def results_of(folder: RunFolder, baseline: str) -> Results:
             )
             for (setting, benchmark), counts in outcomes.items()
         },
-        summarize_behaviours(folder.behaviours()), manifest, answers, questions,
+        summarize_behaviours(joined.behaviours), manifest, joined.beside, answers, questions,
     )  # fmt: skip
 
 

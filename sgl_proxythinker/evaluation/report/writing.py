@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sgl_proxythinker.evaluation.report.flips import flips_of
@@ -12,16 +13,17 @@ from sgl_proxythinker.evaluation.report.results import results_of
 from sgl_proxythinker.evaluation.run_folder import RunFolder
 
 
-def write_report(folder: RunFolder, baseline: str) -> list[Path]:
+def write_report(folder: RunFolder, baseline: str, beside: Sequence[RunFolder] = ()) -> list[Path]:
     """Write what a run's answers are worth into its folder, and return the files.
 
     Args:
         baseline: the setting that others are compared with, mostly "alpha-0": the base alone.
+        beside: other runs, whose settings are rows of this report too.
 
     Raises:
-        EvaluationError: there is no answer yet, or none under `baseline`.
+        EvaluationError: there is no answer yet, or none under `baseline`; runs that can't be compared.
     """
-    results = results_of(folder, baseline)
+    results = results_of(folder, baseline, beside)
     plots = {}
     for name, panels in (("accuracy.png", accuracy_panels), ("pass_at_k.png", pass_at_panels)):
         if drawn := panels(results, "last"):
