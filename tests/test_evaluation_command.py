@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 
+from sgl_proxythinker.evaluation import server
 from sgl_proxythinker.evaluation.command_line import main, parse_arguments, plan_of
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.sampling import Sampling
@@ -100,6 +104,28 @@ def test_a_flag_that_can_not_be_is_refused(flags, said, capsys):
     with pytest.raises(SystemExit):
         main([*URL, *flags])
     assert said in capsys.readouterr().err
+
+
+def test_a_server_that_is_slow_once_is_not_gone(monkeypatch):
+    monkeypatch.setattr(server, "_ALIVE_WITHIN_S", 0.2)
+    looked_at = []
+
+    def answer_the_second():
+        while len(looked_at) < 2:
+            with listening.accept()[0] as client:
+                looked_at.append(client.recv(1000))
+                if len(looked_at) == 2:
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                else:
+                    client.recv(1)  # until nobody waits any more
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asked = server.Server(f"http://127.0.0.1:{listening.getsockname()[1]}", "none")
+        thread = threading.Thread(target=answer_the_second)
+        thread.start()
+        assert asked.is_alive()
+        thread.join()
+    assert len(looked_at) == 2 and not asked.is_alive(), "now nobody listens"
 
 
 def test_without_its_environment_it_says_how_to_make_one(capsys):

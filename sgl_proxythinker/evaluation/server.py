@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from sgl_proxythinker.evaluation.errors import EvaluationError
 
 _NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
 _WITHIN_S = 30
-_ALIVE_WITHIN_S = 10
+_ALIVE_WITHIN_S, _LOOKS = 10, 3
 # Of `/server_info`, what decides which tokens are answered, or how fast.
 _TOLD = (
     "model_path", "served_model_name", "revision", "tokenizer_path", "dtype", "quantization", "kv_cache_dtype",
@@ -65,11 +66,19 @@ class Server:
         return {name: told[name] for name in _TOLD if name in told} | {"proxy": told.get("proxy")}
 
     def is_alive(self) -> bool:
-        try:
-            self._get("/v1/models", _ALIVE_WITHIN_S)
-        except _NO_ANSWER:
-            return False
-        return True
+        """Whether it answers. One that is gone refuses a connection at once; one that is only slow is asked again."""
+        for _ in range(_LOOKS):
+            try:
+                self._get("/v1/models", _ALIVE_WITHIN_S)
+                return True
+            except TimeoutError:
+                continue
+            except urllib.error.URLError as problem:
+                if not isinstance(problem.reason, TimeoutError):
+                    return False
+            except _NO_ANSWER:
+                return False
+        return False
 
     def _get(self, path: str, timeout_s: float) -> Any:
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.api_key}"})
