@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from sgl_proxythinker.version import __version__
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -22,7 +24,7 @@ def write_metadata(folder: Path) -> list[str]:
         What has to stand on the path: the checkout and the folder.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    name, version = project["name"], project["version"]
+    name, version = project["name"], __version__
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

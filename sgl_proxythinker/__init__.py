@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.config import ProxyConfig, ProxyOptions
 from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.version import __version__
 
 if TYPE_CHECKING:
     from sgl_proxythinker.frontend.backend import ProxyBackend
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from sgl_proxythinker.frontend.engine_backend import EngineBackend
     from sgl_proxythinker.frontend.proxy_gen import proxy_gen
 
-__all__ = ["Engine", "EngineBackend", "Limits", "ProxyBackend", "ProxyConfig", "ProxyOptions", "proxy_gen"]
+__all__ = [
+    "Engine",
+    "EngineBackend",
+    "Limits",
+    "ProxyBackend",
+    "ProxyConfig",
+    "ProxyOptions",
+    "__version__",
+    "proxy_gen",
+]
 
 _HOMES = {
     "Engine": "frontend.engine",

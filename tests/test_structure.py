@@ -5,6 +5,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from sgl_proxythinker import __version__
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,7 +29,8 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     """Kills: a folder that setuptools doesn't find; a link to patches that is left out."""
     sources = tmp_path / "sources"
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "pyproject.toml", "README.md"],
+        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "pyproject.toml", "README.md",
+         "LICENSE", "NOTICE"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\n")[:-1]  # fmt: skip
     for name in files:
@@ -48,5 +51,8 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     wanted |= {f"sgl_proxythinker/{name}" for name in files if name.startswith("patches/") and name.endswith(".py")}
     # What is read at run time beside the code.
     wanted |= {name for name in files if name.startswith("sgl_proxythinker/evaluation/") and not name.endswith(".in")}
+    wanted |= {"sgl_proxythinker/py.typed"}
     assert wanted - {"sgl_proxythinker/patches"} <= held, sorted(wanted - held)
+    told = f"sgl_proxythinker-{__version__}.dist-info"
+    assert {f"{told}/licenses/LICENSE", f"{told}/licenses/NOTICE"} <= held, "the version and the licence are told"
     assert not any(name.startswith("patches/") for name in held), "a top-level package of this name is anybody's"

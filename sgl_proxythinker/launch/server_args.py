@@ -21,6 +21,7 @@ from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import check_speculation
 from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
+from sgl_proxythinker.version import __version__
 
 if TYPE_CHECKING:
     from sgl_proxythinker.launch.checkpoints import Models
@@ -148,6 +149,7 @@ def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]
                 "asked for: it would serve the base model under our name. Reinstall sgl-proxythinker and the SGLang "
                 "version it names, in the environment of the server."
             )
+    scheduler_infos[0]["proxythinker_version"] = __version__
     if config is not None:
         # What /server_info shows: every model was found on the ranks that are to run it.
         scheduler_infos[0]["proxy"] = config.describe()

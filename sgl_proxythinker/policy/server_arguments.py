@@ -202,7 +202,7 @@ REFUSED: tuple[Refusal, ...] = (
     ),
     Refusal(
         "SGLang's own drafts would be verified against the base's logits, not the fused ones.",
-        "On a CPU --proxy-speculate lets the expert draft; else decode without drafts.",
+        "--proxy-speculate lets the expert draft; else decode without drafts.",
         """
         speculative_algorithm speculative_draft_model_path speculative_draft_model_revision
         speculative_draft_load_format speculative_num_steps speculative_eagle_topk
