@@ -221,6 +221,11 @@ class ProxyConfig(BaseModel):
             "speculate": self.speculate or "off",
         }
 
+    def in_words(self) -> str:
+        """What guides the base, and how strongly where a request says nothing, for a person."""
+        models = ", ".join(f"{role} {model.path}" for role, model in self.small_models.items())
+        return f"{models}, strength {self.alpha} where a request names none"
+
     def describe_rank(self, roles: Collection[Role]) -> dict[str, Any]:
         """`describe`, as it is known on a rank with these models: without the proxies that are elsewhere."""
         return self.describe({role: model.path if role in roles else None for role, model in self.small_models.items()})

@@ -70,7 +70,7 @@ def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float 
         build_limits(limits, file)
         return _small_models(build_config(flags, file))
 
-    config = examination.check("settings", settings, _in_words)
+    config = examination.check("settings", settings, ProxyConfig.in_words)
     if config is None:
         return examination
     memory = gpu_bytes(given) if memory_gib is None else int(memory_gib * GIB)
@@ -79,11 +79,6 @@ def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float 
     # Without our flags, which were taken: SGLang's own arguments, and no server is prepared.
     examination.run(config, given, lambda: ServerArgs.from_cli_args(args), memory)
     return examination
-
-
-def _in_words(config: ProxyConfig) -> str:
-    models = ", ".join(f"{role} {model.path}" for role, model in config.small_models.items())
-    return f"{models}, strength {config.alpha} where a request names none"
 
 
 def _small_models(config: ProxyConfig | None) -> ProxyConfig:

@@ -14,6 +14,7 @@ from types import ModuleType
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.launch.start_log import keep_short
 from sgl_proxythinker.upstream.record import Sources, Upstream, UpstreamDrift
 
 
@@ -67,6 +68,7 @@ def install(stage: Stage) -> None:
     Raises:
         LaunchError: a hook did not apply. Serving without it would be the plain base under our name.
     """
+    keep_short()
     register(stage)
     HookRegistry.apply_hooks()
     for patch in _stages[stage]:

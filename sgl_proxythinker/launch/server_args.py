@@ -82,7 +82,7 @@ def finish_server_args(
         server_args = resolve()
         if config.drafts:
             _speculate(server_args, given, config)
-        logger.info("proxythinker: %s is guided by %s", given["model_path"], config.describe())
+        logger.info("proxythinker: %s is guided by %s", given["model_path"], config.in_words())
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
