@@ -14,7 +14,8 @@ MOST_LINES = 170  # of six models, on a CPU, where torchcodec finds no FFmpeg; n
 def test_a_start_is_told_in_a_few_lines(guided, triple):
     start = guided.log_text().split("The server is fired up")[0]
     assert len(start.splitlines()) <= MOST_LINES, start[:5000]
-    assert f"{triple.base} is guided by expert {triple.expert}, amateur {triple.amateur}, strength" in start
+    assert f"{triple.base} is guided by expert {triple.expert}, amateur {triple.amateur}, " in start
+    assert ", strength 0.5 where a request names none" in start
     assert re.search(r"placement shared \(base on rank 0, .* chosen: all ranks run all models\)", start)
     assert re.search(r"^0 +sum +[\d.]+ +[\d,]+ +[\d.]+ +[\d,]+$", start, re.MULTILINE), "how much fits"
     assert "Applied 1 hook" not in start and "libtorchcodec loading traceback" not in start

@@ -6,7 +6,7 @@ import logging
 
 _HOOKS = "sglang.srt.plugins.hook_registry"
 _APPLIED = "Applied %d hook(s) to"
-# Where SGLang imports the files of all models, and tells of each that can't be, in a hundred lines if FFmpeg is missing.
+# Where SGLang imports the files of all models, and tells of each that can't be, in a hundred lines without FFmpeg.
 _IMPORTS = ("sglang.srt.managers.multimodal_processor", "sglang.srt.models.registry")
 _NOT_IMPORTED = "Ignore import error when loading"
 
