@@ -22,10 +22,10 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
 	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
 
-# Beside them all placements, those whose servers speculate too, and all families on one rank and on two: before an
-# issue about placement, speculation or families is called done.
+# Beside them what others cover in parts (all placements, long runs of an evaluation), servers that speculate, and all
+# families on one rank and on two: before an issue about one of these is called done.
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --all-layouts tests/test_placements.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --rare -m rare
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py

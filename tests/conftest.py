@@ -34,7 +34,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
-    parser.addoption("--all-layouts", action="store_true", help="placements that others cover in parts are tested too")
+    parser.addoption("--rare", action="store_true", help="also what others cover in parts, as on a GPU: make test-all")
     parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 
 
@@ -48,12 +48,17 @@ def pytest_configure(config):
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
     config.addinivalue_line("markers", "sources: beside its lane; it reads SGLang's text, which SGLANG_SRC names")
+    config.addinivalue_line("markers", "rare: beside its lane; what it has of its own, others have in parts (--rare)")
     config.addinivalue_line("markers", "alone: beside its lane; the GPU's memory is to be its own")
     config.addinivalue_line("markers", "on_gpu: beside its lane; on a GPU it tests what runs there (make gpu-tests)")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not (servers.ON_GPU or config.getoption("--rare")):
+        rare = [item for item in items if item.get_closest_marker("rare")]
+        config.hook.pytest_deselected(items=rare)
+        items[:] = [item for item in items if not item.get_closest_marker("rare")]
     for item in items:
         item.add_marker(_lane(item))
         if servers.ON_GPU and (part := _part_of_a_group(item)):  # such a host has the memory for several at once

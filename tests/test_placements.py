@@ -52,7 +52,7 @@ class Layout:
     in_file: dict[str, Any] | None = None
     experts: tuple[str, ...] = ()  # more of them
     sabotage: str | None = None  # on a CPU
-    is_rare: bool = False  # what it has of its own, others have in parts: with --all-layouts, or on a GPU
+    is_rare: bool = False  # what it has of its own, others have in parts
     plan: str = "as asked for"
 
 
@@ -90,7 +90,8 @@ LAYOUTS = {
         "shared", ("--tp-size", "4", "--proxy-placement", "shared"), ("base expert amateur",) * 4, is_rare=True
     ),
     "split over four": Layout(
-        "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2
+        "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2,
+        is_rare=True,
     ),
     "split over two, speculating": Layout(
         "split", ("--tp-size", "2", "--proxy-speculate", "auto"), ("base expert", "base amateur"),
@@ -105,7 +106,7 @@ LAYOUTS = {
     ),
     "dedicated over four, two experts": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "expert", "amateur", "math"),
-        experts=("math",),
+        experts=("math",), is_rare=True,
     ),
 }  # fmt: skip
 
@@ -136,12 +137,14 @@ def single_rank(triple, tmp_path_factory) -> dict[str, Any]:
         return {name: ask(server) for name, ask in FEATURES.items()}
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+ASKED = [
+    pytest.param(name, marks=pytest.mark.rare) if layout.is_rare else name for name, layout in LAYOUTS.items()
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=ASKED)
 def layout(request) -> Layout:
-    asked = LAYOUTS[request.param]
-    if asked.is_rare and not (ON_GPU or request.config.getoption("--all-layouts")):
-        pytest.skip("with --all-layouts: make test-all")
-    return asked
+    return LAYOUTS[request.param]
 
 
 @pytest.fixture(scope="module")
