@@ -5,11 +5,10 @@ python -m benchmarks.bare_checkout FOLDER      # prints what PYTHONPATH needs in
 
 from __future__ import annotations
 
+import runpy
 import sys
 import tomllib
 from pathlib import Path
-
-from sgl_proxythinker.version import __version__
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,7 +23,9 @@ def write_metadata(folder: Path) -> list[str]:
         What has to stand on the path: the checkout and the folder.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    name, version = project["name"], __version__
+    # Not imported: the package needs what a GPU host may have elsewhere.
+    version = runpy.run_path(str(ROOT / "sgl_proxythinker" / "version.py"))["__version__"]
+    name = project["name"]
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

@@ -704,18 +704,18 @@ def test_what_can_not_be_reported_is_refused_with_what_to_do(folder, tmp_path):
 BASE_ON_VISTA = "alpha-0", "MathVista"
 
 
-def other_run(path, shown=SETTINGS["alpha-1"], **changed) -> RunFolder:
+def other_run(path, name="expert", **changed) -> RunFolder:
     """Of the expert alone, which was asked with words of its own, and more than the first run."""
     chance = random.Random("expert")
     folder = RunFolder(path)
-    asked = {name: count + 5 for name, count in QUESTIONS.items() if name != "MathVision"}
-    for name, count in asked.items():
-        named = (question(name, number) for number in range(count))
+    asked = {benchmark: count + 5 for benchmark, count in QUESTIONS.items() if benchmark != "MathVision"}
+    for benchmark, count in asked.items():
+        named = (question(benchmark, number) for number in range(count))
         worded = (replace(one, text=f"{one.text}\nThink first.", **changed) for one in named)
         folder.write_questions(map(folder.question_record, worded))
-    for name, count in asked.items():
+    for benchmark, count in asked.items():
         for number in range(count):
-            folder.add(answer(name, "expert", number, 1, chance.random() < shown, chance))
+            folder.add(answer(benchmark, name, number, 1, chance.random() < 0.5, chance))
     manifest = {**MANIFEST, "sessions": [{"date": "2026-11-29", "server": {"model_path": "VL-Rethinker-7B"}}]}
     folder.write_manifest(manifest)
     return folder
@@ -762,16 +762,39 @@ def test_another_run_may_be_the_baseline(folder, beside):
     assert joined.settings[0] == "expert" and joined.cells["alpha-0.5", "MathVista"].against_baseline
 
 
+def test_another_servers_strengths_are_no_points_of_this_ones_curve(folder, tmp_path):
+    other = other_run(tmp_path, name="alpha-0.75")
+    of_one, of_both = results_of(folder, "alpha-0"), results_of(folder, "alpha-0", [other])
+    assert of_both.settings == [*of_one.settings, "alpha-0.75"]
+    assert accuracy_panels(of_both, "last") == accuracy_panels(of_one, "last")
+    assert of_both.unfinished == of_one.unfinished
+
+
+def test_benchmarks_that_the_first_run_has_not_begun_are_left_out(beside, tmp_path):
+    begun = write_run(tmp_path, (one for one in records() if one.benchmark != "MMMU-Pro <vision>"))
+    assert results_of(begun, "alpha-0", [beside]).benchmarks == ["MathVista", "MathVision"]
+
+
 def test_runs_that_do_not_compare_are_refused(folder, beside, tmp_path):
     again = other_run(tmp_path / "again")
     with pytest.raises(EvaluationError, match="both have answers under expert: a row is of one server. Ask one"):
         results_of(folder, "alpha-0", [beside, again])
+    for twice in ([beside, beside], [folder]):
+        with pytest.raises(EvaluationError, match="it is in this report already"):
+            results_of(folder, "alpha-0", twice)
     other = other_run(tmp_path / "revised", answer="A")
     with pytest.raises(EvaluationError, match="question q-0 of MathVista in .* is not that of the first run"):
         results_of(folder, "alpha-0", [other])
     manifest = again.manifest()
-    again.write_manifest({**manifest, "run": {**manifest["run"], "sampling": {"temperature": 0.0, "repeats": 1}}})
-    with pytest.raises(EvaluationError, match="were drawn with .*'repeats': 4.* no table compares them"):
+    for changed, said in (
+        ({"sampling": {"temperature": 0.0, "repeats": 1}}, "were drawn with .*'repeats': 4.* no table compares them"),
+        ({"preset": {"name": "vl-rethinker", "max_pixels": 100_352}}, "within .*None.* with .*100352"),
+    ):
+        again.write_manifest({**manifest, "run": manifest["run"] | changed})
+        with pytest.raises(EvaluationError, match=said):
+            results_of(folder, "alpha-0", [again])
+    again.write_manifest({**manifest, "data": {"MathVista": {"revision": "another"}}})
+    with pytest.raises(EvaluationError, match="asked revision another of MathVista"):
         results_of(folder, "alpha-0", [again])
     with pytest.raises(EvaluationError, match="has no answer to a question of"):
         results_of(folder, "alpha-0", [write_run(tmp_path / "nothing asked", [])])

@@ -253,11 +253,12 @@ def test_an_interval_of_streams_is_a_400(guided):
 @pytest.mark.parametrize(
     ("given", "attention_backend", "complaint"),
     [
-        ({}, "flashinfer", "not tried with --attention-backend flashinfer. Use one of fa3, triton, or"),
-        ({}, "ascend", "not tried with --attention-backend ascend. Use one of fa3, triton, or"),
+        ({}, "flashinfer", "not tried with --attention-backend flashinfer, which .* Use one of fa3, triton, or"),
+        ({}, "ascend", "not tried with --attention-backend ascend, which .* Use one of fa3, triton, or"),
         ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
+        ({"kv_cache_dtype": "fp8_e5m2"}, "triton", "--kv-cache-dtype fp8_e5m2 doesn't go with --proxy-speculate"),
         ({"stream_interval": 8}, "fa3", "--stream-interval 8 doesn't go with"),
     ],
 )

@@ -38,8 +38,8 @@ def logged(caplog):
 
 
 def test_what_can_not_be_imported_is_said_in_a_line(logged):
-    keep_short()
-    keep_short()
+    keep_short([])
+    keep_short([])
     told = logged(
         "sglang.srt.models.registry", "Ignore import error when loading a.b: 100 % no c. Likely causes:\n1.\n2."
     )
@@ -47,16 +47,24 @@ def test_what_can_not_be_imported_is_said_in_a_line(logged):
     assert logged("sglang.srt.models.registry", "another\nline of %s", "two") == ["another\nline of two"]
 
 
-def test_hooks_are_not_told_one_by_one_and_failures_are(logged):
-    keep_short()
-    name = "sglang.srt.plugins.hook_registry"
-    assert logged(name, "Applied %d hook(s) to %s (from: %s)", 1, "a", "b") == []
-    assert logged(name, "Failed to apply %s", "a") == ["Failed to apply a"]
+def test_a_reason_that_begins_with_an_empty_line_is_told(logged):
+    keep_short([])
+    said = "Ignore import error when loading a.b: "
+    assert logged("sglang.srt.models.registry", f"{said}\nneeds torchvision\nmore") == [f"{said}needs torchvision"]
 
 
-def test_at_debug_all_is_shown(logged, monkeypatch):
+def test_our_hooks_are_not_told_one_by_one_and_failures_and_others_are(logged):
+    keep_short(["ours"])
+    name, applied = "sglang.srt.plugins.hook_registry", "Applied %d hook(s) to %s (from: %s)"
+    assert logged(name, applied, 1, "ours", "b") == []
+    assert logged(name, applied, 1, "theirs", "b") == ["Applied 1 hook(s) to theirs (from: b)"]
+    assert logged(name, "Failed to apply %s", "ours") == ["Failed to apply ours"]
+
+
+def test_at_debug_all_is_shown_though_the_level_is_set_later(logged, monkeypatch):
+    keep_short([])
     monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
-    logging.getLogger()._cache.clear()
-    keep_short()
+    logging.getLogger().manager._clear_cache()
     whole = "Ignore import error when loading a.b: no c\nwhy"
     assert logged("sglang.srt.models.registry", whole) == [whole]
+    logging.getLogger().manager._clear_cache()

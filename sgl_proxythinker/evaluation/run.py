@@ -23,7 +23,7 @@ from sgl_proxythinker.evaluation.manifest import check_same, fingerprint, run_of
 from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.questions import AnswerKind, Question
 from sgl_proxythinker.evaluation.records import Outcome
-from sgl_proxythinker.evaluation.report import write_report
+from sgl_proxythinker.evaluation.report import check_beside, write_report
 from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
 from sgl_proxythinker.evaluation.server import ServedModel, Server
 from sgl_proxythinker.evaluation.settings import Setting, guidance_of
@@ -53,6 +53,7 @@ def run(plan: Plan, server: Server, baseline: str | None, beside: Sequence[RunFo
     with folder.alone():
         session = session_of(model.name, info)
         _begin(folder, plan, session, sources, questions, made_by)
+        check_beside(folder, beside, plan.settings)
         return _ask_and_report(folder, plan, server, model.name, questions, made_by, baseline, beside)
 
 

@@ -13,11 +13,12 @@ from sgl_proxythinker.evaluation.errors import EvaluationError
 _NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
 _WITHIN_S = 30
 _ALIVE_WITHIN_S, _LOOKS = 10, 3
+_GATEWAYS = (502, 503, 504)  # what a router in front says of a server that is slow, or gone
 # Of `/server_info`, what decides which tokens are answered, or how fast.
 _TOLD = (
     "model_path", "served_model_name", "revision", "tokenizer_path", "dtype", "quantization", "kv_cache_dtype",
     "attention_backend", "sampling_backend", "mm_process_config", "context_length", "tp_size", "random_seed",
-    "chat_template", "enable_deterministic_inference", "version",
+    "chat_template", "enable_deterministic_inference", "version", "proxythinker_version",
 )  # fmt: skip
 
 
@@ -73,6 +74,9 @@ class Server:
                 return True
             except TimeoutError:
                 continue
+            except urllib.error.HTTPError as problem:
+                if problem.code not in _GATEWAYS:
+                    return True
             except urllib.error.URLError as problem:
                 if not isinstance(problem.reason, TimeoutError):
                     return False

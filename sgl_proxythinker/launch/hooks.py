@@ -68,7 +68,7 @@ def install(stage: Stage) -> None:
     Raises:
         LaunchError: a hook did not apply. Serving without it would be the plain base under our name.
     """
-    keep_short()
+    keep_short(patch.UPSTREAM.target for patch in _stages[stage])
     register(stage)
     HookRegistry.apply_hooks()
     for patch in _stages[stage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 _HOOKS = "sglang.srt.plugins.hook_registry"
 _APPLIED = "Applied %d hook(s) to"
@@ -15,29 +16,41 @@ class _Shortened(logging.Filter):
     """The first line of what can't be imported: other models' files mostly, and the served one's if it fails later."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno > logging.DEBUG and str(record.msg).startswith(_NOT_IMPORTED):
-            record.msg = record.getMessage().split("\n", 1)[0].removesuffix(" Likely causes:")
-            record.args = None
+        if not _shows_all() and str(record.msg).startswith(_NOT_IMPORTED):
+            begin, _, why = record.getMessage().partition(": ")
+            reason = next((line.strip() for line in why.splitlines() if line.strip()), "")
+            record.msg, record.args = f"{begin}: {reason.removesuffix(' Likely causes:')}", None
         return True
 
 
 class _WithoutHooks(logging.Filter):
-    """Not a line for each hook: whether all are in place is proven, and said in one."""
+    """Not a line for each of our hooks: whether all are in place is proven."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(_APPLIED)
+        told = record.args
+        if not str(record.msg).startswith(_APPLIED) or not isinstance(told, tuple) or len(told) < 2:
+            return True
+        return _shows_all() or str(told[1]) not in _targets
+
+
+def _shows_all() -> bool:
+    """SGLang sets the level after hooks are installed, so it is asked for each line."""
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 _SHORTENED, _WITHOUT_HOOKS = _Shortened(), _WithoutHooks()
+_targets: set[str] = set()
 
 
-def keep_short() -> None:
-    """Shorten what SGLang logs in this process. Any number of times; a server at DEBUG shows all of it.
+def keep_short(targets: Iterable[str]) -> None:
+    """Shorten what SGLang logs in this process, unless its level is DEBUG. Any number of times.
 
     `logging` keeps a filter that is added again once.
+
+    Args:
+        targets: the definitions that are hooked from now on.
     """
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
-        return
+    _targets.update(targets)
     logging.getLogger(_HOOKS).addFilter(_WITHOUT_HOOKS)
     for name in _IMPORTS:
         logging.getLogger(name).addFilter(_SHORTENED)

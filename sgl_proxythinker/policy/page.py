@@ -15,7 +15,7 @@ _HEAD = """# What is refused, and why
 A server that is guided by three models refuses what would make an answer another than it says, before it serves or
 before the first byte of an answer. This page is written from the tables that it checks with, in
 `sgl_proxythinker/policy/` (`python -m sgl_proxythinker.policy.page > docs/refusals.md`), and a test compares the two. A
-plain server (no `--proxy-expert-path`) takes SGLang's flags and routes as SGLang does.
+plain server (no `--proxy-expert-path`) takes SGLang's flags and routes, on one host and without replicas (`--dp-size`).
 
 What nobody has classified is refused too: SGLang gains flags, routes and fields with every release.
 Fields of requests that are refused by their value have their ranges in [requests.md](requests.md); tools and templates

@@ -34,13 +34,18 @@ def check_speculation(given: Mapping[str, Any], attention_backend: str, chooses_
     """
     if attention_backend not in _CAUSAL_BACKENDS:
         raise LaunchError(
-            f"--proxy-speculate was not tried with --attention-backend {attention_backend}. Use one of "
-            f"{', '.join(_CAUSAL_BACKENDS[:-1])}, or leave --proxy-speculate out."
+            f"--proxy-speculate was not tried with --attention-backend {attention_backend}, which was asked for or is "
+            f"what SGLang chooses here. Use one of {', '.join(_CAUSAL_BACKENDS[:-1])}, or leave --proxy-speculate out."
         )
     if chooses_drafts and given.get("enable_deterministic_inference"):
         raise LaunchError(
             "--enable-deterministic-inference doesn't go with --proxy-speculate auto: whether a token is read alone or "
             "in a chain would depend on the load. Name a number of drafts, or leave one of them out."
+        )
+    if str(given.get("kv_cache_dtype") or "").startswith("fp8"):
+        raise LaunchError(
+            f"--kv-cache-dtype {given['kv_cache_dtype']} doesn't go with --proxy-speculate: kernels of a chain round "
+            "other numbers than those of a token, so the tokens would be others. Leave one of them out."
         )
     for name, why in _REFUSED.items():
         if given.get(name):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sgl_proxythinker.evaluation.report.joined import used_sampling
 from sgl_proxythinker.evaluation.report.results import WITH_AMATEUR, WITHOUT_AMATEUR, strength_in
 
 _OF_SERVER = ("version", "dtype", "quantization", "kv_cache_dtype", "attention_backend", "tp_size")
@@ -34,7 +35,7 @@ def facts_of(manifest: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]
         Fact("asked", _dates([session["date"] for session in sessions if "date" in session])),
         Fact("data sets", [(name, _source(data)) for name, data in (manifest.get("data") or {}).items()]),
         Fact("preset", _told(preset, ("name", "source", "suffix", "min_pixels", "max_pixels", "max_tokens"))),
-        Fact("sampling", _told(_used(run.get("sampling") or {}))),
+        Fact("sampling", _told(used_sampling(manifest))),
         Fact("settings", _laws(manifest.get("settings") or {})),
         Fact("client", _told(last, ("commit",))),
     ]
@@ -45,14 +46,12 @@ def facts_of(manifest: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]
 def _of_another_run(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     sessions = manifest.get("sessions") or [{}]
     preset = (manifest.get("run") or {}).get("preset") or {}
-    asked = _told({"preset": preset.get("name"), "asked": sessions[-1].get("date")})
-    return [*_models(sessions[-1]), *_told(sessions[-1].get("server") or {}, _OF_SERVER), *asked]
-
-
-def _used(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what greedy answers make no use of."""
-    unused = () if sampling.get("temperature") else ("top_p", "seed")
-    return {name: value for name, value in sampling.items() if name not in unused}
+    asked = _told(
+        {"preset": preset.get("name"), "suffix": preset.get("suffix"), "max_tokens": preset.get("max_tokens")}
+    )
+    server = _told(sessions[-1].get("server") or {}, _OF_SERVER)
+    laws = _laws(manifest.get("settings") or {})
+    return [*_models(sessions[-1]), *server, *asked, *laws, *_dates([str(sessions[-1].get("date"))])]
 
 
 def _models(session: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -86,11 +86,19 @@ def accuracy_panels(results: Results, rule: Rule) -> list[Panel]:
     """Accuracy over alpha, with and without the amateur; empty where there is only one strength."""
     panels = []
     for benchmark in results.benchmarks:
-        shares = {summary.setting: summary.accuracy[rule] for summary in results.of_benchmark(benchmark)}
+        shares = {
+            summary.setting: summary.accuracy[rule]
+            for summary in results.of_benchmark(benchmark)
+            if summary.setting in results.own
+        }
         panels.append(Panel(title(benchmark), "alpha", _strengths(shares), x_doubles=False))
     if len(results.benchmarks) > 1:
         averages = {setting: results.macro(setting, rule) for setting in results.settings}
-        known = {setting: Share(value, value, value) for setting, value in averages.items() if value is not None}
+        known = {
+            setting: Share(value, value, value)
+            for setting, value in averages.items()
+            if value is not None and setting in results.own
+        }
         panels.append(Panel("Macro average", "alpha", _strengths(known), x_doubles=False))
     return [panel for panel in panels if any(len(curve.points) > 1 for curve in panel.curves)]
 

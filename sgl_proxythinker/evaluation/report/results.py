@@ -93,18 +93,19 @@ class Results:
     cells: dict[tuple[str, str], Cell]  # of a setting and a benchmark; absent where nothing was asked
     behaviours: list[BehaviourSummary]
     manifest: dict[str, Any]
+    own: frozenset[str]  # settings of the run itself; the others are other servers'
     beside: dict[str, dict[str, Any]]  # manifests of other runs, by the names of their settings
     answers: list[AnswerRecord]
     questions: dict[tuple[str, str], QuestionRecord]  # by benchmark and id
 
     @property
     def failed(self) -> int:
-        return sum(cell.failed for cell in self.cells.values())
+        return sum(cell.failed for (setting, _), cell in self.cells.items() if setting in self.own)
 
     @property
     def missing(self) -> int:
-        """Answers that were not asked for yet."""
-        return sum(cell.missing for cell in self.cells.values())
+        """Answers that this run did not ask for yet."""
+        return sum(cell.missing for (setting, _), cell in self.cells.items() if setting in self.own)
 
     @cached_property
     def repeats(self) -> int:
@@ -201,7 +202,7 @@ def results_of(folder: RunFolder, baseline: str, beside: Sequence[RunFolder] = (
     repeats = _repeats_of(manifest, answers)
     sizes = {benchmark: _questions_of(benchmark, questions, summaries.values()) for benchmark in benchmarks}
     return Results(
-        baseline, benchmarks, _in_order({setting for setting, _ in outcomes}, baseline),
+        baseline, benchmarks, _in_order({setting for setting, _ in outcomes}, baseline, joined.own),
         {
             (setting, benchmark): Cell(
                 summaries.get((setting, benchmark)), counts, sizes[benchmark],
@@ -210,7 +211,8 @@ def results_of(folder: RunFolder, baseline: str, beside: Sequence[RunFolder] = (
             )
             for (setting, benchmark), counts in outcomes.items()
         },
-        summarize_behaviours(joined.behaviours), manifest, joined.beside, answers, questions,
+        summarize_behaviours(joined.behaviours), manifest, joined.own, joined.beside,
+        answers, questions,
     )  # fmt: skip
 
 
@@ -241,10 +243,12 @@ def _against(one: Summary | None, baseline: Summary | None) -> dict[Rule, Paired
     return {rule: compare_settings(one, baseline, rule) for rule in RULES}
 
 
-def _in_order(settings: Iterable[str], baseline: str) -> list[str]:
-    """The baseline, the strengths with the amateur, those without, and the others by name."""
+def _in_order(settings: Iterable[str], baseline: str, own: frozenset[str]) -> list[str]:
+    """The baseline, the strengths with the amateur, those without, the others by name, and those of other servers."""
 
     def place(setting: str) -> tuple[int, float, str]:
+        if setting not in own:
+            return 4, 0.0, setting
         for row, prefix in enumerate((WITH_AMATEUR, WITHOUT_AMATEUR), 1):
             if (strength := strength_in(setting, prefix)) is not None:
                 return row, strength, setting
