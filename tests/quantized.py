@@ -431,7 +431,7 @@ class QuantizedReference(Reference):
 ROUNDS_AS_FAR = 0.7, 1.3
 # Where keys and values alone are in 8 bits, what rounding does is not quite another's: an oracle in 16 bits was 0.40 to
 # 0.53 of it away from the one in 32 (kv-e4m3).
-ROUNDS_ALIKE = 0.75
+ROUNDS_ALIKE = 0.6
 # How many times what rounding does to the logits (root mean square) a token may be below the greatest: it was 2.9.
 FAR_CALL = 5.0
 

@@ -106,26 +106,31 @@ def test_a_flag_that_can_not_be_is_refused(flags, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_server_that_is_slow_once_is_not_gone(monkeypatch):
+@pytest.mark.parametrize(
+    "replies",
+    [(None, "200 OK"), ("504 Gateway Timeout", "200 OK"), ("401 Unauthorized",)],
+    ids=["slow once", "slow behind a router", "there, and no wish of ours"],
+)
+def test_a_server_that_is_slow_once_is_not_gone(replies, monkeypatch):
     monkeypatch.setattr(server, "_ALIVE_WITHIN_S", 0.2)
     looked_at = []
 
-    def answer_the_second():
-        while len(looked_at) < 2:
+    def answer():
+        for reply in replies:
             with listening.accept()[0] as client:
                 looked_at.append(client.recv(1000))
-                if len(looked_at) == 2:
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                else:
+                if reply is None:
                     client.recv(1)  # until nobody waits any more
+                else:
+                    client.sendall(f"HTTP/1.1 {reply}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         asked = server.Server(f"http://127.0.0.1:{listening.getsockname()[1]}", "none")
-        thread = threading.Thread(target=answer_the_second)
+        thread = threading.Thread(target=answer)
         thread.start()
         assert asked.is_alive()
         thread.join()
-    assert len(looked_at) == 2 and not asked.is_alive(), "now nobody listens"
+    assert len(looked_at) == len(replies) and not asked.is_alive(), "now nobody listens"
 
 
 def test_without_its_environment_it_says_how_to_make_one(capsys):

@@ -24,6 +24,7 @@ from programs.pictures import random_picture
 from programs.random_models.pictures import TOKEN_PIXELS
 from programs.reference_hf import CachedModel, Reference, ReferenceOutput
 from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
+from sgl_proxythinker import __version__
 
 PAGE = 16
 CONTEXT = 512
@@ -179,7 +180,7 @@ class TestPaged:
             "scheduler_recv_interval": 2, "max_prefill_tokens": 128, "load_format": "safetensors",
             "model_impl": "sglang", "model_config_parser": "hf", "enable_multimodal": True,
             "tokenizer_path": str(triple.expert), "mm_feature_transport": "cpu",
-            "enforce_disable_flashinfer_allreduce_fusion": True,
+            "enforce_disable_flashinfer_allreduce_fusion": True, "proxythinker_version": __version__,
         }  # fmt: skip
         assert {name: told[name] for name in wanted} == wanted
         assert paged.get("/v1/models").json()["data"][0]["id"] == "three-in-one"
