@@ -5,6 +5,7 @@ An answer without a text shows no behaviour, and no judge is asked about it. A r
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from tqdm.asyncio import tqdm
@@ -50,7 +51,9 @@ async def count_by_judge(folder: RunFolder, judge: Judge) -> Judged:
         folder.add_behaviours([_record(answer, judge.name, counts)])
         return None
 
-    failures = await tqdm.gather(*map(ask, waiting), desc=judge.name, unit="answer")
+    # Tasks, because tqdm begins coroutines in the order of a set; asked about are the answers in the run's order.
+    asking = [asyncio.create_task(ask(answer)) for answer in waiting]
+    failures = await tqdm.gather(*asking, desc=judge.name, unit="answer")
     counted = [answer for answer, failure in zip(waiting, failures, strict=True) if failure is None]
     shortened = sum(judge.shown(answer.text) != answer.text for answer in counted)
     return Judged(len(counted), shortened, [failure for failure in failures if failure is not None])
