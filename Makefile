@@ -52,7 +52,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	@echo "Installing SGLang and its dependencies: about 9 GB, a few minutes"
-	UV_CONCURRENT_INSTALLS=4 $(INSTALL) --editable '.[dev]'
+	UV_CONCURRENT_INSTALLS=4 $(INSTALL) --group dev --editable .
 	@touch $@
 
 clean:

@@ -45,8 +45,8 @@ import requests
 from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line
 from benchmarks.local_server import named_models
-from programs.pictures import data_url, random_picture
-from programs.server_process import reserve_port, running, wait_until_ready
+from sgl_proxythinker.programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
 START_WITHIN_S = 900
 TRIMMED = 0.1  # of the pairs, on each side: a pause of the machine is not the code's

@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.conditions import conditions
 from benchmarks.engines import Plan, measure_engine, run_child
-from programs.random_models.tokenizer import TEXT_TOKENS
-from programs.random_triple import ROLES, Triple, make_triple
+from sgl_proxythinker.programs.random_models.tokenizer import TEXT_TOKENS
+from sgl_proxythinker.programs.random_triple import ROLES, Triple, make_triple
 
 CONFIGURATIONS = ("plain", "guided")
 

@@ -38,7 +38,7 @@ from benchmarks.engines import Plan, measure_engine, read_memory, read_steps, ru
 from benchmarks.layout import add_arguments, layout_of
 from benchmarks.lines import append_line, read_lines
 from benchmarks.weightless import BYTES_PER_WEIGHT, DIMENSIONS, write_weightless
-from programs.shared_gpus import share_gpus
+from sgl_proxythinker.programs.shared_gpus import share_gpus
 
 forced_acceptance.force_if_asked()  # here: a spawned scheduler imports this module, and runs nothing of it
 

@@ -14,9 +14,9 @@ import requests
 import torch
 
 from benchmarks.weightless import write_weightless
-from programs.random_triple import make_triple
-from programs.server_process import reserve_port, running, wait_until_ready
 from sgl_proxythinker import tiny_family
+from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
 START_WITHIN_S = 420
 ON_GPU = torch.cuda.is_available()

@@ -30,8 +30,8 @@ from benchmarks import servers
 from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line, group_by_setting, read_lines
 from benchmarks.weightless import write_weightless
-from programs.pictures import data_url, random_picture
-from programs.reference_hf import Reference
+from sgl_proxythinker.programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.reference_hf import Reference
 
 NAME = "oracle_speedup"
 ALPHA = 0.5

@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from benchmarks.servers import Server, base_folder, user_turn
-from programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 NAME = "second_turn"
 ENGINES = ("guided", "guided-no-cache")

@@ -18,7 +18,7 @@ import requests
 
 from benchmarks import layout
 from benchmarks.weightless import write_weightless
-from programs.server_process import reserve_port, running, wait_until_ready
+from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
 # Name of an engine: is it guided, and further flags.
 ENGINES = {

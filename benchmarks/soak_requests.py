@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.fuzz.exchange import Answer, Request
-from programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 CHAT = "/v1/chat/completions"
 SIZES = ((84, 84), (112, 84), (84, 140), (168, 112))  # pixels

@@ -25,7 +25,7 @@ import requests
 from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line
 from benchmarks.local_server import named_models, serving
-from programs.pictures import data_url
+from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.tiny_family.problems import Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
 from sgl_proxythinker.tiny_family.wordings import TEST

@@ -17,10 +17,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from programs.random_models import tokenizer
-from programs.random_models.pictures import qwen2_image_config
-from programs.random_models.qwen2_vl import qwen2_5_vl_config
-from programs.random_models.size import SMALL, Size
+from sgl_proxythinker.programs.random_models import tokenizer
+from sgl_proxythinker.programs.random_models.pictures import qwen2_image_config
+from sgl_proxythinker.programs.random_models.qwen2_vl import qwen2_5_vl_config
+from sgl_proxythinker.programs.random_models.size import SMALL, Size
 
 BYTES_PER_WEIGHT = 2  # bfloat16
 

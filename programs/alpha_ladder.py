@@ -20,13 +20,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from programs.command_line import add_alphas, add_question, add_regex, make_parser, run_command
-from programs.generation import Generation, Result, generation, run, run_batch, turn
-from programs.ladder_chart import draw_chart
-from programs.terminal import printable
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask, same_answer
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import add_alphas, add_question, add_regex, make_parser, run_command
+from sgl_proxythinker.programs.generation import Generation, Result, generation, run, run_batch, turn
+from sgl_proxythinker.programs.ladder_chart import draw_chart
+from sgl_proxythinker.programs.terminal import printable
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 

@@ -16,13 +16,13 @@ from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
-from programs.generation import ProgramFailed
-from programs.serving import Models, is_trained_family, serving, trained_family
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.answers import THINK_FIRST
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA, Defaults, read_guidance
 from sgl_proxythinker.pictures.program import see
+from sgl_proxythinker.programs.generation import ProgramFailed
+from sgl_proxythinker.programs.serving import Models, is_trained_family, serving, trained_family
 
 SERVED_ALPHA = 0.5  # of a server that is started here; calls that name none take it
 
@@ -31,7 +31,9 @@ R = TypeVar("R", bound=BaseModel)
 
 def make_parser(program: str, about: str) -> argparse.ArgumentParser:
     """What every program takes. `about` is its docstring, of which the first line is shown."""
-    parser = argparse.ArgumentParser(prog=f"python -m programs.{program}", description=about.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog=f"proxythinker {program.replace('_', '-')}", description=about.splitlines()[0]
+    )
     parser.add_argument(
         "--image", dest="pictures", metavar="FILE", type=picture, nargs="+", action="extend", default=[],
         help="pictures, in the order in which the model sees them",

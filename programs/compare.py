@@ -16,12 +16,12 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from programs.command_line import SERVED_ALPHA, add_question, make_parser, run_command, strength
-from programs.generation import Generation, Result, generation, run, turn
-from programs.terminal import printable
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import SERVED_ALPHA, add_question, make_parser, run_command, strength
+from sgl_proxythinker.programs.generation import Generation, Result, generation, run, turn
+from sgl_proxythinker.programs.terminal import printable
 
 EXPERT_ALPHA = 1.0
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 from PIL import Image
@@ -24,10 +25,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from programs.pictures import data_url
-from programs.serving import Models, serving, trained_family
-from programs.terminal import printable
 from sgl_proxythinker.pictures.program import see
+from sgl_proxythinker.programs.pictures import data_url
+from sgl_proxythinker.programs.serving import Models, serving, trained_family
+from sgl_proxythinker.programs.terminal import printable
 from sgl_proxythinker.tiny_family.grading import is_right
 from sgl_proxythinker.tiny_family.problems import KINDS, Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m programs.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="proxythinker demo", description=__doc__.splitlines()[0])
     parser.add_argument("--base", help="the large untuned model; with --expert, --amateur, --image and --question")
     parser.add_argument("--expert", help="the small RL-tuned model")
     parser.add_argument("--amateur", help="the small model before RL")
@@ -91,14 +92,15 @@ class Answer:
 
 def ask(client: openai.OpenAI, picture: Image.Image, question: str, alpha: float, tokens: int) -> Answer:
     """One greedy answer about one picture, of at most `tokens` tokens."""
-    content = [{"type": "image_url", "image_url": {"url": data_url(picture)}}, {"type": "text", "text": question}]
+    content: Any = [{"type": "image_url", "image_url": {"url": data_url(picture)}}, {"type": "text", "text": question}]
     started = time.perf_counter()
     answer = client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=tokens,
         extra_body={"custom_params": {"proxy_alpha": alpha}},
     )  # fmt: skip
     seconds = time.perf_counter() - started
-    return Answer(answer.choices[0].message.content, answer.usage.completion_tokens, seconds)
+    assert answer.usage is not None, "SGLang counts tokens"
+    return Answer(answer.choices[0].message.content or "", answer.usage.completion_tokens, seconds)
 
 
 def show(alpha: float, answer: Answer, right: bool | None = None) -> None:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 
 import sglang as sgl
 from PIL import Image
-from rich.console import Group
+from rich.console import Group, RenderableType
 
-from programs.command_line import add_alpha, make_parser, run_command
-from programs.generation import Generation, Result, generation, run, turn
-from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import add_alpha, make_parser, run_command
+from sgl_proxythinker.programs.generation import Generation, Result, generation, run, turn
+from sgl_proxythinker.programs.terminal import answer_line, panel
 
 DESCRIBE = (
     "Describe exactly what can be seen: every object with its place, colour and size, every number, label and line of "
@@ -82,7 +82,7 @@ def describe_then_reason(
 
 
 def show(conversation: Conversation) -> Group:
-    parts = [panel("description", conversation.description)]
+    parts: list[RenderableType] = [panel("description", conversation.description)]
     for one in conversation.answers:
         parts += [panel(one.question, one.generation), answer_line("answer", one.answer)]
     return Group(*parts)

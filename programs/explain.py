@@ -23,14 +23,14 @@ from markupsafe import Markup
 from PIL import Image
 from rich.text import Text
 
-from programs.command_line import add_alphas, add_question, make_parser, run_command
-from programs.explain_chart import draw
-from programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
-from programs.generation import checked, run_batch, turn
-from programs.pictures import data_url
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.guidance import TRACE
+from sgl_proxythinker.programs.command_line import add_alphas, add_question, make_parser, run_command
+from sgl_proxythinker.programs.explain_chart import draw
+from sgl_proxythinker.programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
+from sgl_proxythinker.programs.generation import checked, run_batch, turn
+from sgl_proxythinker.programs.pictures import data_url
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0)
 HERE = Path(__file__).parent

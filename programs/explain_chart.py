@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
-from programs.explanation import Answer
+from sgl_proxythinker.programs.explanation import Answer
 
 LOG_2 = math.log(2)
 

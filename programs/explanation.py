@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from programs.token_texts import Decode, token_texts, visible
+from sgl_proxythinker.programs.token_texts import Decode, token_texts, visible
 
 # From which factor on guidance changed a token's probability enough to be shaded, and the darker shades.
 SHADE_FACTORS = (1.1, 1.5, 3.0, 10.0)
@@ -31,7 +31,7 @@ class Token(BaseModel):
     alpha: float | None  # the strength of guidance here
     base_entropy_nats: float | None  # how unsure the base is here
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def pull(self) -> float:
         """By how many nats guidance raised (or, below 0, lowered) this token's log probability."""
@@ -85,7 +85,7 @@ class Answer(BaseModel):
     alpha: float
     tokens: list[Token]
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def flips(self) -> int:
         return sum(token.flipped for token in self.tokens)

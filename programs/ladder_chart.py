@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from programs.generation import Generation
 from sgl_proxythinker.answers import same_answer
+from sgl_proxythinker.programs.generation import Generation
 
 # Okabe and Ito's colours, which colour-blind people tell apart. Answers differ by height and marker too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -18,13 +18,13 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from programs.command_line import add_alpha, add_question, make_parser, run_command
-from programs.generation import Generation, ProgramFailed, Result, checked, generation, run, turn
-from programs.region import Region, enlarge, region_regex, shown_box
-from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import add_alpha, add_question, make_parser, run_command
+from sgl_proxythinker.programs.generation import Generation, ProgramFailed, Result, checked, generation, run, turn
+from sgl_proxythinker.programs.region import Region, enlarge, region_regex, shown_box
+from sgl_proxythinker.programs.terminal import answer_line, panel
 
 WHERE = (
     "{sizes}\n\n{question}\n\nBefore you answer: which part of a picture has to be seen up close for that? Name it as "

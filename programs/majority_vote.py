@@ -17,12 +17,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from programs.command_line import add_alphas, add_question, add_regex, make_parser, positive, run_command
-from programs.generation import Generation, Result, fork, generation, run, turn
-from programs.terminal import answer_line, printable
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask, normal_form, same_answer
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import (
+    add_alphas,
+    add_question,
+    add_regex,
+    make_parser,
+    positive,
+    run_command,
+)
+from sgl_proxythinker.programs.generation import Generation, Result, fork, generation, run, turn
+from sgl_proxythinker.programs.terminal import answer_line, printable
 
 ALPHAS = (0.3, 0.5, 0.8)
 

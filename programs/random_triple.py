@@ -27,10 +27,15 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from programs.random_models import FAMILIES, QWEN2_5_VL, RandomModel
-from programs.random_models.size import SMALL, WIDE, Size
-from programs.random_models.tokenizer import Vocabulary, generation_config, make_tokenizer, tokenizer_config
-from programs.random_models.weights import Random
+from sgl_proxythinker.programs.random_models import FAMILIES, QWEN2_5_VL, RandomModel
+from sgl_proxythinker.programs.random_models.size import SMALL, WIDE, Size
+from sgl_proxythinker.programs.random_models.tokenizer import (
+    Vocabulary,
+    generation_config,
+    make_tokenizer,
+    tokenizer_config,
+)
+from sgl_proxythinker.programs.random_models.weights import Random
 
 ROLES = ("base", "expert", "amateur")
 UNEQUAL = {"base": WIDE}  # for `sizes`: the base is wider and deeper than the proxies
@@ -162,7 +167,7 @@ def parse_head_rows(text: str) -> tuple[str, int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m programs.random_triple", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="proxythinker random-triple", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="gets base/, expert/ and amateur/")
     parser.add_argument("--family", choices=FAMILIES, default="qwen2.5-vl", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,12 +21,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Cache, PreTrainedModel
 
 from sgl_proxythinker.pictures.program import see
 
@@ -114,6 +115,7 @@ class CachedModel:
         # In time, height and width; a text model's are in time alone.
         self.axes = (3,) if hasattr(model.config, "vision_config") else ()
         self.device = model.device
+        self.cache: Cache | None = None
 
     def read(self, request: Request) -> torch.Tensor:
         """Read the whole prompt and forget the one before. Returns [T, rows of lm_head] float32."""
@@ -125,6 +127,7 @@ class CachedModel:
 
     def read_next(self, token_id: int) -> torch.Tensor:
         """Read one more token, by the cache. Returns [rows of lm_head] float32."""
+        assert self.cache is not None, "no prompt was read"
         position = torch.tensor(self.cache.get_seq_length() + self.offset)
         return self._forward(torch.tensor([[token_id]]), position.expand(*self.axes, 1, 1))[0]
 
@@ -169,9 +172,9 @@ class Reference:
         experts: Mapping[str, tuple[str | Path, str | Path | None]] | None = None,
         cache: Callable[[PreTrainedModel], CachedModel] = CachedModel,
     ) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
         sees = hasattr(AutoConfig.from_pretrained(base), "vision_config")
-        self.processor = AutoProcessor.from_pretrained(base) if sees else None
+        self.processor: Any = AutoProcessor.from_pretrained(base) if sees else None
         self.base, plus, shared = (cache(load(path, dtype, device)) for path in (base, expert, amateur))
         self.pairs = {"expert": (plus, shared)}
         for name, (path, own_amateur) in (experts or {}).items():
@@ -201,7 +204,8 @@ class Reference:
         `proxy_expert` and `proxy_experts` (docs/laws.md, docs/experts.md).
         """
         request, alphas = self.prepare(prompt, images), experts or {expert: alpha}
-        token_ids, logprobs, gaps = [], [], []
+        token_ids: list[int] = []
+        logprobs, gaps = [], []
         for _ in range(max_new_tokens):
             rows = {
                 model: model.read_next(token_ids[-1])[None] if token_ids else model.read(request)[-1:]
@@ -281,10 +285,8 @@ class Reference:
         """`fuse` by each of the experts, and what they add to the base summed up."""
         base = rows[self.base]
         of_each = [
-            self.fuse(
-                base, *(rows[model] for model in self.pairs[name]), alpha, amateur_alpha, law, clip, plausible, written
-            )
-            for name, alpha in alphas.items()
+            self.fuse(base, rows[plus], rows[minus], alpha, amateur_alpha, law, clip, plausible, written)
+            for (plus, minus), alpha in ((self.pairs[name], alpha) for name, alpha in alphas.items())
         ]
         return of_each[0] + sum(one - base for one in of_each[1:])
 
@@ -339,15 +341,16 @@ class Reference:
             input_ids = torch.tensor([prompt])
         else:
             # A chat template writes the token that begins a text itself.
+            text: Any = prompt
             is_chat = not isinstance(prompt, str)
             if is_chat:
                 # Templates of text models take each message as one text.
-                prompt = prompt if self.processor else [_flat(message) for message in prompt]
-                prompt = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+                messages = text if self.processor else [_flat(message) for message in text]
+                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             if self.processor is None:
-                inputs = self.tokenizer([prompt], add_special_tokens=not is_chat, return_tensors="pt")
+                inputs = self.tokenizer([text], add_special_tokens=not is_chat, return_tensors="pt")
             else:
-                inputs = self.processor(text=[prompt], images=images or None, return_tensors="pt")
+                inputs = self.processor(text=[text], images=images or None, return_tensors="pt")
             input_ids = inputs["input_ids"]
         return Request(input_ids, {name: inputs[name] for name in PICTURE_INPUTS if name in inputs})
 
@@ -358,7 +361,7 @@ def _flat(message: dict) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m programs.reference_hf", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="proxythinker reference", description=__doc__.splitlines()[0])
     for role in ("base", "expert", "amateur"):
         parser.add_argument(f"--{role}", required=True, help="checkpoint folder")
     parser.add_argument("--alpha", type=float, default=0.5)

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from programs.command_line import SERVED_ALPHA
-from programs.serving import serving, trained_family
+from sgl_proxythinker.programs.command_line import SERVED_ALPHA
+from sgl_proxythinker.programs.serving import serving, trained_family
 from sgl_proxythinker.tiny_family import problems
 
 README = Path(__file__).parent / "README.md"
 COLUMNS = "100"
-PICTURES = ("--count", "10", "--out", "pictures")
+PICTURES = ["--count", "10", "--out", "pictures"]
 
 _EXAMPLE = re.compile(
     r"(```console\n\$ python -m programs\.(\w+)((?:[^\n]*\\\n)*[^\n]*)\n)(.*?)(?<=\n)(```)",
@@ -50,7 +50,9 @@ def refreshed(text: str, extra: list[str]) -> str:
         command, name, arguments, _, end = found.groups()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            importlib.import_module(f"programs.{name}").main(shlex.split(arguments.replace("\\\n", " ")) + extra)
+            importlib.import_module(f"sgl_proxythinker.programs.{name}").main(
+                shlex.split(arguments.replace("\\\n", " ")) + extra
+            )
         return command + "".join(line.rstrip() + "\n" for line in printed.getvalue().splitlines()) + end
 
     return _EXAMPLE.sub(again, text)

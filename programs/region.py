@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from programs.generation import Result
+from sgl_proxythinker.programs.generation import Result
 
 SMALLEST_PIXELS = 28  # of a side: one image token of Qwen2.5-VL, and less than that shows nothing
 LONGEST_RATIO = 20  # of the longer side to the shorter one; Qwen2.5-VL's image processor refuses 200

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from programs.server_process import reserve_port, running
 from sgl_proxythinker import tiny_family
+from sgl_proxythinker.programs.server_process import reserve_port, running
 
 # What the start-up log says, in order, and what a person wants to know meanwhile.
 STAGES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.panel import Panel
 from rich.text import Text
 
-from programs.generation import Generation
+from sgl_proxythinker.programs.generation import Generation
 
 
 def printable(text: str) -> Text:

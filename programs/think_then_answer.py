@@ -18,12 +18,12 @@ import sglang as sgl
 from PIL import Image
 from rich.console import Group
 
-from programs.command_line import add_alpha, add_question, make_parser, regex, run_command
-from programs.generation import Generation, ProgramFailed, Result, generation, run, turn
-from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import add_alpha, add_question, make_parser, regex, run_command
+from sgl_proxythinker.programs.generation import Generation, ProgramFailed, Result, generation, run, turn
+from sgl_proxythinker.programs.terminal import answer_line, panel
 
 SHORT = r"[^<>\n]{1,60}"
 END = "</answer>"  # a part of the form: held to digits alone, a model that wants to write it would go on with digits

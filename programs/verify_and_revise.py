@@ -14,15 +14,15 @@ from typing import Literal
 
 import sglang as sgl
 from PIL import Image
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from programs.command_line import add_alpha, add_question, make_parser, positive, run_command
-from programs.generation import Generation, Result, checked, generation, run, turn
-from programs.terminal import answer_line, panel
 from sgl_proxythinker import proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
+from sgl_proxythinker.programs.command_line import add_alpha, add_question, make_parser, positive, run_command
+from sgl_proxythinker.programs.generation import Generation, Result, checked, generation, run, turn
+from sgl_proxythinker.programs.terminal import answer_line, panel
 
 LOOK_AGAIN = (
     "Here is what the question shows, once more. Look at each thing that the answer relies on: is it really so?"
@@ -96,7 +96,7 @@ def verify_and_revise(
 
 
 def show(revised: Revised) -> Group:
-    parts = [panel("answer", revised.first)]
+    parts: list[RenderableType] = [panel("answer", revised.first)]
     for number, one in enumerate(revised.rounds, 1):
         parts += [panel(f"critique {number}", one.critique), Text(f"verdict {number}: {one.verdict}", "bold")]
         if one.revision is not None:

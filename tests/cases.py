@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from programs.pictures import random_picture
-from programs.reference_hf import Reference, ReferenceOutput
 from servers import ON_GPU, Server, chat_messages
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.reference_hf import Reference, ReferenceOutput
 
 MAX_TOKENS = 16
 # Served against oracle. On a GPU the models run in 16 bits: an id whose logit is this close to the greatest may be

@@ -14,11 +14,11 @@ import torch
 import yaml
 
 import servers
-from programs.random_triple import make_triple
-from programs.reference_hf import Reference
 from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
 from sgl_proxythinker import tiny_family
 from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 
 LANES = {
     "laws": "neither a server nor SGLang: all of them in one or two minutes",

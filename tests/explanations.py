@@ -7,8 +7,8 @@ import re
 
 from PIL import Image, ImageDraw
 
-from programs.explain import picture_url
-from programs.explanation import Answer, Explanation, Token
+from sgl_proxythinker.programs.explain import picture_url
+from sgl_proxythinker.programs.explanation import Answer, Explanation, Token
 
 # Markup, a character in parts, a character of four bytes, right to left, line ends, a word longer than a phone is wide.
 HOSTILE = ["<script>alert(1)</script>", "", "🙂", " שלום", "\n\n", ' "&amp;', " x" + "y" * 90, "<|im_end|>"]

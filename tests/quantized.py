@@ -23,8 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from programs.random_models.size import Size
-from programs.reference_hf import CachedModel, Reference, load_checkpoint
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.reference_hf import CachedModel, Reference, load_checkpoint
 
 GROUP = BLOCK = 128
 E4M3 = torch.finfo(torch.float8_e4m3fn)

@@ -16,10 +16,10 @@ import requests
 import torch
 from PIL import Image
 
-from programs.pictures import data_url
-from programs.server_process import end, reserve_port, running, wait_until_ready
-from programs.shared_gpus import MEMORY_IS_SHARED
 from sgl_proxythinker.launch import cpu
+from sgl_proxythinker.programs.pictures import data_url
+from sgl_proxythinker.programs.server_process import end, reserve_port, running, wait_until_ready
+from sgl_proxythinker.programs.shared_gpus import MEMORY_IS_SHARED
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
 EXIT_WITHIN_S = 300

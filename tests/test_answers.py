@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from programs.majority_vote import Count, count
 from sgl_proxythinker.answers import ask, final_answer, normal_form, same_answer
+from sgl_proxythinker.programs.majority_vote import Count, count
 
 
 @pytest.mark.parametrize(

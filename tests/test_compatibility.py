@@ -6,9 +6,6 @@ import logging
 import pytest
 from safetensors.torch import load_file
 
-from programs.random_models import FAMILIES
-from programs.random_models.size import WIDE
-from programs.random_triple import make_triple
 from quantized import awq_config, fp8_config, gptq_config
 from roster import SMALL
 from sgl_proxythinker.config import ProxyConfig
@@ -16,6 +13,9 @@ from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.launch.precision import loaded_bytes
 from sgl_proxythinker.placement import Shape
+from sgl_proxythinker.programs.random_models import FAMILIES
+from sgl_proxythinker.programs.random_models.size import WIDE
+from sgl_proxythinker.programs.random_triple import make_triple
 from sgl_proxythinker.roles import BASE
 from sgl_proxythinker.vocabulary import known_ids
 

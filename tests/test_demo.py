@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from programs.demo import main
 from servers import clean_environment
+from sgl_proxythinker.programs.demo import main
 from sgl_proxythinker.tiny_family.problems import KINDS
 
 pytestmark = pytest.mark.xdist_group("demo")

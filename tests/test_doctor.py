@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.weightless import write_weightless
-from programs.random_triple import make_triple
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.doctor.memory_plan import held_before_weights
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.placement import GIB
+from sgl_proxythinker.programs.random_triple import make_triple
 
 pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.usefixtures("sglang")]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from cases import assert_same_tokens, logprob_tolerance
-from programs.pictures import random_picture
-from programs.reference_hf import Reference
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.reference_hf import Reference
 
 pytestmark = pytest.mark.xdist_group("engine")
 

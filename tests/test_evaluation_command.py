@@ -133,6 +133,8 @@ def test_a_server_that_is_slow_once_is_not_gone(replies, monkeypatch):
     assert len(looked_at) == len(replies) and not asked.is_alive(), "now nobody listens"
 
 
-def test_without_its_environment_it_says_how_to_make_one(capsys):
+def test_an_environment_that_cant_be_made_says_how_to_make_one(capsys, monkeypatch, tmp_path):
+    (tmp_path / "no folder").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
     assert main([*URL]) == 1
-    assert "python -m sgl_proxythinker.evaluation.environment .venv-eval" in capsys.readouterr().err
+    assert "python -m sgl_proxythinker.evaluation.environment FOLDER" in capsys.readouterr().err

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from programs.explain import main, page
-from programs.explanation import Answer, Explanation, Token, answer_from_trace
-from programs.pictures import random_picture
-from programs.server_process import reserve_port
 from servers import chat_messages
+from sgl_proxythinker.programs.explain import main, page
+from sgl_proxythinker.programs.explanation import Answer, Explanation, Token, answer_from_trace
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.server_process import reserve_port
 
 pytestmark = pytest.mark.xdist_group("guided")
 

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import browsing
 from explanations import HOSTILE, example
-from programs.explain import page
+from sgl_proxythinker.programs.explain import page
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from programs.random_triple import make_triple
 from servers import COMMON, ON_GPU, command, launch_and_wait, sabotaged
+from sgl_proxythinker.programs.random_triple import make_triple
 
 pytestmark = pytest.mark.xdist_group("closed")
 

@@ -9,12 +9,12 @@ import pytest
 import sglang as sgl
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
-from programs.pictures import data_url, random_picture
-from programs.random_models import FAMILIES
-from programs.random_triple import make_triple
-from programs.reference_hf import Reference
 from servers import COMMON, command, serving
 from sgl_proxythinker import ProxyBackend, proxy_gen
+from sgl_proxythinker.programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.random_models import FAMILIES
+from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 
 RANKS = {"qwen2-vl": 1, "qwen3-vl": 1, "qwen3-vl-moe": 2, "qwen2": 2, "qwen3": 1, "qwen3-moe": 1, "llama": 2}
 QUESTION = "What is the answer to this question?"

@@ -7,8 +7,8 @@ import pytest
 import requests
 
 import servers
-from programs.pictures import data_url, random_picture
 from servers import chat_messages
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 

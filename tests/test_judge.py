@@ -19,7 +19,6 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from programs.server_process import reserve_port
 from sgl_proxythinker.evaluation.behaviours import judge as judge_module
 from sgl_proxythinker.evaluation.behaviours.command_line import KEY_VARIABLE, main
 from sgl_proxythinker.evaluation.behaviours.judge import Judge
@@ -28,6 +27,7 @@ from sgl_proxythinker.evaluation.behaviours.verdict import JudgeError, Seen, cou
 from sgl_proxythinker.evaluation.questions import AnswerKind, Question
 from sgl_proxythinker.evaluation.records import AnswerRecord, Behaviour, Grade, Outcome
 from sgl_proxythinker.evaluation.run_folder import RunFolder
+from sgl_proxythinker.programs.server_process import reserve_port
 
 BACKTRACKING, VERIFICATION, SUBGOALS, BACKWARD = Behaviour
 NONE = dict.fromkeys(Behaviour, 0)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tokenizers import decoders
 
-from programs.reference_hf import jensen_shannon, ruled
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA as PROXY_ALPHA
 from sgl_proxythinker.guidance import AMATEUR_ALPHA, CARRIED, LAW, Defaults, Guidance, read_guidance, said_over
 from sgl_proxythinker.laws import read_law
+from sgl_proxythinker.programs.reference_hf import jensen_shannon, ruled
 from sgl_proxythinker.requests.admission import refuse_unread_markers
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 from sgl_proxythinker.step.law_strengths import LawRows, law_weights

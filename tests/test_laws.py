@@ -4,9 +4,9 @@ import openai
 import pytest
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
-from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
 from sgl_proxythinker.guidance import Guidance
+from sgl_proxythinker.programs.pictures import random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 

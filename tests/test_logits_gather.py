@@ -119,7 +119,7 @@ def main() -> None:
 
     from sglang.srt.distributed import parallel_state
 
-    from programs.server_process import reserve_port
+    from sgl_proxythinker.programs.server_process import reserve_port
 
     address = f"tcp://127.0.0.1:{reserve_port()}"
 

@@ -20,9 +20,9 @@ from cases import (
     mixed_cases,
     oracle_answer,
 )
-from programs.random_triple import UNEQUAL, make_triple
-from programs.reference_hf import Reference
 from servers import ADMIN_KEY, DEVICE, ON_GPU, command, serving
+from sgl_proxythinker.programs.random_triple import UNEQUAL, make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("pressure")

@@ -3,8 +3,8 @@
 import pytest
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
-from programs.pictures import data_url, random_picture
 from servers import chat_messages
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 

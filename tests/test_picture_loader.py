@@ -8,11 +8,11 @@ import io
 import pytest
 from PIL import Image
 
-from programs.pictures import data_url, random_picture
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.pictures.loader import PictureLoader, PixelBudget, answered
 from sgl_proxythinker.pictures.places import PLACE, PlaceIds, places_in_ids, places_in_text
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 JPEG = data_url(random_picture(1, 40, 30), "JPEG")
 

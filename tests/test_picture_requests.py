@@ -11,8 +11,8 @@ import requests
 from PIL import Image
 
 from cases import ROUNDING, logprob_tolerance
-from programs.pictures import data_url, random_picture
 from servers import chat_messages
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 

@@ -26,10 +26,10 @@ from cases import (
     mixed_cases,
     oracle_answer,
 )
-from programs.pictures import random_picture
-from programs.random_triple import make_triple
-from programs.reference_hf import Reference
 from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, sabotaged, serving
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("ranks")

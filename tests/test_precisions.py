@@ -17,8 +17,6 @@ import torch
 import yaml
 
 from cases import Case, close_call, logprob_tolerance, output_ids
-from programs.pictures import random_picture
-from programs.random_triple import ROLES, make_triple
 from quantized import (
     BASE_SIZE,
     FORMATS,
@@ -33,6 +31,8 @@ from quantized import (
     together,
 )
 from servers import COMMON, ON_GPU, command, serving
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.random_triple import ROLES, make_triple
 
 pytestmark = pytest.mark.skipif(not ON_GPU, reason="kernels of other precisions need a GPU")
 

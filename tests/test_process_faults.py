@@ -14,9 +14,9 @@ import psutil
 import pytest
 import requests
 
-from programs.random_triple import make_triple
 from servers import COMMON, Server, command, serving
 from sgl_proxythinker.launch.stopped_processes import ends_for_a_stop, watch_for_stops
+from sgl_proxythinker.programs.random_triple import make_triple
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from programs.alpha_ladder import Ladder
-from programs.command_line import SERVED_ALPHA
-from programs.command_line import picture as open_picture
-from programs.compare import Comparison
-from programs.describe_then_reason import Conversation
-from programs.look_closer import Closer
-from programs.majority_vote import Majority
-from programs.pictures import random_picture
-from programs.server_process import reserve_port
-from programs.think_then_answer import Answered
-from programs.verify_and_revise import Revised
 from servers import clean_environment
+from sgl_proxythinker.programs.alpha_ladder import Ladder
+from sgl_proxythinker.programs.command_line import SERVED_ALPHA
+from sgl_proxythinker.programs.command_line import picture as open_picture
+from sgl_proxythinker.programs.compare import Comparison
+from sgl_proxythinker.programs.describe_then_reason import Conversation
+from sgl_proxythinker.programs.look_closer import Closer
+from sgl_proxythinker.programs.majority_vote import Majority
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.server_process import reserve_port
+from sgl_proxythinker.programs.think_then_answer import Answered
+from sgl_proxythinker.programs.verify_and_revise import Revised
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
 pytestmark = [pytest.mark.xdist_group("guided"), pytest.mark.filterwarnings("ignore:Error in stream_executor")]
@@ -50,7 +50,7 @@ def files(tmp_path_factory):
 
 
 def run(program, *arguments):
-    importlib.import_module(f"programs.{program}").main(arguments)
+    importlib.import_module(f"sgl_proxythinker.programs.{program}").main(arguments)
 
 
 def arguments_for(guided, files):

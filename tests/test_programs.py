@@ -13,11 +13,11 @@ from sglang.lang.chat_template import get_chat_template
 from sglang.lang.choices import greedy_token_selection, unconditional_likelihood_normalized
 
 from cases import ROUNDING, logprob_tolerance
-from programs.pictures import random_picture
-from programs.server_process import reserve_port
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.server_process import reserve_port
 
 pytestmark = pytest.mark.xdist_group("guided")
 

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from interpreted import assert_kernel_obeys
-from programs.random_triple import make_triple
 from quantized import (
     BASE_SIZE,
     FORMATS,
@@ -30,6 +29,7 @@ from quantized import (
 )
 from sgl_proxythinker.architectures import ARCHITECTURES
 from sgl_proxythinker.launch.quantization import _is_left_out
+from sgl_proxythinker.programs.random_triple import make_triple
 
 ON_DEVICE = torch.cuda.is_available()
 NAME = "model.layers.0.self_attn.k_proj"

@@ -10,11 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from programs import random_triple, reference_hf
-from programs.random_models.size import Size
-from programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
-from programs.random_triple import ROLES, UNEQUAL, make_triple
-from programs.reference_hf import Reference
+from sgl_proxythinker.programs import random_triple, reference_hf
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from sgl_proxythinker.programs.random_triple import ROLES, UNEQUAL, make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 
 NEW_TOKENS = 24
 TINY = dict.fromkeys(ROLES, Size(layers=1, vision_layers=1, mlp=64, vision_mlp=64))

@@ -12,11 +12,11 @@ import psutil
 import pytest
 import requests
 
-from programs.random_triple import make_triple
 from roster import TRIPLE
 from servers import COMMON, Server, command, sabotaged, serving
 from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks, tell_of_failed_rank
 from sgl_proxythinker.placement import Shape, place
+from sgl_proxythinker.programs.random_triple import make_triple
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from programs.pictures import random_picture
-from programs.region import ENLARGED_PIXELS, LONGEST_RATIO, SMALLEST_PIXELS, Region, enlarge, region_regex, shown_box
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.region import (
+    ENLARGED_PIXELS,
+    LONGEST_RATIO,
+    SMALLEST_PIXELS,
+    Region,
+    enlarge,
+    region_regex,
+    shown_box,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from programs.server_process import reserve_port, running
 from servers import clean_environment
+from sgl_proxythinker.programs.server_process import reserve_port, running
 
 pytestmark = pytest.mark.xdist_group("guided")
 

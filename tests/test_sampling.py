@@ -8,8 +8,8 @@ import torch
 
 from cases import assert_same_tokens, close_call, logprob_tolerance, output_ids
 from chi_square import SIGNIFICANCE, p_value, softmax
-from programs.pictures import random_picture
 from servers import ON_GPU, chat_messages
+from sgl_proxythinker.programs.pictures import random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 

@@ -10,9 +10,9 @@ import sglang as sgl
 from test_served_laws import ALPHA, IN_FLOAT32, LONG, PLACE, TOKENS, ask_all_cold_and_warm, body, different_answers
 
 from cases import Case, assert_agrees
-from programs.pictures import random_picture
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
+from sgl_proxythinker.programs.pictures import random_picture
 from trace_oracle import assert_is_the_oracles
 
 pytestmark = pytest.mark.xdist_group("guided")

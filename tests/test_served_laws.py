@@ -8,10 +8,10 @@ import pytest
 import sglang as sgl
 
 from cases import logprob_tolerance
-from programs.pictures import data_url, random_picture
 from servers import ON_GPU
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 # Whether an entropy is above a bound, or how far two models are apart, may be another answer in 16 bits.
 IN_FLOAT32 = pytest.mark.skipif(ON_GPU, reason="compared with the oracle where both compute in float32")

@@ -20,11 +20,11 @@ from test_served_laws import DISTINCT, IN_FLOAT32, LONG, SAID, ask_all_cold_and_
 from transformers import AutoProcessor, DynamicCache
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
-from programs.pictures import random_picture
-from programs.random_models.pictures import TOKEN_PIXELS
-from programs.reference_hf import CachedModel, Reference, ReferenceOutput
 from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
 from sgl_proxythinker import __version__
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.random_models.pictures import TOKEN_PIXELS
+from sgl_proxythinker.programs.reference_hf import CachedModel, Reference, ReferenceOutput
 
 PAGE = 16
 CONTEXT = 512

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from programs.server_process import reserve_port
+from sgl_proxythinker.programs.server_process import reserve_port
 
 pytestmark = pytest.mark.laws
 
@@ -34,7 +34,7 @@ def test_a_port_is_given_once(always_first):
 def test_other_processes_are_not_given_it():
     first = reserve_port()
     code = (
-        "import random, programs.server_process as process\n"
+        "import random, sgl_proxythinker.programs.server_process as process\n"
         f"proposals = iter(({first}, 30_002))\n"
         "random.randrange = lambda *_: next(proposals)\n"
         "assert process.reserve_port() == 30_002"

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
-from programs.pictures import random_picture
-from programs.random_triple import make_triple
-from programs.reference_hf import Reference
 from servers import COMMON, Server, command, sabotaged, serving
+from sgl_proxythinker.programs.pictures import random_picture
+from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.programs.reference_hf import Reference
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

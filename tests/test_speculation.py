@@ -45,11 +45,11 @@ from test_trace import (  # noqa: F401
 
 from cases import Case, assert_agrees, assert_same_tokens, logprob_tolerance, oracle_answer, output_ids
 from chi_square import SIGNIFICANCE, p_value
-from programs.pictures import random_picture
 from servers import COMMON, ON_GPU, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.programs.pictures import random_picture
 
 pytestmark = pytest.mark.xdist_group("speculation")
 

@@ -11,17 +11,17 @@ from itertools import product
 import pytest
 from transformers import AutoTokenizer
 
-from programs.alpha_ladder import alpha_ladder
-from programs.alpha_ladder import main as ladder_command
-from programs.compare import compare
-from programs.describe_then_reason import describe_then_reason
-from programs.explain import explain
-from programs.look_closer import look_closer
-from programs.majority_vote import majority_vote
-from programs.think_then_answer import think_then_answer
-from programs.verify_and_revise import verify_and_revise
 from servers import DEVICE, ON_GPU, chat_messages, command, serving
 from sgl_proxythinker import ProxyBackend, tiny_family
+from sgl_proxythinker.programs.alpha_ladder import alpha_ladder
+from sgl_proxythinker.programs.alpha_ladder import main as ladder_command
+from sgl_proxythinker.programs.compare import compare
+from sgl_proxythinker.programs.describe_then_reason import describe_then_reason
+from sgl_proxythinker.programs.explain import explain
+from sgl_proxythinker.programs.look_closer import look_closer
+from sgl_proxythinker.programs.majority_vote import majority_vote
+from sgl_proxythinker.programs.think_then_answer import think_then_answer
+from sgl_proxythinker.programs.verify_and_revise import verify_and_revise
 from sgl_proxythinker.tiny_family.grading import is_right, read_answer
 from sgl_proxythinker.tiny_family.problems import KINDS, problem, problems
 from sgl_proxythinker.tiny_family.scene import PIXELS

@@ -7,7 +7,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from programs.token_texts import token_texts, visible
+from sgl_proxythinker.programs.token_texts import token_texts, visible
 
 pytestmark = pytest.mark.xdist_group("guided")  # its triple is there
 

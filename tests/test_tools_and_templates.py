@@ -7,8 +7,8 @@ import openai
 import pytest
 from PIL import Image
 
-from programs.pictures import data_url
 from servers import COMMON, chat_messages, command, serving
+from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
 from sgl_proxythinker.requests.template_arguments import (
     RESERVED,

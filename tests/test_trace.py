@@ -13,10 +13,10 @@ import sglang as sgl
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 
 from cases import logprob_tolerance
-from programs.pictures import data_url, random_picture
 from servers import ON_GPU, chat_messages
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 from sgl_proxythinker.requests.trace_format import FIELDS
 from trace_oracle import assert_is_the_oracles
 

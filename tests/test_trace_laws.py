@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from device_sync import no_waiting
-from programs.reference_hf import jensen_shannon
 from roster import SMALL, TRIPLE
 from servers import ON_GPU
 from sgl_proxythinker.guidance import TRACE
+from sgl_proxythinker.programs.reference_hf import jensen_shannon
 from sgl_proxythinker.requests.trace_format import FIELDS, as_lists
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 from sgl_proxythinker.step.logits import ShardedLogits, WeightedPair

@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from programs.alpha_ladder import alpha_ladder
-from programs.compare import compare
-from programs.describe_then_reason import DESCRIBE, describe_then_reason
-from programs.generation import ProgramFailed
-from programs.ladder_chart import COLOURS, draw_chart
-from programs.look_closer import AGAIN, WHERE, look_closer
-from programs.majority_vote import majority_vote
-from programs.pictures import data_url, random_picture
-from programs.region import enlarge, shown_box
-from programs.think_then_answer import think_then_answer
-from programs.verify_and_revise import CRITIQUE, LOOK_AGAIN, REVISE, verify_and_revise
 from servers import chat_messages
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.answers import ask
+from sgl_proxythinker.programs.alpha_ladder import alpha_ladder
+from sgl_proxythinker.programs.compare import compare
+from sgl_proxythinker.programs.describe_then_reason import DESCRIBE, describe_then_reason
+from sgl_proxythinker.programs.generation import ProgramFailed
+from sgl_proxythinker.programs.ladder_chart import COLOURS, draw_chart
+from sgl_proxythinker.programs.look_closer import AGAIN, WHERE, look_closer
+from sgl_proxythinker.programs.majority_vote import majority_vote
+from sgl_proxythinker.programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.region import enlarge, shown_box
+from sgl_proxythinker.programs.think_then_answer import think_then_answer
+from sgl_proxythinker.programs.verify_and_revise import CRITIQUE, LOOK_AGAIN, REVISE, verify_and_revise
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
 pytestmark = [pytest.mark.xdist_group("guided"), pytest.mark.filterwarnings("ignore:Error in stream_executor")]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from cases import logprob_tolerance
-from programs.reference_hf import Prompt, Reference
+from sgl_proxythinker.programs.reference_hf import Prompt, Reference
 
 
 def assert_is_the_oracles(

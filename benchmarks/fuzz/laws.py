@@ -15,7 +15,7 @@ from benchmarks.fuzz.declared import guarded
 from benchmarks.fuzz.exchange import ANSWER_WITHIN_S, Answer, Request
 from benchmarks.fuzz.pictures import PLACE
 from benchmarks.local_server import Watched
-from programs.pictures import data_url, random_picture
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 ALPHAS = (0.5, 0.0)
 FIXED_TOKENS, NEIGHBOUR_TOKENS = 16, 200

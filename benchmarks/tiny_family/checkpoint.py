@@ -12,9 +12,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.tiny_family.config import Config
 from benchmarks.tiny_family.solutions import slow_solution
-from programs.random_models.qwen2_vl import qwen2_5_vl_config
-from programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
-from programs.random_triple import write_checkpoint
+from sgl_proxythinker.programs.random_models.qwen2_vl import qwen2_5_vl_config
+from sgl_proxythinker.programs.random_models.tokenizer import SPECIAL_TOKENS, make_tokenizer
+from sgl_proxythinker.programs.random_triple import write_checkpoint
 from sgl_proxythinker.tiny_family.problems import problems
 from sgl_proxythinker.tiny_family.wordings import TRAIN
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.size import Size
 from sgl_proxythinker.roles import EXPERT
 from sgl_proxythinker.tiny_family.problems import KINDS
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from programs.random_models.pictures import MERGE_PATCHES, PATCH_PIXELS, qwen2_image_config
+from sgl_proxythinker.programs.random_models.pictures import MERGE_PATCHES, PATCH_PIXELS, qwen2_image_config
 from sgl_proxythinker.tiny_family.scene import PIXELS
 
 SIDE = PIXELS // PATCH_PIXELS  # patches

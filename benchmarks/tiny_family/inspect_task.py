@@ -13,7 +13,7 @@ from inspect_ai.model import ChatMessage, ChatMessageUser, ContentImage, Content
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 
-from programs.pictures import data_url
+from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.tiny_family.grading import is_right, read_answer
 from sgl_proxythinker.tiny_family.problems import Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS, PASS_AT, SETTINGS, Setting

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs.server_process import reserve_port, running, wait_until_ready
+from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
 START_WITHIN_S = 600
 # On a GPU, SGLang's kernels take 16 bits, and heads of 32 need other attention than the default.

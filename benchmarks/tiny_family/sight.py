@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.tiny_family.forward import IMAGE_TOKENS, SIDE
-from programs.random_models.pictures import MERGE_PATCHES
+from sgl_proxythinker.programs.random_models.pictures import MERGE_PATCHES
 from sgl_proxythinker.tiny_family.scene import ARROWS, COLOURS, PIXELS, SHAPES, Scene, middle
 
 IGNORED = -100

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from programs.random_models import qwen2_vl, qwen3_vl, text
-from programs.random_models.pictures import qwen2_image_config, qwen3_image_config
-from programs.random_models.size import SMALL, WIDE, Size
-from programs.random_models.tokenizer import LLAMA, QWEN, Vocabulary
-from programs.random_models.weights import Random, Weights
+from sgl_proxythinker.programs.random_models import qwen2_vl, qwen3_vl, text
+from sgl_proxythinker.programs.random_models.pictures import qwen2_image_config, qwen3_image_config
+from sgl_proxythinker.programs.random_models.size import SMALL, WIDE, Size
+from sgl_proxythinker.programs.random_models.tokenizer import LLAMA, QWEN, Vocabulary
+from sgl_proxythinker.programs.random_models.weights import Random, Weights
 
 
 @dataclass(frozen=True)

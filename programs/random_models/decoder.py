@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from programs.random_models.size import Size
-from programs.random_models.weights import ATTENTION_GAIN, Weights
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.weights import ATTENTION_GAIN, Weights
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from programs.random_models.decoder import Decoder
-from programs.random_models.pictures import FRAMES_PER_PATCH, MERGE_PATCHES, PATCH_PIXELS
-from programs.random_models.size import Size
-from programs.random_models.tokenizer import END_OF_TURN
-from programs.random_models.weights import Random, Weights
+from sgl_proxythinker.programs.random_models.decoder import Decoder
+from sgl_proxythinker.programs.random_models.pictures import FRAMES_PER_PATCH, MERGE_PATCHES, PATCH_PIXELS
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.tokenizer import END_OF_TURN
+from sgl_proxythinker.programs.random_models.weights import Random, Weights
 
 
 def qwen2_5_vl_weights(size: Size, rows: int, random: Random, spread: float) -> Weights:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from programs.random_models.decoder import Decoder
-from programs.random_models.pictures import FRAMES_PER_PATCH, MERGE_PATCHES
-from programs.random_models.size import Size
-from programs.random_models.text import qwen3_fields
-from programs.random_models.weights import Random, Weights
+from sgl_proxythinker.programs.random_models.decoder import Decoder
+from sgl_proxythinker.programs.random_models.pictures import FRAMES_PER_PATCH, MERGE_PATCHES
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.text import qwen3_fields
+from sgl_proxythinker.programs.random_models.weights import Random, Weights
 
 PATCH_PIXELS = 16
 POSITIONS_PER_SIDE = 12  # of the grid of learned positions, which is stretched over each picture

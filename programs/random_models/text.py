@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from programs.random_models.decoder import Decoder
-from programs.random_models.size import Size
-from programs.random_models.tokenizer import END_OF_TURN, LLAMA
-from programs.random_models.weights import Random, Weights
+from sgl_proxythinker.programs.random_models.decoder import Decoder
+from sgl_proxythinker.programs.random_models.size import Size
+from sgl_proxythinker.programs.random_models.tokenizer import END_OF_TURN, LLAMA
+from sgl_proxythinker.programs.random_models.weights import Random, Weights
 
 CONTEXT_TOKENS = 4096
 

@@ -1,4 +1,4 @@
-"""Check a launch before it is paid for: `python -m sgl_proxythinker.doctor` and the flags of the server.
+"""Check a launch before it is paid for: `proxythinker doctor` and the flags of the server.
 
 Exit code 0, 1 with what to change, or 2 where the command line can't be read.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.doctor.examination import Examination
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.launch.command_line import take_flags
+from sgl_proxythinker.launch.command_line import add_flags_briefly, take_flags
 from sgl_proxythinker.launch.hooks import Stage, install
 from sgl_proxythinker.launch.server_args import gpu_bytes
 from sgl_proxythinker.limits import Limits, build_limits
@@ -41,15 +41,41 @@ def _parser() -> argparse.ArgumentParser:
     from sglang.srt.server_args import ServerArgs
 
     parser = argparse.ArgumentParser(
-        prog="python -m sgl_proxythinker.doctor",
+        prog="proxythinker doctor",
+        add_help=False,
         usage="%(prog)s [--gpu-memory GiB] [--json] --model-path BASE --proxy-expert-path E --proxy-amateur-path A ...",
         description="Will these three models start as one server, and what fits? Needs no GPU, and reads no weights.",
     )
     ServerArgs.add_cli_args(parser)
+    _add_ours(parser)
+    return parser
+
+
+def _add_ours(parser: argparse.ArgumentParser) -> None:
     ours = parser.add_argument_group("doctor")
     ours.add_argument("--gpu-memory", type=_gib, metavar="GiB", help="of one GPU; left out: of the one that is found")
     ours.add_argument("--json", action="store_true", help="for scripts")
-    return parser
+    ours.add_argument("-h", "--help", action=_BriefHelp, help="this page")
+
+
+class _BriefHelp(argparse.Action):
+    """Show what is ours: with SGLang's flags, of which all are taken, it would be 900 lines."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        brief = argparse.ArgumentParser(
+            prog=parser.prog,
+            usage=parser.usage,
+            description=parser.description,
+            add_help=False,
+            epilog="Beside these it takes every flag of the server: proxythinker serve --help-all shows them.",
+        )
+        _add_ours(brief)
+        add_flags_briefly(brief)
+        brief.print_help()
+        parser.exit()
 
 
 def _gib(text: str) -> float:

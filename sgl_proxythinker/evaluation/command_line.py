@@ -1,6 +1,6 @@
 """Evaluate a guided server on the paper's benchmarks, under all strengths, and write its tables.
 
-    python -m benchmarks.paper --url http://host:30000 --benchmarks mathvista,mathvision --alphas 0,0.5 --out runs/mine
+    proxythinker eval --url http://host:30000 --benchmarks mathvista,mathvision --alphas 0,0.5 --out runs/mine
 
 It goes on where it stopped: the same command asks only what has no answer yet.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sgl_proxythinker.evaluation.benchmarks import BENCHMARKS
 from sgl_proxythinker.evaluation.benchmarks.rows import Source
+from sgl_proxythinker.evaluation.environment import go_on_in_its_environment
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.plan import Plan
 from sgl_proxythinker.evaluation.presets import DEFAULT, SHIPPED, read_presets
@@ -27,11 +28,6 @@ PAPERS = "mathvista,mathverse,mathvision,mmmu_pro,r1_onevision"
 ALPHAS = "0,0.25,0.5,0.75,1"
 SAMPLED_AT = 1.0  # temperature, where there are several answers to a question
 
-_NO_ENVIRONMENT = """inspect-ai is not installed here: its packages are newer than SGLang's, so that it has an
-environment of its own. Make one (a minute), and run this command with its Python:
-    python -m sgl_proxythinker.evaluation.environment .venv-eval
-    .venv-eval/bin/python -m benchmarks.paper ..."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code is 3 where something is left to ask."""
@@ -39,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plan, beside = None if args.report else plan_of(args), _runs(args.beside)
         if find_spec("inspect_ai") is None:
-            raise EvaluationError(_NO_ENVIRONMENT)
+            go_on_in_its_environment(arguments if arguments is not None else sys.argv[1:])
         server = Server(args.url, args.api_key) if plan else None
         if server is not None:
             server.model()  # before what takes seconds to import
@@ -74,7 +70,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper", description=(__doc__ or "").splitlines()[0],
+        prog="proxythinker eval", description=(__doc__ or "").splitlines()[0],
         epilog=f"benchmarks: {', '.join(BENCHMARKS)}",
     )  # fmt: skip
     parser.add_argument("--url", help="of the server, without /v1")

@@ -110,11 +110,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"Serve with this plugin ('{NAME}'). Without the two paths below it is plain SGLang, "
         "with CPU support where there is no GPU.",
     )
-    for name, options in _FLAGS.items():
-        group.add_argument(flag_of(name), dest=_dest(name), default=None, **options)
+    _add_guidance(group)
     Limits.add_flags(
         parser.add_argument_group(f"{NAME}: limits", "What one request may ask for; more is refused. Guided or plain.")
     )
+
+
+def add_flags_briefly(parser: argparse.ArgumentParser) -> None:
+    """The flags of guidance with the first sentence of each, for a help that fits a screen; no limits."""
+    _add_guidance(parser.add_argument_group("guidance"), briefly=True)
+
+
+def _add_guidance(group: argparse._ArgumentGroup, briefly: bool = False) -> None:
+    for name, options in _FLAGS.items():
+        if briefly:
+            options = options | {"help": options["help"].split(". ")[0].removesuffix(".")}
+        group.add_argument(flag_of(name), dest=_dest(name), default=None, **options)
 
 
 def take_flags(args: argparse.Namespace) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Count reasoning behaviours in a run's answers: `python -m sgl_proxythinker.evaluation.behaviours RUN_FOLDER`.
+"""Count reasoning behaviours in a run's answers: `proxythinker behaviours RUN_FOLDER`.
 
 Exit code 0, 1 where a judge left answers uncounted, or 2 where the command line can't be read.
 """
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sgl_proxythinker.evaluation.behaviours",
+        prog="proxythinker behaviours",
         description="Count backtracking, verification, sub-goal setting and backward chaining in a run's answers: by "
         "patterns, and by a judge if one is named. What a judge has counted is kept, and not asked again.",
     )
