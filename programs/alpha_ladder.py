@@ -1,6 +1,6 @@
 """Ask one question at many strengths at once, and see where the answer changes.
 
-    python -m programs.alpha_ladder --image figure.png --question "How many?" --alphas 0 0.25 0.5 0.75 1 1.5 2
+    proxythinker alpha-ladder --image figure.png --question "How many?" --alphas 0 0.25 0.5 0.75 1 1.5 2
 
 For choosing a strength, and for seeing how much of an answer is the expert's. Decoding is greedy, so that whatever
 differs between two rungs is the strength's doing. `--plot` draws it.

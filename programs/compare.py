@@ -1,6 +1,6 @@
 """The base, the guided model and an expert-like one side by side, with their times and tokens.
 
-    python -m programs.compare --image figure.png --question "How many?" --alpha 0.5 --expert-alpha 1
+    proxythinker compare --image figure.png --question "How many?" --alpha 0.5 --expert-alpha 1
 
 For seeing what guidance does to one question. "Expert-like" is alpha 1: the whole of what training changed between
 amateur and expert is added to the base, so that wherever base and amateur agree, the result is the expert's own

@@ -1,7 +1,7 @@
 """See guidance work: a base model that answers wrongly reasons to the right answer when a small RL-tuned one guides it.
 
-    python -m programs.demo [--alpha 0.5] [--seconds 60]
-    python -m programs.demo --base B --expert E --amateur A --image FILE --question TEXT
+    proxythinker demo [--alpha 0.5] [--seconds 60]
+    proxythinker demo --base B --expert E --amateur A --image FILE --question TEXT
 
 Without models it serves the tiny trained family that comes with the package, shows problems that it was never trained
 on, and keeps the score of base against guided for a minute. With models of yours it asks them about a picture of yours.

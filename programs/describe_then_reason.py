@@ -1,6 +1,6 @@
 """Let the base describe the picture once, then reason under guidance about it, question after question.
 
-    python -m programs.describe_then_reason --image map.png --question "How far is A?" --question "Is B nearer?"
+    proxythinker describe-then-reason --image map.png --question "How far is A?" --question "Is B nearer?"
 
 For several questions about one picture. The large base sees best, and an unguided description keeps its eyes clear of
 the expert's; reasoning is guided and may lean on it. All turns are one conversation: the first question is read with

@@ -1,6 +1,6 @@
 """See what the expert changed: one question at several strengths, every answer token by token, in one HTML page.
 
-    python -m programs.explain --image picture.png --question "How many?" --alphas 0 0.5 1 --html out.html
+    proxythinker explain --image picture.png --question "How many?" --alphas 0 0.5 1 --html out.html
 
 Good for finding out why guidance helped or hurt: the page shades each token by how many times more likely guidance made
 it, marks the tokens where the base alone would have said another one, and draws both along the answer, with a slider

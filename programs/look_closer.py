@@ -1,6 +1,6 @@
 """Let the model say where to look, show it that part enlarged, and ask again.
 
-    python -m programs.look_closer --image street.jpg --question "What does the small sign say?" --crop sign.png
+    proxythinker look-closer --image street.jpg --question "What does the small sign say?" --crop sign.png
 
 For small things in large pictures: the models see a picture in pieces of 28 pixels, and what is smaller than a few of
 these is lost. The region is constrained JSON in pixels; the program cuts it out and enlarges it with Pillow, and the

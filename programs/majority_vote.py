@@ -1,6 +1,6 @@
 """Sample several guided answers, at several strengths, and let the majority decide.
 
-    python -m programs.majority_vote --image figure.png --question "How many?" --alphas 0.3 0.5 0.8 --samples 3
+    proxythinker majority-vote --image figure.png --question "How many?" --alphas 0.3 0.5 0.8 --samples 3
 
 For answers that matter more than their cost, and for knowing how sure an answer is: the agreement says so. The picture
 and the question are computed once, at the fork; every sample reads them from the prefix cache, whatever its strength.

@@ -1,7 +1,7 @@
 """Make a tiny base, expert and amateur of random weights, to try and test three-model decoding on.
 
-    python -m programs.random_triple models/tiny
-    python -m programs.random_triple models/tiny --family qwen3-vl --unequal --seed 3
+    proxythinker random-triple models/tiny
+    proxythinker random-triple models/tiny --family qwen3-vl --unequal --seed 3
 
 Each of DIR/base, DIR/expert and DIR/amateur is a whole checkpoint in the layout of the published ones (config, names of
 weights, chat template, image processor), so `transformers` and SGLang load it as they load the real models, without a

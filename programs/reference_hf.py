@@ -3,8 +3,8 @@
     fused = base + alpha * expert - amateur_alpha * amateur          on raw logits, float32
     fused = base + sum over experts of alpha_i * (expert_i - amateur_i)
 
-    python -m programs.random_triple models/tiny
-    python -m programs.reference_hf --base models/tiny/base --expert models/tiny/expert --amateur models/tiny/amateur \\
+    proxythinker random-triple models/tiny
+    proxythinker reference --base models/tiny/base --expert models/tiny/expert --amateur models/tiny/amateur \\
         --alpha 0.5 --image picture.png --question "What is this?" --max-tokens 32
 
 Every server test compares with it, so it shares no code with the package that is tested: each model reads the prompt

@@ -2,7 +2,7 @@
 
     python -m programs.refresh_readme
 
-An example is a `console` block whose first line is a command, `$ python -m programs.NAME ...`. One server of the tiny
+An example is a `console` block whose first line is a command, `$ proxythinker NAME ...`. One server of the tiny
 trained family is started for all of them. The pictures that they name are drawn as the README says.
 """
 
@@ -28,7 +28,7 @@ COLUMNS = "100"
 PICTURES = ["--count", "10", "--out", "pictures"]
 
 _EXAMPLE = re.compile(
-    r"(```console\n\$ python -m programs\.(\w+)((?:[^\n]*\\\n)*[^\n]*)\n)(.*?)(?<=\n)(```)",
+    r"(```console\n\$ proxythinker ([\w-]+)((?:[^\n]*\\\n)*[^\n]*)\n)(.*?)(?<=\n)(```)",
     re.DOTALL,
 )
 
@@ -50,7 +50,7 @@ def refreshed(text: str, extra: list[str]) -> str:
         command, name, arguments, _, end = found.groups()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            importlib.import_module(f"sgl_proxythinker.programs.{name}").main(
+            importlib.import_module(f"sgl_proxythinker.programs.{name.replace('-', '_')}").main(
                 shlex.split(arguments.replace("\\\n", " ")) + extra
             )
         return command + "".join(line.rstrip() + "\n" for line in printed.getvalue().splitlines()) + end

@@ -1,6 +1,6 @@
 """Think at length under guidance, then answer briefly and in a form that a machine can read.
 
-    python -m programs.think_then_answer --image chart.png --question "Which year was best?" --regex "[0-9]{4}"
+    proxythinker think-then-answer --image chart.png --question "Which year was best?" --regex "[0-9]{4}"
 
 For answers that go on into other software. The reasoning is where the expert helps, so it is guided; the answer only
 writes down what the thought has found, so the base model does it, held to a regex or a JSON schema by the grammar.

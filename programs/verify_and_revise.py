@@ -1,6 +1,6 @@
 """Answer, look at the picture again to find fault with the answer, and revise it until the critique agrees.
 
-    python -m programs.verify_and_revise --image figure.png --question "What is the angle at B?" --rounds 3
+    proxythinker verify-and-revise --image figure.png --question "What is the angle at B?" --rounds 3
 
 For questions whose answers are easier to check than to find. The critique sees the pictures a second time, after the
 answer: what it attends to is then chosen by what the answer claims. Its verdict is constrained to one of two words, so

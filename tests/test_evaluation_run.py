@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,6 @@ import pytest
 from published_sets import write_published_sets
 from relay import relaying
 from servers import clean_environment
-from sgl_proxythinker.evaluation.environment import make_environment
 from sgl_proxythinker.evaluation.presets import SHIPPED
 from sgl_proxythinker.evaluation.records import Outcome
 from sgl_proxythinker.evaluation.run_folder import RunFolder
@@ -33,9 +33,15 @@ TINY = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", str
 
 
 @pytest.fixture(scope="module")
-def python():
-    """The evaluation's own, made as the documentation says; it is kept beside the checkout's other one."""
-    return make_environment(ROOT / ".venv-eval")
+def python(tmp_path_factory):
+    """The evaluation's own, made as by the first one that a person runs; it is kept beside the checkout's other one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sgl_proxythinker", "eval", "--report", "--out", str(tmp_path_factory.mktemp("none"))],
+        cwd=ROOT, env=clean_environment({"XDG_CACHE_HOME": str(ROOT / ".venv-eval")}), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.endswith("nothing was asked yet.\n"), done.stderr[-3000:]
+    [python] = ROOT.glob(".venv-eval/sgl-proxythinker/*/bin/python")
+    return python
 
 
 @pytest.fixture(scope="module")

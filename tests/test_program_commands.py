@@ -152,7 +152,7 @@ def test_arguments_of_one_program(capsys, program, arguments, sentence):
 def test_a_program_that_fails_ends_with_a_sentence(capsys, guided, files, program):
     asked = ["--question", "word " * 5000, "--image", files[0], "--max-tokens", "4", "--url"]
     code, told = refused(capsys, program, *asked, guided.url)
-    assert code == 1 and re.search(rf"programs.{program}: error: .*longer than", told), told
+    assert code == 1 and re.search(rf"proxythinker {program.replace('_', '-')}: error: .*longer than", told), told
     code, told = refused(capsys, program, *asked, f"http://127.0.0.1:{reserve_port()}")
     assert code == 1 and "error: no server answers at http://127.0.0.1" in told, told
 

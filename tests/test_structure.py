@@ -1,5 +1,7 @@
 """The structure that pyproject.toml declares is the one that the code has, from every way to install it."""
 
+import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -29,8 +31,8 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     """Kills: a folder that setuptools doesn't find; a link to patches that is left out."""
     sources = tmp_path / "sources"
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "pyproject.toml", "README.md",
-         "LICENSE", "NOTICE"],
+        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "programs", "pyproject.toml",
+         "pinned.txt", "README.md", "LICENSE", "NOTICE"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\n")[:-1]  # fmt: skip
     for name in files:
@@ -49,10 +51,25 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {name for name in files if name.startswith("sgl_proxythinker/") and name.endswith(".py")}
     wanted |= {f"sgl_proxythinker/{name}" for name in files if name.startswith("patches/") and name.endswith(".py")}
+    wanted |= {f"sgl_proxythinker/{name}" for name in files if name.startswith("programs/")}
     # What is read at run time beside the code.
     wanted |= {name for name in files if name.startswith("sgl_proxythinker/evaluation/") and not name.endswith(".in")}
     wanted |= {"sgl_proxythinker/py.typed"}
-    assert wanted - {"sgl_proxythinker/patches"} <= held, sorted(wanted - held)
+    assert wanted <= held, sorted(wanted - held)
     told = f"sgl_proxythinker-{__version__}.dist-info"
     assert {f"{told}/licenses/LICENSE", f"{told}/licenses/NOTICE"} <= held, "the version and the licence are told"
-    assert not any(name.startswith("patches/") for name in held), "a top-level package of this name is anybody's"
+    assert not any(name.startswith(("patches/", "programs/")) for name in held), "top-level names that are anybody's"
+
+
+def test_programs_are_imported_under_one_name():
+    """`programs.demo` and `sgl_proxythinker.programs.demo` would be two modules, with two of each class."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    files = [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    assert len(files) > 300
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not any(re.match(r"(programs|patches)\b", name) for name in names), f"{file}: {names}"

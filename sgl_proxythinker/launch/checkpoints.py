@@ -108,7 +108,7 @@ class Checkpoints:
         if untried and self._given.get("device") != "cpu":
             logger.warning(
                 "proxythinker: %s is tested on a CPU only, where it gives the tokens of a plain loop over three "
-                "models; compare some of yours with programs.reference_hf before you rely on them",
+                "models; compare some of yours with proxythinker reference before you rely on them",
                 " and ".join(untried),
             )
         named = ", ".join(f"the {role} is a {_name(config)}" for role, config in self.configs.items())

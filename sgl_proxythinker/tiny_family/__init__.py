@@ -1,7 +1,7 @@
 """Four tiny Qwen2.5-VL checkpoints, trained by us, in which guidance can be seen to work on any machine.
 
-    python -m sglang.launch_server --plugin proxythinker $(python -m sgl_proxythinker.tiny_family)
-    python -m sglang.launch_server --plugin proxythinker $(python -m sgl_proxythinker.tiny_family --experts)
+    python -m sglang.launch_server --plugin proxythinker $(proxythinker tiny-family)
+    python -m sglang.launch_server --plugin proxythinker $(proxythinker tiny-family --experts)
 
 They know one task, questions about grids of coloured shapes, which is in this folder too: `scene` draws the pictures,
 `problems` asks, in `wordings`; `grading` reads answers, `settings` says how it was measured. `README.md` beside this

@@ -1,0 +1,66 @@
+"""What a stranger does: a wheel, an environment of its own, a folder that is not the checkout, and the demo."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from servers import clean_environment
+from sgl_proxythinker.tiny_family.problems import KINDS
+from sgl_proxythinker.version import __version__
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+ROOT = Path(__file__).parent.parent
+UV = Path(sys.executable).with_name("uv")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def proxythinker(elsewhere):
+    """Run the installed command in an empty folder. Nothing of the checkout or of the tests' packages is seen there."""
+    called(UV, "build", "--wheel", "--out-dir", elsewhere / "dist", ROOT)
+    called(UV, "venv", "--python", sys.executable, elsewhere / "env")
+    [wheel] = (elsewhere / "dist").glob("*.whl")
+    python = elsewhere / "env" / "bin" / "python"
+    called(UV, "pip", "install", "--compile-bytecode", "--python", python, f"{wheel}[pinned]")
+
+    def run(*arguments):
+        return called(python.with_name("proxythinker"), *arguments, cwd=elsewhere)
+
+    return run
+
+
+def called(*command, cwd=ROOT):
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_it_says_which_versions_are_installed(proxythinker):
+    said = proxythinker("version")
+    assert f"sgl-proxythinker {__version__}\n" in said and "sglang 0.5.17\n" in said
+
+
+def test_the_demo_shows_problems_of_every_kind_and_a_score(proxythinker, elsewhere):
+    said = proxythinker("demo", "--seconds", "5")
+    for kind in KINDS:
+        assert Image.open(elsewhere / "results" / "demo" / f"{kind}.png").size == (168, 168)
+    assert said.count("base alone (alpha 0)") == said.count("guided (alpha 0.5)") == len(KINDS)
+    assert said.count("Truth:") == len(KINDS) and "<think>" in said
+    (*_, (base, guided)) = re.findall(r"base (\d+)/\d+ .* guided at 0.5: (\d+)/\d+", said)
+    assert int(guided) > 0 and int(guided) >= int(base), "the family is trained so that guidance shows"
+
+
+def test_what_a_wheel_pins_is_what_is_tested():
+    pinned, tested = ((ROOT / name).read_text().splitlines() for name in ("pinned.txt", "constraints.txt"))
+    assert pinned and set(pinned) <= set(tested)
