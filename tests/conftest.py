@@ -150,13 +150,17 @@ def plain(triple, tmp_path_factory):
         yield server
 
 
+def of_family() -> list[str]:
+    """The command line that serves the tiny trained family."""
+    flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1", "--enable-cache-report")
+    flags = (*flags, "--proxy-expert", f"{tiny_family.SPECIALIST.name}={tiny_family.SPECIALIST}")
+    return command(tiny_family.BASE, (tiny_family.EXPERT, tiny_family.AMATEUR), *flags)
+
+
 @pytest.fixture(scope="session")
 def family(tmp_path_factory):
     """The tiny trained family, in which it shows whether guidance helps."""
-    flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1")
-    flags = (*flags, "--proxy-expert", f"{tiny_family.SPECIALIST.name}={tiny_family.SPECIALIST}")
-    proxies = (tiny_family.EXPERT, tiny_family.AMATEUR)
-    with serving(command(tiny_family.BASE, proxies, *flags), tmp_path_factory.mktemp("family") / "log") as server:
+    with serving(of_family(), tmp_path_factory.mktemp("family") / "log") as server:
         yield server
 
 

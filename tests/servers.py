@@ -157,13 +157,15 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(arguments: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[Server]:
-    """Run a server until the block ends.
+def serving(
+    arguments: list[str], log: Path, env: dict[str, str] | None = None, port: int | None = None
+) -> Iterator[Server]:
+    """Run a server until the block ends; on a port that nobody else has, if none is named.
 
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
-    port = reserve_port()
+    port = port or reserve_port()
     with running([*arguments, *_addresses(port)], log, clean_environment(env)) as process:
         wait_until_ready(process, log, READY_WITHIN_S)
         yield Server(f"http://127.0.0.1:{port}", log, process)

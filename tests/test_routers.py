@@ -1,20 +1,13 @@
 """Through real routers of the package index: strengths by name arrive on every route, and what is dropped is known."""
 
-import contextlib
 import json
-import sys
-import time
-from typing import NamedTuple
 
 import pytest
-import requests
 
-from servers import clean_environment
-from sgl_proxythinker.programs.server_process import reserve_port, running
+from routers import models, routing, wait_until
 
 pytestmark = pytest.mark.xdist_group("guided")
 
-READY_WITHIN_S = 120
 HI = [{"role": "user", "content": "Count to ten"}]
 # Route, does it stream, what is sent, the text of an answer. Every body asks for the same 12 greedy tokens.
 CHAT = {"messages": HI, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
@@ -38,14 +31,6 @@ KEEPS_CUSTOM_PARAMS = {
 }
 
 
-class Router(NamedTuple):
-    kind: str
-    url: str
-
-    def post(self, route, body):
-        return requests.post(self.url + route, json=body, timeout=120)
-
-
 @pytest.fixture(scope="module")
 def name(guided):
     return guided.get("/v1/models").json()["data"][0]["id"]
@@ -53,14 +38,14 @@ def name(guided):
 
 @pytest.fixture(scope="module")
 def sglang_router(guided, tmp_path_factory):
-    with routing("sglang-router", ["sglang_router.launch_router"], guided, tmp_path_factory) as router:
+    with routing("sglang-router", [guided.url], tmp_path_factory.mktemp("sglang-router")) as router:
         yield router
 
 
 @pytest.fixture(scope="module")
 def smg(guided, name, tmp_path_factory):
     """It routes to names that it knows only, one for each URL of a worker: a user in the URL makes several of one."""
-    with routing("smg", ["smg", "launch"], guided, tmp_path_factory) as router:
+    with routing("smg", [guided.url], tmp_path_factory.mktemp("smg")) as router:
         for strength in STRENGTHS:
             url = guided.url.replace("http://", f"http://strength{strength}@")
             worker = {"url": url, "labels": {"served_model_name": f"{name}@{strength}"}}
@@ -72,35 +57,6 @@ def smg(guided, name, tmp_path_factory):
 @pytest.fixture(params=["sglang_router", "smg"])
 def router(request):
     return request.getfixturevalue(request.param)
-
-
-@contextlib.contextmanager
-def routing(kind, module, guided, tmp_path_factory):
-    port, log = reserve_port(), tmp_path_factory.mktemp(kind) / "log"
-    command = [
-        sys.executable, "-m", *module, "--worker-urls", guided.url, "--host", "127.0.0.1", "--port", str(port),
-        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(reserve_port()), "--log-level", "warn",
-    ]  # fmt: skip
-    with running(command, log, clean_environment()):
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: models(url), log)
-        yield Router(kind, url)
-
-
-def models(url):
-    """Names that a router knows; none before it listens."""
-    try:
-        response = requests.get(f"{url}/v1/models", timeout=10)
-        return {card["id"] for card in response.json()["data"]} if response.ok else set()
-    except requests.ConnectionError:
-        return set()
-
-
-def wait_until(is_so, log=None):
-    deadline = time.monotonic() + READY_WITHIN_S
-    while not is_so():
-        assert time.monotonic() < deadline, log and log.read_text(errors="replace")[-2000:]
-        time.sleep(0.5)
 
 
 def text_of(response):
