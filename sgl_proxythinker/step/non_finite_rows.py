@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -10,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.guards.chain_end import end_after
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.step.host_copy import HostCopy
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 _ATTRIBUTE = "proxy_verdict"
 
