@@ -250,8 +250,8 @@ class ProxyWorker(WholeModelWorker):
                 self._warned_of.update(names)
                 logger.warning(
                     "proxythinker: all small models run for all rows in batches with %s, of which it is not "
-                    "known what belongs to which row: right, but slower. A flag or a field of requests brings them: leave "
-                    "it out where speed counts.",
+                    "known what belongs to which row: right, but slower. A flag or a field of requests brings them: "
+                    "leave it out where speed counts.",
                     ", ".join(names),
                 )
             step = self.inputs.for_all_requests()
