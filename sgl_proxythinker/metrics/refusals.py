@@ -14,7 +14,7 @@ REASONS = {
     "chat": "messages, tools or template arguments that the model's template can't show",
     "grammar": "a grammar that can't be compiled within its bounds, or would not be kept to",
     "picture": "a picture that can't be read or may not be, or places that don't agree with the pictures",
-    "scheduler": "what the schedulers found when they took it or ran it: a grammar without an end, an id of no token",
+    "scheduler": "what the schedulers found when they took it or ran it: a grammar without an end, and the like",
     "route": "a route that is closed, or that there is not",
     "key": "without the key of the route",
     "size": "a body or a file of too many bytes",
@@ -39,6 +39,7 @@ _OF_MODULES = {
     "pictures": "picture",
     "guards.stop_regex": "field",
     "guards": "scheduler",
+    "http.ollama": "scheduler",
     "patches.openai_serving_chat_process_messages": "chat",
     "patches.tokenizer_manager_tokenize_one_request": "picture",
 }
