@@ -20,10 +20,12 @@ from typing import Any
 from benchmarks.conditions import conditions
 from benchmarks.fusion_cost import DEVICE, host_seconds, numbers
 from sgl_proxythinker.guidance import CARRIED, Guidance
+from sgl_proxythinker.metrics.forward_timer import EVERY
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 from sgl_proxythinker.step.plan import StepInputs
 
+STEPS = 20 * EVERY  # of a round: whole strides, of which each has one that is timed
 ROLES = (BASE, EXPERT, AMATEUR)
 EVERYWHERE = Placement("shared", 1, dict.fromkeys(ROLES, (0,)), "there is one rank")
 DECODE = SimpleNamespace(
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=numbers, default=[1, 64])
     parser.add_argument("--step-ms", type=float, default=17.7, help="a short step, to take percents of (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=17 * 2000)
+    parser.add_argument("--rounds", type=int, default=50, help=f"of {STEPS} steps each (%(default)s)")
     parser.add_argument("--commit", default=None)
     args = parser.parse_args()
     where = conditions(args.commit)
@@ -46,9 +48,9 @@ def main() -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         for place, batch in enumerate(args.batches):
             without, counted = (make_step(batch, labels) for labels in (None, {"model_name": f"step {place}"}))
-            for warm in (without, counted):
-                host_seconds(warm, 1000)
-            without_us, with_us = (1e6 * host_seconds(step, args.repeats) for step in (without, counted))
+            # In turn, and the shortest of each: others on the machine make some longer, and none shorter.
+            rounds = [[1e6 * host_seconds(step, STEPS) for step in (without, counted)] for _ in range(args.rounds)]
+            without_us, with_us = map(min, zip(*rounds, strict=True))
             percent = (with_us - without_us) / args.step_ms / 10
             print(f"{batch:>6}{without_us:>12.2f}{with_us:>10.2f}{with_us - without_us:>10.2f}{percent:>11.4f}")
             results.append({"batch": batch, "without_us": round(without_us, 2), "with_us": round(with_us, 2),
