@@ -6,7 +6,7 @@ import promql_parser as promql
 import pytest
 
 from live_metrics import Sample, samples_of
-from queries import VARIABLES, complaints, dashboard, filled_in, of_alerts, of_dashboard
+from queries import DOCS, VARIABLES, complaints, dashboard, filled_in, of_alerts, of_dashboard
 
 SPECULATION = "Speculation (--proxy-speculate)"  # of a server that speculates: tests/test_speculation.py
 QUERIES = [query for query in of_dashboard() + of_alerts() if query.row != SPECULATION]
@@ -89,6 +89,15 @@ def test_panels_have_numbers_and_places_of_their_own():
         for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
     ]
     assert len(set(taken)) == len(taken) and max(x for x, _ in taken) < 24
+
+
+@pytest.mark.xdist_group("guided")
+def test_the_page_names_what_there_is(samples):
+    """Kills: a number of SGLang's that another release has, or that it shows with another flag only."""
+    names = {one.name for one in samples} | {re.sub("_(bucket|sum|count)$", "", one.name) for one in samples}
+    speculating = {"sglang:spec_verify_calls_total"}
+    named = set(re.findall(r"sglang:\w*[a-z]\b(?!_)", (DOCS / "metrics.md").read_text())) - speculating
+    assert len(named) > 20 and named <= names
 
 
 @pytest.mark.xdist_group("guided")

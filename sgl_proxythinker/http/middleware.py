@@ -40,7 +40,7 @@ class HonestAnswers:
         metrics: count the requests that are refused; None: nobody does.
     """
 
-    def __init__(self, app: ASGIApp, max_body_mib: int, metrics: RequestMetrics | None):
+    def __init__(self, app: ASGIApp, max_body_mib: int, metrics: RequestMetrics | None = None):
         self._app = app
         self._metrics = metrics
         self._max_bytes = max_body_mib << 20
