@@ -16,7 +16,7 @@ REASONS = {
     "picture": "a picture that can't be read or may not be, or places that don't agree with the pictures",
     "scheduler": "what the schedulers found when they took it or ran it: a grammar without an end, and the like",
     "route": "a route that is closed, or that there is not",
-    "key": "without the key of the route",
+    "key": "a route that acts on the server, without its key; what SGLang itself answers with 401 is not among them",
     "size": "a body or a file of too many bytes",
     "busy": "a queue that is full, or grammars of others that are tried",
     "sglang": "SGLang's own checks: a prompt that is longer than the context, and the like",
