@@ -9,8 +9,8 @@ import pytest
 
 import servers
 from live_metrics import counting, samples_of
-from programs.pictures import data_url, random_picture
 from sgl_proxythinker.metrics.refusals import REASONS
+from sgl_proxythinker.programs.pictures import data_url, random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
 
