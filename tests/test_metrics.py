@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+import requests
 
 import servers
 from live_metrics import counting, samples_of
@@ -154,13 +155,24 @@ def test_chats_and_completions_are_refused_for_the_same_reasons(server):
     assert grown.by(REFUSED, "reason") == {"guidance": 2, "field": 1, "scheduler": 1, "route": 1}
 
 
-def test_what_is_answered_and_who_has_left_is_refused_nothing(server):
+def test_what_is_answered_and_a_stream_that_is_left_are_refused_nothing(server):
     with counting(server) as grown:
         ask(server)
         params = {"max_new_tokens": 200, "ignore_eos": True}
         response = server.post("/generate", {"text": "Tell", "stream": True, "sampling_params": params}, stream=True)
         next(response.iter_lines())
         response.close()
+    assert grown.by(REFUSED, "reason") == {}
+
+
+def test_who_has_left_before_an_answer_is_refused_nothing(server):
+    """SGLang makes a 400 of it, which nobody gets."""
+    params = {"max_new_tokens": 3000, "ignore_eos": True}
+    with counting(server) as grown:
+        with pytest.raises(requests.ReadTimeout):
+            requests.post(f"{server.url}/generate", json={"text": "Tell", "sampling_params": params}, timeout=1)
+        server.flush_cache()  # it has been ended
+        ask(server)
     assert grown.by(REFUSED, "reason") == {}
 
 

@@ -3,15 +3,19 @@
 import re
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sgl_proxythinker
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import Defaults, Guidance, read_guidance
+from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.metrics.refusals import REASONS, note, noted, reason_of, reason_of_module
+from sgl_proxythinker.patches.openai_serving_chat_process_messages import around
 from sgl_proxythinker.policy.sampling_fields import check_sampling_params
 from sgl_proxythinker.requests.call import HttpCall, begin
+from sgl_proxythinker.server import mark_as_ours
 
 ROOT = Path(sgl_proxythinker.__file__).parent
 SIDES = [(ROOT, "sgl_proxythinker"), (ROOT.parent / "patches", "sgl_proxythinker.patches")]
@@ -58,6 +62,14 @@ def test_what_is_known_first_counts():
         note("scheduler")
         raise RequestError("made of it")
     assert call.refused_for == "scheduler"
+
+
+def test_what_a_template_raises_is_the_chats():
+    server_args = SimpleNamespace()
+    mark_as_ours(server_args, None, None, Limits())
+    serving = SimpleNamespace(tokenizer_manager=SimpleNamespace(server_args=server_args))
+    chat = SimpleNamespace(messages=["Hi"])
+    assert refused(lambda: around(lambda *_: int("roles must alternate"), serving, chat, False)) == "chat"
 
 
 @pytest.mark.parametrize(
