@@ -36,10 +36,12 @@ INTERRUPTED, NO_TESTS = 2, 5  # pytest's exit codes
 TO_END_S = 45  # servers are being started and ended then
 RESULT = ROOT / "benchmarks" / "results" / "gpu-tests.json"
 SOURCES = ("sgl_proxythinker", "patches")
-# A browser's driver, a fuzzer, and what the evaluation reads and asks with are missing on such a host. No file that
-# imports them has a test for a GPU.
-NOT_THERE = ("selenium", "schemathesis", "pyarrow", "datasets", "inspect_ai")
-IMPORT_THEM = ("explain_page", "fuzz", "evaluation_report", "evaluation_run", "published_questions", "published_sets")
+# A browser's driver, a fuzzer, a reader of PromQL, and what the evaluation reads and asks with are missing there. No
+# file that imports them has a test for a GPU.
+NOT_THERE = ("selenium", "schemathesis", "promql_parser", "pyarrow", "datasets", "inspect_ai")
+IMPORT_THEM = (
+    "dashboard", "explain_page", "fuzz", "evaluation_report", "evaluation_run", "published_questions", "published_sets",
+)  # fmt: skip
 LEFT_OUT = [f"--ignore=tests/test_{name}.py" for name in IMPORT_THEM]
 TOGETHER, ALONE = "(gpu or on_gpu) and not alone", "alone"
 

@@ -8,6 +8,7 @@ Why a hook: SGLang's models of bodies drop what they do not know, and several of
 from starlette.exceptions import HTTPException
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.metrics.refusals import noted
 from sgl_proxythinker.requests.body import read_body
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.upstream.record import Upstream
@@ -30,7 +31,8 @@ async def around(original, request):
     if not is_first or server is None or call is None or route is None:
         return body
     try:
-        request._json = read_body(route, body, call, server)
+        with noted():
+            request._json = read_body(route, body, call, server)
     except RequestError as error:
         # FastAPI hides every other exception behind "There was an error parsing the body".
         raise HTTPException(400, str(error)) from error

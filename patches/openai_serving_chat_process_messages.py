@@ -9,6 +9,7 @@ Why a hook: after this function nobody knows that the messages had images.
 """
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.metrics.refusals import note
 from sgl_proxythinker.pictures.chat import images_of_messages
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.sentences import tidy
@@ -30,6 +31,7 @@ def around(original, serving, request, is_multimodal):
     try:
         return _with_images(original, serving, request, is_multimodal)
     except ValueError as error:  # SGLang makes one of what a template raises
+        note("chat")
         if call := current():
             call.refusal = tidy(f"the messages can't be rendered: {error}")
         raise

@@ -10,6 +10,7 @@ Why a hook: chats of OpenAI's and Anthropic's routes and /tokenize pass here, an
 from functools import lru_cache
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.metrics.refusals import noted
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
 from sgl_proxythinker.requests.template_arguments import check_template_arguments, renders_calls, renders_tools
 from sgl_proxythinker.requests.tools import as_object, check_calls, check_tools
@@ -37,7 +38,8 @@ def around(original, chat, request):
     if not is_ours(chat.tokenizer_manager.server_args):
         return original(chat, request)
     try:
-        _check(chat, request)
+        with noted():
+            _check(chat, request)
     except RequestError as error:
         return str(error)
     return original(chat, request)

@@ -1,7 +1,8 @@
 """Put our worker, three models behind SGLang's worker interface, in the place of the scheduler's.
 
 Stock: the scheduler builds a `TpModelWorker` for the one model it serves.
-Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies.
+Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies; with --enable-metrics its
+       steps are counted.
 Why a hook: the class is named inside this method; no registry or argument reaches it.
 """
 
@@ -21,13 +22,17 @@ def around(original, scheduler):
     config = proxy_config(scheduler.server_args) if is_ours(scheduler.server_args) else None
     if config is None:
         return original(scheduler)
+    from sgl_proxythinker.metrics.steps import count_steps
     from sgl_proxythinker.step.worker import ProxyWorker
 
+    placement = proxy_placement(scheduler.server_args)
     scheduler.tp_worker = ProxyWorker(
         config,
-        proxy_placement(scheduler.server_args),
+        placement,
         server_args=scheduler.server_args,
         gpu_id=scheduler.ps.gpu_id,
         ps=scheduler.ps,
         nccl_port=scheduler.nccl_port,
     )
+    if scheduler.server_args.enable_metrics:
+        count_steps(scheduler, placement)

@@ -10,6 +10,7 @@ Why a hook: the first two are computed on the GPU, and this is where the step's 
 
 import torch
 
+from sgl_proxythinker.metrics.steps import step_metrics
 from sgl_proxythinker.step.non_finite_rows import abort_broken_rows
 from sgl_proxythinker.step.trace import publish_trace
 from sgl_proxythinker.upstream.record import Upstream
@@ -26,7 +27,9 @@ UPSTREAM = Upstream(
 
 
 def around(original, scheduler, batch, result):
-    abort_broken_rows(batch, result, report=scheduler.ps.tp_rank == 0)
+    broken = abort_broken_rows(batch, result, report=scheduler.ps.tp_rank == 0)
+    if broken and scheduler.ps.tp_rank == 0 and (metrics := step_metrics(scheduler)) is not None:
+        metrics.broken(broken)
     publish_trace(batch, result)
     _fill_rows_without_named_ids(result)
     return original(scheduler, batch, result)

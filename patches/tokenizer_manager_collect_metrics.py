@@ -5,12 +5,11 @@ Ours:  the same; a failure is logged.
 Why a hook: it follows a request's answer, inside of the loop of all answers.
 """
 
-import logging
-
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.server import is_ours
 from sgl_proxythinker.upstream.record import Upstream
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager.collect_metrics",
@@ -27,4 +26,7 @@ def around(original, manager, state, recv_obj, i):
     except Exception:
         if not is_ours(manager.server_args):
             raise
-        logger.exception("request %s: it can't be counted in the metrics", recv_obj.rids[i])
+        logger.exception(
+            "request %s: it can't be counted in the metrics, its answer is not touched: see to its labels",
+            recv_obj.rids[i],
+        )

@@ -4,13 +4,16 @@ Stock: the one door of all routes and of the offline engine: normalises the requ
        schedulers, yields its outputs. What it does not check, a scheduler dies of.
 Ours:  the same, after types and ranges are checked, its id is made unique, its strength is known, and its grammar was
        tried in a process of its own; outputs carry the id that the client chose, the same one in all parts of an
-       answer in OpenAI's form; the end of a stream in Ollama's form keeps its text.
+       answer in OpenAI's form; the end of a stream in Ollama's form keeps its text. With --enable-metrics its
+       strengths, or the kind of its refusal, are counted.
 Why a hook: upstream has no registry of checks, and a refusal has to come before anything is done for the request.
 """
 
 from contextlib import aclosing
 
 from sgl_proxythinker.http import ollama
+from sgl_proxythinker.metrics.refusals import noted
+from sgl_proxythinker.metrics.requests import request_metrics
 from sgl_proxythinker.policy.bounds import bounds_of
 from sgl_proxythinker.requests.admission import admit_request, check_fields, refuse_unread_markers
 from sgl_proxythinker.requests.call import current
@@ -38,18 +41,28 @@ async def around(original, manager, obj, request=None):
             async for output in outputs:
                 yield output
         return
+    with noted():
+        async with aclosing(_checked(original, manager, obj, request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+async def _checked(original, manager, obj, request):
+    server_args = manager.server_args
     call, config = current(), proxy_config(server_args)
     try:
         check_fields(obj, bounds_of(manager), config, call)
         await try_grammars(obj.sampling_params, trial_of(manager))
         # Nothing is awaited from here until SGLang has noted the id, so no other request can take it.
         live = manager.rid_to_state.keys() | manager.logical_rid_to_child_rids.keys()
-        admit_request(obj, config, call, live, manager.server_status.name == "Starting")
+        guidances = admit_request(obj, config, call, live, manager.server_status.name == "Starting")
         refuse_unread_markers(obj, manager.tokenizer)
     except BaseException:
         # SGLang's clean-up after a stream ends by id, 2 s later, whatever has this id then.
         obj.rid, obj.is_single = [], False
         raise
+    if (metrics := request_metrics(manager)) is not None:
+        metrics.admitted(guidances)
     in_ollamas_form = obj.stream and call is not None and call.path == ollama.ROUTE
     stream = ollama.OllamaStream(server_args.incremental_streaming_output) if in_ollamas_form else None
     async with aclosing(original(manager, obj, request)) as outputs:

@@ -10,17 +10,16 @@ Ours:  refuses inputs that fit one model only, and places that don't agree with 
 Why a hook: every route's requests and the image processor's errors pass here.
 """
 
-import logging
-
 from fastapi import HTTPException
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.pictures.request import pictures_of, read_places
 from sgl_proxythinker.requests.tokenized import admit_images
 from sgl_proxythinker.server import is_ours, proxy_config
 from sgl_proxythinker.upstream.record import Upstream
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__, keeps_lines=True)
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:TokenizerManager._tokenize_one_request",
@@ -45,5 +44,5 @@ async def around(original, manager, obj):
     except (ValueError, HTTPException, MemoryError):
         raise
     except Exception as error:  # decoders, processors and the network raise dozens of types
-        logger.exception("request %s: its image can't be read", obj.rid)
+        logger.exception("request %s: its image can't be read, it is answered with 400", obj.rid)
         raise RequestError("the request's images can't be processed; the server's log says why.") from error

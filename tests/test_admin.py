@@ -174,6 +174,11 @@ def test_models_lists_the_name_and_the_base_alone(guided, triple):
 
 
 @pytest.mark.xdist_group("plain")
+def test_a_server_without_the_flag_has_no_metrics(plain):
+    assert plain.get("/metrics").status_code == 404
+
+
+@pytest.mark.xdist_group("plain")
 def test_the_base_alone_knows_no_other_strength_than_0(plain, triple):
     assert plain.get(f"/v1/models/{triple.base}@0").ok
     assert plain.get(f"/v1/models/{triple.base}@0.8").status_code == 404

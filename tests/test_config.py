@@ -214,7 +214,7 @@ def test_a_file_that_is_none_is_told(tmp_path, text, sentence):
 )
 def test_where_a_strength_is_required_one_has_to_be_named(said, is_named):
     """Kills: a law that goes over a strength taken for one."""
-    obj = SimpleNamespace(rid="a", sampling_params={"custom_params": said})
+    obj = SimpleNamespace(rid="a", text="Hi", input_ids=None, sampling_params={"custom_params": said})
     config = ProxyConfig(**PATHS, require_strength=True)
     if is_named:
         admit_request(obj, config, None, (), False)

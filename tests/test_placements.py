@@ -26,6 +26,7 @@ from cases import (
     mixed_cases,
     oracle_answer,
 )
+from live_metrics import samples_of
 from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.random_triple import make_triple
@@ -39,6 +40,7 @@ PRESSURE = (
     *DEVICE, "--max-total-tokens", str(TOKENS), "--max-running-requests", "32", "--random-seed", "1",
     "--admin-api-key", ADMIN_KEY,
     "--schedule-conservativeness", "0.05", "--chunked-prefill-size", "64", "--enable-mixed-chunk",
+    "--enable-metrics",
 )  # fmt: skip
 
 
@@ -204,6 +206,21 @@ def test_a_rank_holds_its_own_models_and_the_same_slots(server, layout):
     wanted = [(str(rank), role) for rank, models in enumerate(layout.models) for role in (*models.split(), "sum")]
     assert [(row[0], row[1]) for row in rows[: len(wanted)]] == wanted
     assert {row[-1] for row in rows[: len(wanted)]} == {str(TOKENS)}
+
+
+def test_rows_are_counted_by_one_rank_and_each_model_is_timed_by_one(server, layout):
+    """Kills: rows that are counted as often as there are ranks, and models of other ranks that nobody times."""
+    generate(server, "Hi", 0.5, tokens=4)
+    first: dict[str, str] = {}
+    for rank, models in enumerate(layout.models):
+        for role in models.split():
+            first.setdefault(role, str(rank))
+    samples = samples_of(server)
+    timed = [one.labels for one in samples if one.name == "sglang:proxy_model_forward_seconds_count"]
+    assert {(labels["role"], labels["tp_rank"]) for labels in timed} == set(first.items())
+    assert {one.labels["tp_rank"] for one in samples if one.name == "sglang:proxy_rows_total"} == {"0"}
+    ran = {one.labels["role"] for one in samples if one.name.endswith("model_forward_seconds_count") and one.value}
+    assert {"base", "expert", "amateur"} <= ran
 
 
 # Tokens

@@ -175,7 +175,8 @@ def test_choices_are_not_drawn_so_nothing_is_ruled_out_of_them():
 
 def test_plain_sglang_rules_nothing_out():
     def admitted(share):
-        obj = SimpleNamespace(rid="a", sampling_params={"custom_params": {"proxy_plausible": share}})
+        params = {"custom_params": {"proxy_plausible": share}}
+        obj = SimpleNamespace(rid="a", text="Hi", input_ids=None, sampling_params=params)
         admit_request(obj, None, None, (), False)
 
     admitted(0.0)

@@ -87,7 +87,7 @@ def test_strengths_and_pictures_arrive_and_caches_are_found_again(family, other,
 
 
 def test_the_death_of_a_replica_costs_its_streams_only_and_it_is_taken_back(family, other, port, name, tmp_path):
-    """Nothing is answered wrongly or by half: a stream that was cut off tells no reason of its end, and all else is asked again."""
+    """A stream that was cut off tells no reason of its end; all else is asked again, and answered right."""
     both = [family.url, other.url]
     expected = text_of(family.post(ROUTE, body(name, "smg", SECOND.picture(), 0.8)))
     questions = {kind: body(name, kind, SECOND.picture(), 0.8) for kind in KINDS}

@@ -45,6 +45,7 @@ from test_trace import (  # noqa: F401
 
 from cases import Case, assert_agrees, assert_same_tokens, logprob_tolerance, oracle_answer, output_ids
 from chi_square import SIGNIFICANCE, p_value
+from live_metrics import counting, samples_of
 from servers import COMMON, ON_GPU, chat_messages, command, sabotaged, serving
 from sgl_proxythinker.config import MAX_DRAFTS
 from sgl_proxythinker.errors import LaunchError
@@ -113,6 +114,36 @@ def test_it_says_that_it_speculates(guided):
     assert 0 < meta["spec_verify_ct"] <= meta["completion_tokens"]
     assert "sglang:spec_accept_length" in guided.get("/metrics").text
     assert "drafts are wrong on purpose" in guided.log_text(), "else the laws here say less than they seem to"
+
+
+def test_cycles_are_counted_by_what_they_run(guided):
+    """Kills: rows of a chain that count as one, and steps without drafts that count as chains."""
+    params = {"temperature": 0, "max_new_tokens": 40, "ignore_eos": True}
+    with counting(guided) as grown:
+        guided_cycles, cycles_alone = (
+            guided.generate(text="Hi", sampling_params={**params, "custom_params": {"proxy_alpha": alpha}})[
+                "meta_info"
+            ]["spec_verify_ct"]
+            for alpha in (0.5, 0.0)
+        )
+    tokens = {one.value for one in samples_of(guided) if one.name == "sglang:spec_num_draft_tokens"}.pop()
+    rows = {phase: grown("sglang:proxy_rows_total", guided="true", phase=phase) for phase in ("decode", "verify")}
+    # With overlap a cycle more is run, whose tokens nobody gets.
+    assert rows["verify"] and rows["verify"] / tokens + rows["decode"] - guided_cycles in (0, 1)
+    assert grown("sglang:proxy_rows_total", guided="false", phase="verify") == 0, "auto drafts for nobody at alpha 0"
+    assert grown("sglang:proxy_rows_total", guided="false", phase="decode") - cycles_alone in (0, 1)
+    assert grown("sglang:spec_verify_calls_total") == guided_cycles + cycles_alone
+
+
+def test_what_the_dashboard_asks_of_speculation_is_there(guided):
+    pytest.importorskip("promql_parser", reason="hosts with GPUs have no reader of PromQL")
+    from queries import complaints, of_dashboard
+
+    guided.generate(text="Hi", sampling_params={"max_new_tokens": 8})
+    guided.flush_cache()  # it has ended and is counted
+    asked = [query for query in of_dashboard() if query.row.startswith("Speculation")]
+    samples = samples_of(guided)
+    assert asked and not [complaint for query in asked for complaint in complaints(query, samples)]
 
 
 def test_what_is_drawn_after_drafts_is_of_the_fused_distribution(guided, reference):

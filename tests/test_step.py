@@ -259,13 +259,22 @@ def test_what_the_front_admits_the_step_understands(sglang, key, default):
         assert tokenized.extra_key == wanted.tree_key(key)
 
 
+@pytest.mark.parametrize("each", [1, 4])
+def test_guided_rows_are_those_of_requests_that_small_models_steer(inputs, each):
+    """Kills: requests in place of rows, and readers, which a trace has at alpha 0 too, in place of what steers."""
+    with inputs.of([req(0.0, APART), req(1.5), req(-0.5), req(0.0)], False, each):
+        assert inputs.guided_rows == 2 * each
+    with inputs.of([req(0.0)], False, each):
+        assert inputs.guided_rows == 0
+
+
 def test_rows_that_cannot_be_told_apart_make_the_small_models_run_for_all(inputs, caplog):
     """Kills: a server that ends, or rows taken by guess, for a field that nobody knows; a warning in every step."""
     from sglang.srt.model_executor.forward_batch_info import ForwardBatch
 
     from sgl_proxythinker.step.worker import ProxyWorker
 
-    worker = SimpleNamespace(_inputs=inputs, _warned_of=set())
+    worker = SimpleNamespace(inputs=inputs, _warned_of=set())
     known = dict.fromkeys(field.name for field in dataclasses.fields(ForwardBatch))
     batches = [ForwardBatch(**known | {"dcp_kv_mask": mask}) for mask in (None, torch.ones(2), torch.zeros(2))]
     reqs = [req(0.0, APART), req(1.5), req(0.0, APART)]

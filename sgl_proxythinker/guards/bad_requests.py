@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 
 from sgl_proxythinker.guards.one_sentence import one_sentence
 from sgl_proxythinker.guards.trial import try_alone
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.upstream.scheduling import FINISH_ABORT, AbortReq
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 
 def receive(scheduler: Any, request: Any, handle: Callable[[], None]) -> None:

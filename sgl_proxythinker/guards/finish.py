@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from sgl_proxythinker.guards.one_sentence import one_sentence
 from sgl_proxythinker.guards.stop_regex import StopRegexError, StopRegexes
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.upstream.scheduling import FINISH_ABORT, FINISHED_MATCHED_REGEX
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 _ATTRIBUTE = "proxy_stop_regexes"
 

@@ -5,7 +5,6 @@ Both of SGLang's grammar libraries are read here: llguidance (its default on CPU
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -15,9 +14,10 @@ import torch
 from sgl_proxythinker.guards.chain_end import end_after
 from sgl_proxythinker.guards.endless_schema import never_ends
 from sgl_proxythinker.guards.one_sentence import compiler_reason
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.upstream.scheduling import FINISH_ABORT, InvalidGrammarObject
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 NO_TEXT = "it admits no text at all, or refers to itself without consuming a character"
 

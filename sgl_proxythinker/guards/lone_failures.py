@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-logger = logging.getLogger(__name__)
+from sgl_proxythinker.log_rate import sparing_logger
+
+logger = sparing_logger(__name__, keeps_lines=True)
 
 KIND = "ProxyLoneFailure"
 

@@ -18,6 +18,8 @@ from sgl_proxythinker.http.admin_guard import AdminGuard
 from sgl_proxythinker.http.error_bodies import error_body
 from sgl_proxythinker.http.middleware import HonestAnswers
 from sgl_proxythinker.http.model_list import add_strengths_to_models
+from sgl_proxythinker.metrics.refusals import note
+from sgl_proxythinker.metrics.requests import request_metrics
 from sgl_proxythinker.policy.body_fields import BODIES, declared
 from sgl_proxythinker.policy.bounds import bounds_of
 from sgl_proxythinker.policy.generate_fields import default_of
@@ -51,7 +53,8 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     app.add_middleware(AdminGuard, routes=routes, admin_api_key=server_args.admin_api_key)
     if config is not None:
         app.add_middleware(_RouteGuard, routes=routes)
-    app.add_middleware(HonestAnswers, max_body_mib=request_limits(server_args).max_body_mib)
+    max_body_mib = request_limits(server_args).max_body_mib
+    app.add_middleware(HonestAnswers, max_body_mib=max_body_mib, metrics=request_metrics(manager))
     app.exception_handlers[RequestValidationError] = _invalid
     app.exception_handlers[HTTPException] = app.exception_handlers[StarletteHTTPException] = _refused
     app.state.proxythinker = Server(
@@ -89,6 +92,7 @@ def _scalars(server: ModuleType) -> dict[str, dict[str, Scalars]]:
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """A body that SGLang's models can't read."""
+    note("field")
     return _answer(request, sentence_of(error.errors()), 400)
 
 
@@ -113,6 +117,7 @@ class _RouteGuard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": sentence[:120]})
                 return
+            note("route")
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             await JSONResponse(error_body(sentence, 400, path), status_code=400)(scope, receive, send)
             return

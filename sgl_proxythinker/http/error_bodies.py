@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.sentences import tidy
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__, keeps_lines=True)
 
 _ANTHROPIC = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",

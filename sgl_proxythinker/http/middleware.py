@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sgl_proxythinker.http.error_bodies import error_body, fault, rewritten
 from sgl_proxythinker.http.guidance_header import NAME, guidance_header
+from sgl_proxythinker.metrics.requests import RequestMetrics
 from sgl_proxythinker.requests.body import FOREIGN, OPENAI
 from sgl_proxythinker.requests.call import HttpCall, begin
 from sgl_proxythinker.sentences import tidy
@@ -36,10 +37,12 @@ class HonestAnswers:
     Args:
         app: the application.
         max_body_mib: MiB of a body.
+        metrics: count the requests that are refused; None: nobody does.
     """
 
-    def __init__(self, app: ASGIApp, max_body_mib: int):
+    def __init__(self, app: ASGIApp, max_body_mib: int, metrics: RequestMetrics | None = None):
         self._app = app
+        self._metrics = metrics
         self._max_bytes = max_body_mib << 20
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,20 +50,22 @@ class HonestAnswers:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = _Answer(begin(path), path, send)
+        call = begin(path)
+        answer = _Answer(call, path, send, self._metrics)
         try:
-            await self._app(scope, self._bounded(receive), answer.send)
+            await self._app(scope, self._bounded(receive, call), answer.send)
         except Exception as error:
             if answer.has_begun:
                 raise
             await answer.fail(_root(error), scope, receive)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, call: HttpCall) -> Receive:
         seen = 0
 
         async def bounded() -> Message:
             nonlocal seen
             message = await receive()
+            call.is_gone |= message["type"] == "http.disconnect"
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
                 most = self._max_bytes >> 20
@@ -73,10 +78,11 @@ class HonestAnswers:
 class _Answer:
     """One response on its way out."""
 
-    def __init__(self, call: HttpCall, path: str, send: Send):
+    def __init__(self, call: HttpCall, path: str, send: Send, metrics: RequestMetrics | None):
         self._call = call
         self._path = path
         self._send = send
+        self._metrics = metrics
         self._start: Message  # held back, from when it comes
         self._body = b""  # of an error, or of the first events of a stream
         self._is_over = False  # the client has all of it, whatever is still generated
@@ -115,6 +121,7 @@ class _Answer:
         else:
             status, sentence = 500, fault(self._path, repr(error)[:1000])
         self.has_begun = True
+        self._count(status)
         await JSONResponse(error_body(sentence, status, self._path), status_code=status)(scope, receive, self._send)
 
     def _error(self) -> tuple[int, bytes]:
@@ -153,11 +160,16 @@ class _Answer:
     async def _replace(self, status: int, body: bytes) -> None:
         """Send a whole JSON answer in place of what was held back."""
         self.has_begun = self._is_over = True
+        self._count(status)
         dropped = (b"content-length", b"content-type")
         headers = [pair for pair in self._start.get("headers", ()) if pair[0].lower() not in dropped]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+    def _count(self, status: int) -> None:
+        if self._metrics is not None:
+            self._metrics.answered(self._call, status)
 
     def _without_faults(self, message: Message) -> Message:
         """An event that tells an error in the middle of a stream tells no more than one at its beginning."""

@@ -63,7 +63,7 @@ class Checkpoints:
             if config.small_models[Role(expert)] == config.small_models[Role(amateur)]:
                 logger.warning(
                     "proxythinker: %s and %s are both %r: their difference is zero, so requests that they steer are "
-                    "answered as the base alone would, at three models' cost",
+                    "answered as the base alone would, at three models' cost: name another model for one of them",
                     expert, amateur, config.small_models[Role(expert)].path,
                 )  # fmt: skip
         self._given = given

@@ -123,7 +123,12 @@ def _speculate(server_args: Any, given: dict[str, Any], config: ProxyConfig) -> 
 
 
 def prepare_main_process(manager: Any) -> None:
-    """Before the HTTP server listens: check what comes in, and close the routes that one fused token can't serve."""
+    """Before the HTTP server listens: check and count what comes in, close routes that one fused token can't serve."""
+    if manager.server_args.enable_metrics:
+        from sgl_proxythinker.metrics.requests import count_requests
+
+        config = proxy_config(manager.server_args)
+        count_requests(manager, () if config is None else config.pairs)
     server = sys.modules.get("sglang.srt.entrypoints.http_server")
     if server is not None:  # the offline Engine has no HTTP server
         from sgl_proxythinker.http.application import guard_application

@@ -36,7 +36,8 @@ def ends_for_a_stop(watchdog: Any) -> bool:
     for process, name in zip(watchdog._processes, watchdog._names, strict=True):
         if stops.stood_still(process.pid, watchdog._interval):
             logger.error(
-                "proxythinker: %s (pid %d) was stopped by a signal %g s ago and has not gone on, so the server ends",
+                "proxythinker: %s (pid %d) was stopped by a signal %g s ago and has not gone on, so the server ends: "
+                "start it again where nobody stops its processes (debuggers and frozen containers do)",
                 name, process.pid, stops.timeout_s,
             )  # fmt: skip
             process.kill()

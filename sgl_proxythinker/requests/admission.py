@@ -52,7 +52,7 @@ def check_fields(obj: Any, bounds: Bounds, config: ProxyConfig | None, call: Htt
 
 def admit_request(
     obj: Any, config: ProxyConfig | None, call: HttpCall | None, live: Iterable[str], starting: bool
-) -> None:
+) -> list[Guidance]:
     """Make the id of a checked request unique, and put what each prompt asks of guidance into its `custom_params`.
 
     Args:
@@ -61,6 +61,9 @@ def admit_request(
         call: as for `check_fields`.
         live: ids inside of the requests that are under way.
         starting: the server is warming up; its own requests name no strength.
+
+    Returns:
+        What each prompt asks of guidance, in their order.
 
     Raises:
         RequestError: HTTP 400 with the reason.
@@ -71,10 +74,12 @@ def admit_request(
         _with_guidance(one, config, call, starting) for one in (params if isinstance(params, list) else [params])
     ]
     obj.sampling_params = [one for one, _ in admitted] if isinstance(params, list) else admitted[0][0]
+    guidances = [guidance for _, guidance in admitted]
+    if not isinstance(params, list):
+        guidances *= prompts_of(obj.text, obj.input_ids) or 1
     if call is not None:
-        prompts = prompts_of(obj.text, obj.input_ids)
-        guidances = [guidance for _, guidance in admitted]
-        call.guidance = guidances if isinstance(params, list) else guidances * (prompts or 1)
+        call.guidance = guidances
+    return guidances
 
 
 def refuse_unread_markers(obj: Any, tokenizer: Any) -> None:

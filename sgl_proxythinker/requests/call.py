@@ -23,6 +23,8 @@ class HttpCall:
     guidance: list[Guidance] = field(default_factory=list)  # of each prompt, in the order of the body
     is_read: bool = False  # SGLang has made a request of the body
     refusal: str | None = None  # why its messages can't be rendered, where SGLang's handler makes a 500 of that
+    refused_for: str | None = None  # why it is refused, in a word of `metrics.refusals`
+    is_gone: bool = False  # its client has closed the connection
     answer_id: str | None = None  # what all parts of an answer in OpenAI's form carry
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import logging
 import signal
 import subprocess
 import sys
@@ -26,12 +25,13 @@ from weakref import WeakKeyDictionary
 from starlette.exceptions import HTTPException
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.policy.schema_keywords import check_keywords
 from sgl_proxythinker.requests.call import current
 from sgl_proxythinker.requests.grammar_process import OUT_OF_MEMORY, schemas_of
 from sgl_proxythinker.server import request_limits
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 KINDS = ("json_schema", "regex", "ebnf", "structural_tag")
 
@@ -95,7 +95,11 @@ class GrammarTrial:
             ) from None
         except OSError as error:
             self._trials.pop(key, None)
-            logger.error("no process can try a grammar: %s", error)
+            logger.error(
+                "no process can try a grammar, so requests with one are answered with 503: %s. See to free memory, "
+                "and to the number of processes that this user may start.",
+                error,
+            )
             raise HTTPException(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server can't try grammars at the moment: try again later."
             ) from None
@@ -112,7 +116,11 @@ class GrammarTrial:
                     self.seconds,
                 )
             if ended in _CRASHES:
-                logger.warning("a %s ended the process that tried it, with exit code %s", kind, ended)
+                logger.warning(
+                    "a %s ended the process that tried it, with exit code %s: its request is answered with 400, and "
+                    "nothing has to be done",
+                    kind, ended,
+                )  # fmt: skip
                 why_not = "it can't be compiled: the server's grammar library runs out of memory or crashes on it"
                 return Verdict(why_not, self.seconds)
         raise ChildProcessError(f"the process ends with exit code {ended}")

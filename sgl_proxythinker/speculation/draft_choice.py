@@ -6,12 +6,13 @@ more tokens a second goes on, and the other is tried again now and then. Plain P
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-logger = logging.getLogger(__name__)
+from sgl_proxythinker.log_rate import sparing_logger
+
+logger = sparing_logger(__name__)
 
 PERIOD = 8  # steps that a choice holds for
 SETTLING = 2  # steps after another choice or another size whose times are of both

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -10,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from sgl_proxythinker.guards.chain_end import end_after
+from sgl_proxythinker.log_rate import sparing_logger
 from sgl_proxythinker.step.host_copy import HostCopy
 
-logger = logging.getLogger(__name__)
+logger = sparing_logger(__name__)
 
 _ATTRIBUTE = "proxy_verdict"
 
@@ -40,17 +40,20 @@ def attach_verdict(logits_output: Any, sound: torch.Tensor, owner: Sequence[int]
     setattr(logits_output, _ATTRIBUTE, _Verdict(owner, HostCopy.start(sound)))
 
 
-def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
+def abort_broken_rows(batch: Any, result: Any, report: bool) -> int:
     """Tell the requests of broken rows to finish with an error, before SGLang takes their token.
 
     Args:
         batch: the `ScheduleBatch` of the step. A request is broken if one of its rows is.
         result: the step's result; its copies to the host may still be under way.
-        report: log and count them; every rank aborts the same requests, one of them reports.
+        report: log them; every rank aborts the same requests, one of them reports.
+
+    Returns:
+        How many were told now, of those that were not to end anyway.
     """
     verdict: _Verdict | None = getattr(getattr(result, "logits_output", None), _ATTRIBUTE, None)
     if verdict is None or all(rows := verdict.sound.read()):
-        return
+        return 0
     # Of each broken request, how many of its rows come before the first that is.
     broken: dict[int, int] = {}
     for row, (request, is_sound) in enumerate(zip(verdict.owner, rows, strict=True)):
@@ -58,6 +61,7 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
             broken.setdefault(request, row - verdict.owner.index(request))
     from sglang.srt.managers.schedule_batch import FINISH_ABORT
 
+    told = 0
     for request, good_tokens in broken.items():
         req = batch.reqs[request]
         if req.finished() or req.is_retracted:
@@ -68,19 +72,7 @@ def abort_broken_rows(batch: Any, result: Any, report: bool) -> None:
             continue
         # Of an earlier chunk too, which isn't sampled from: it takes effect when the prompt's last chunk has been read.
         end_after(req, good_tokens, FINISH_ABORT(MESSAGE, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError"))
+        told += 1
         if report:
             logger.error("request %s: %s", req.rid, MESSAGE)
-            _count()
-
-
-_counter = None
-
-
-def _count() -> None:
-    """Count in SGLang's /metrics (served with --enable-metrics); created late, once its directory is set."""
-    global _counter
-    if _counter is None:
-        from prometheus_client import Counter
-
-        _counter = Counter("sglang:proxy_broken_rows_total", "Requests ended because their fused row was not finite.")
-    _counter.inc()
+    return told

@@ -101,6 +101,13 @@ class StepInputs:
             raise RuntimeError("a forward outside of forward_batch_generation has no strength")
         return self._step
 
+    @property
+    def guided_rows(self) -> int:
+        """How many rows of the current step small models steer, at any token that it may be."""
+        step = self.current
+        guided = sum(not guidance.is_base_alone for guidance in self._guidances)
+        return guided * (len(step.owner) // step.size)
+
     def for_all_requests(self) -> Step:
         """The current step with the small models run for all requests: right too, and slower."""
         return self.on_device(self._guidances, None, len(self._step.owner) // self._step.size, self._prompt_tokens)

@@ -105,7 +105,7 @@ class ProxyWorker(WholeModelWorker):
         has_streams = config.streams and self.device == "cuda"
         self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
         share_equal_towers(self.ensemble.models, placement, self.world)
-        self._inputs = StepInputs(tuple(config.small_models), self.device)
+        self.inputs = StepInputs(tuple(config.small_models), self.device)
         self._given: Mapping[Role, torch.Tensor] = {}
         self._sound: torch.Tensor  # [N] bool of the last fused rows
         self.written: WrittenTexts  # once there are slots
@@ -192,7 +192,7 @@ class ProxyWorker(WholeModelWorker):
         # model.
         is_shared_out = not self.placement.is_everywhere(BASE)
         for_all_requests = batch.return_logprob and batch.forward_mode.is_extend() and is_shared_out
-        with self._inputs.of(batch.reqs, for_all_requests) as step:
+        with self.inputs.of(batch.reqs, for_all_requests) as step:
             self._past_marker = None if step.marked is None else self.written.read(step.marked, batch)
             result = super().forward_batch_generation(batch, forward_batch, **kwargs)
         # Answers are sent by the first rank alone.
@@ -211,7 +211,7 @@ class ProxyWorker(WholeModelWorker):
             given: raw logits of models that have read them: `each` rows of each request that the model reads.
             each: how many.
         """
-        with self._inputs.of(reqs, False, each) as step:
+        with self.inputs.of(reqs, False, each) as step:
             marked = None
             if step.marked is not None:
                 chains = forward_batch.input_ids.view(len(reqs), each)
@@ -227,8 +227,8 @@ class ProxyWorker(WholeModelWorker):
     def _guided_forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """The primary's forward, with the fused logits of all models in place of its own."""
         step, given = self._dividable(forward_batch), self._given
-        if step is not self._inputs.current:
-            runs = self._inputs.current.runs
+        if step is not self.inputs.current:
+            runs = self.inputs.current.runs
             self.ensemble.wait_for(given)
             given = {role: rows[runs[role].rows_on_device.clamp(min=0)] for role, rows in given.items()}
         output, logits = self.ensemble.forward(step, forward_batch, given, *args, **kwargs)
@@ -243,17 +243,18 @@ class ProxyWorker(WholeModelWorker):
 
         Every rank sees the same fields and decides the same.
         """
-        step = self._inputs.current
+        step = self.inputs.current
         is_divided = any(len(requests) != step.size for requests in step.runs.values())
         if is_divided and (names := undividable(forward_batch)):
             if not self._warned_of.issuperset(names):
                 self._warned_of.update(names)
                 logger.warning(
                     "proxythinker: all small models run for all rows in batches with %s, of which it is not "
-                    "known what belongs to which row: right, but slower.",
+                    "known what belongs to which row: right, but slower. A flag or a field of requests brings them: "
+                    "leave it out where speed counts.",
                     ", ".join(names),
                 )
-            step = self._inputs.for_all_requests()
+            step = self.inputs.for_all_requests()
         return step
 
     def _fuse(
@@ -297,7 +298,7 @@ class ProxyWorker(WholeModelWorker):
         # A second pair is another kernel: it adds to what the first one wrote.
         several = Guidance.of_several(dict.fromkeys(list(self.config.pairs)[:2], 1.0), self.config.pairs)
         for guidance in (Guidance.of(1.0), Guidance(), every_law, several):
-            step = self._inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
+            step = self.inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
             self._fuse(
                 self.ensemble.gather(here, step), step, lambda: torch.ones(1, dtype=torch.int64, device=self.device)

@@ -1,0 +1,1 @@
+"""What a server counts for `/metrics` beside SGLang's own; with `--enable-metrics` only (docs/metrics.md)."""
