@@ -7,6 +7,7 @@ from sgl_proxythinker.patches import (
     batch_result_processor_accept_grammar_tokens,
     batch_result_processor_apply_prefill_grammar,
     detokenizer_manager_decode_batch_token_id_output,
+    engine_launch_scheduler_processes,
     engine_launch_subprocesses,
     function_call_parser_get_structure_constraint,
     function_call_utils_get_tool_schema,
@@ -54,6 +55,7 @@ STAGES = {
     Stage.COMMAND_LINE: (server_args_add_cli_args, server_args_from_cli_args),
     Stage.MAIN_PROCESS: (
         engine_launch_subprocesses,
+        engine_launch_scheduler_processes,
         get_max_seq_length,
         generate_req_input_handle_parallel_sampling,
         tokenizer_manager_generate_request,

@@ -1066,4 +1066,34 @@ CALLS: tuple[Upstream, ...] = (
         "246df1b7c32e",
         "the size of a cache of embeddings is read from it",
     ),
+    _call(
+        "sglang.srt.utils.watchdog:SubprocessWatchdog",
+        "class()",
+        "af14846e6761",
+        "a node without the HTTP server has none of its own, and its processes are named by theirs",
+    ),
+    _call(
+        "sglang.srt.entrypoints.engine:SchedulerInitResult",
+        "class()",
+        "d520bb4cc5c0",
+        "what it waits for, and what a node blocks on, are called through",
+    ),
+    _call(
+        "sglang.srt.entrypoints.engine:_calculate_rank_ranges",
+        "(nnodes, pp_size, tp_size, node_rank)",
+        "a4f3e6c19eba",
+        "a placement knows which node has which ranks",
+    ),
+    _call(
+        "sglang.srt.managers.tokenizer_manager:_determine_tensor_transport_mode",
+        "(server_args)",
+        "36aad4f6579b",
+        "over several nodes pictures travel in messages, and not in the memory of one host",
+    ),
+    _call(
+        "sglang.srt.distributed.bootstrap:_resolve_dist_init_method",
+        "(*, server_args, dist_port)",
+        "3db1ac1a9df4",
+        "ranks of several nodes find each other at the store of `--dist-init-addr`",
+    ),
 )

@@ -1,7 +1,8 @@
-"""Start our process functions in place of SGLang's, and believe only schedulers that prove to be ours.
+"""Start our process functions in place of SGLang's.
 
 Stock: spawns the schedulers and the detokenizer, waits until they are ready.
-Ours:  the same processes, entered through functions that prepare the CPU and install the scheduler's hooks first.
+Ours:  the same processes, entered through functions that prepare the CPU and install the scheduler's hooks first; that
+       they are ours is proven where they are launched (`engine_launch_scheduler_processes`).
 Why a hook: spawned processes import SGLang before plugins load; HTTP server and offline engine both pass here.
 """
 
@@ -10,7 +11,7 @@ from functools import partial
 from sgl_proxythinker.launch.dead_ranks import name_roles
 from sgl_proxythinker.launch.hooks import provider
 from sgl_proxythinker.launch.processes import run_detokenizer, run_scheduler
-from sgl_proxythinker.launch.server_args import prepare_main_process, prove_schedulers
+from sgl_proxythinker.launch.server_args import prepare_main_process
 from sgl_proxythinker.launch.stopped_processes import watch_for_stops
 from sgl_proxythinker.server import is_ours, proxy_placement
 from sgl_proxythinker.upstream.record import Upstream
@@ -34,8 +35,8 @@ def around(original, cls, server_args, **kwargs):
     )
     launched = original(cls, server_args, **kwargs)
     manager, scheduler_init_result, watchdog = launched[0], launched[3], launched[4]
-    prove_schedulers(server_args, scheduler_init_result.scheduler_infos)
     prepare_main_process(manager)
     name_roles(watchdog, proxy_placement(server_args))
+    watchdog.proxy_nodes = scheduler_init_result.proxy_nodes
     watch_for_stops(watchdog, server_args.watchdog_timeout)
     return launched

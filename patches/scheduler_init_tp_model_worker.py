@@ -1,11 +1,12 @@
 """Put our worker, three models behind SGLang's worker interface, in the place of the scheduler's.
 
 Stock: the scheduler builds a `TpModelWorker` for the one model it serves.
-Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies; with --enable-metrics its
-       steps are counted.
+Ours:  it builds a `ProxyWorker`, which is one, when this server has proxies; over several hosts once the ranks of all
+       of them are about to. With --enable-metrics its steps are counted.
 Why a hook: the class is named inside this method; no registry or argument reaches it.
 """
 
+from sgl_proxythinker.nodes.meeting import Meeting
 from sgl_proxythinker.server import is_ours, proxy_config, proxy_placement
 from sgl_proxythinker.upstream.record import Upstream
 
@@ -25,6 +26,8 @@ def around(original, scheduler):
     from sgl_proxythinker.metrics.steps import count_steps
     from sgl_proxythinker.step.worker import ProxyWorker
 
+    if scheduler.server_args.nnodes > 1:
+        Meeting.of(scheduler.server_args).announce_rank(scheduler.ps.tp_rank, scheduler.ps.tp_size)
     placement = proxy_placement(scheduler.server_args)
     scheduler.tp_worker = ProxyWorker(
         config,

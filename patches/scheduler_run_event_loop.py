@@ -28,7 +28,7 @@ def around(original, scheduler):
         return original(scheduler)
     except Exception:
         placement = proxy_placement(scheduler.server_args) if is_ours(scheduler.server_args) else None
-        tell_of_failed_rank(scheduler.ps.tp_rank, placement)
+        tell_of_failed_rank(scheduler.ps.tp_rank, placement, scheduler.server_args)
         batch = scheduler.cur_batch_for_debug
         for where, reqs in (
             ("of the last step", batch.reqs if batch else []),

@@ -44,7 +44,7 @@ def share_gpus(gpus: Sequence[int]) -> None:
     @contextlib.contextmanager
     def choose_shared(number: int) -> Iterator[int]:
         """Around SGLang's choice of what a rank's process sees; `number` is the GPU that the rank would have."""
-        os.environ["NCCL_HOSTID"] = f"rank-{number}"
+        os.environ["NCCL_HOSTID"] = f"{os.getpid()}-{number}"  # nodes that are tried on one host number theirs alike
         with choose(gpus[number % len(gpus)]) as gpu:
             yield gpu
 

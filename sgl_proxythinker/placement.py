@@ -5,7 +5,8 @@
     dedicated  the base on the first ranks; each small model on ranks of its own behind it
 
 A rank is one of the server's `--tp-size` processes, and one GPU. Every rank runs the same scheduler on the same
-requests; the models of a role are sharded over its ranks.
+requests; the models of a role are sharded over its ranks. A node is one of `--nnodes` hosts, which have equally many
+ranks each: node 0 the first ones, the last node the last ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.roles import BASE, Role
@@ -30,12 +31,13 @@ _MOST_WEIGHTS = 0.9  # of a GPU's memory: a server needs room for KV and graphs
 
 @dataclass(frozen=True)
 class Placement:
-    """The ranks of each role, and why."""
+    """The ranks of each role and of each node, and why."""
 
     name: PlacementName
     world_size: int
     ranks: Mapping[Role, tuple[int, ...]]  # of every model of the roster, the base first; consecutive
     reason: str
+    nodes: int = 1
 
     @property
     def small_models(self) -> tuple[Role, ...]:
@@ -52,13 +54,38 @@ class Placement:
     def is_everywhere(self, role: Role) -> bool:
         return len(self.ranks[role]) == self.world_size
 
+    def ranks_of_node(self, node: int) -> range:
+        each = self.world_size // self.nodes
+        return range(node * each, (node + 1) * each)
+
+    def node_of(self, rank: int) -> int:
+        return rank * self.nodes // self.world_size
+
+    def nodes_of(self, role: Role) -> tuple[int, ...]:
+        """Of more than one the model's layers sum over the network in every step."""
+        return tuple(sorted({self.node_of(rank) for rank in self.ranks[role]}))
+
     def describe_rank(self, rank: int) -> str:
         """For a person who reads that something happened to this rank."""
-        return f"rank {rank}, which runs the {' and the '.join(self.roles_on(rank))}"
+        where = f" on node {self.node_of(rank)}" if self.nodes > 1 else ""
+        return f"rank {rank}{where}, which runs the {' and the '.join(self.roles_on(rank))}"
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The `proxy_ranks` field of /server_info, an item for each rank."""
+        return [
+            {"rank": rank, "node": self.node_of(rank), "models": list(map(str, self.roles_on(rank)))}
+            for rank in range(self.world_size)
+        ]
 
     def __str__(self) -> str:
-        where = ", ".join(f"{role} on {_ranks(self.ranks[role])}" for role in self.ranks)
+        where = ", ".join(f"{role} on {_ranks(self.ranks[role])}{self._nodes_in_words(role)}" for role in self.ranks)
         return f"{self.name} ({where}; {self.reason})"
+
+    def _nodes_in_words(self, role: Role) -> str:
+        nodes = self.nodes_of(role)
+        if self.nodes == 1:
+            return ""
+        return f" of node {nodes[0]}" if len(nodes) == 1 else f" of nodes {nodes[0]} to {nodes[-1]}"
 
 
 class Shape(NamedTuple):
@@ -94,36 +121,67 @@ def place(
     name: PlacementName | None = None,
     proxy_tp_size: int | None = None,
     memory_bytes: int | None = None,
+    nodes: int = 1,
 ) -> Placement:
     """Place the models on the ranks, as asked for or, where nothing is asked for, as it is fastest.
 
     Args:
         world_size: `--tp-size`.
         shapes: of the models of the roster, the base first; all small models get equally many ranks.
-        name: `--proxy-placement`; None: the first that works of `_candidates`.
+        name: `--proxy-placement`; None: the first that works of `_candidates`; over several nodes the one of them
+            with the fewest models on ranks of more than one.
         proxy_tp_size: `--proxy-tp-size`; None: all ranks in `shared`, an equal part of them in `split`, as few as
             leave the base a number that it divides by in `dedicated`.
         memory_bytes: of one GPU; None: not known.
+        nodes: `--nnodes`.
 
     Raises:
         LaunchError: no model can be placed like that; names the nearest combination that works.
     """
     if not 1 <= world_size <= MAX_RANKS:
         raise LaunchError(f"--tp-size is {world_size}: it is the number of ranks, from 1 to {MAX_RANKS}.")
+    if world_size % nodes:
+        near = " or ".join(map(str, _multiples(world_size, nodes)))
+        raise LaunchError(
+            f"--tp-size {world_size} with --nnodes {nodes}: --tp-size is the number of ranks of all nodes together, "
+            f"and each has equally many. What is near and works: {near}."
+        )
+    candidates = (name,) if name else _candidates(world_size, len(shapes) - 1)
+    working: list[Placement] = []
     obstacles: list[str] = []
-    candidates = _candidates(world_size, len(shapes) - 1)
-    for candidate in [name] if name else candidates:
+    for candidate in candidates:
         sizes = [proxy_tp_size] if proxy_tp_size else _default_proxy_tp_sizes(candidate, world_size, len(shapes))
         found = {size: _obstacle(candidate, world_size, size, shapes, memory_bytes) for size in sizes}
-        if working := [size for size, obstacle in found.items() if obstacle is None]:
-            reason = "as asked for" if name else "; ".join([_REASONS[candidate], *obstacles])
-            return Placement(candidate, world_size, _ranks_of(candidate, world_size, working[0], shapes), reason)
-        obstacles.append(f"not {candidate}, where {next(iter(found.values()))}")
+        reason = "as asked for" if name else "; ".join([_REASONS[candidate], *obstacles])
+        options = [
+            Placement(candidate, world_size, _ranks_of(candidate, world_size, size, shapes), reason, nodes)
+            for size, obstacle in found.items()
+            if obstacle is None
+        ]
+        working += options
+        if any(_over_the_network(option) == (0, 0) for option in options):
+            break
+        obstacle = "models would talk over the network" if options else next(iter(found.values()))
+        obstacles.append(f"not {candidate}, where {obstacle}")
+    if working:
+        return min(working, key=_over_the_network)  # the first of equal ones
     raise LaunchError(
         f"the {_number(len(shapes))} models can't be placed with "
         f"{_typed(name, world_size, proxy_tp_size, len(shapes))}: {'; '.join(obstacles)}. "
-        f"{_nearest(name, world_size, proxy_tp_size, shapes, memory_bytes)}"
+        f"{_nearest(name, world_size, proxy_tp_size, shapes, memory_bytes, nodes)}"
     )
+
+
+def _over_the_network(placement: Placement) -> tuple[int, int]:
+    """How many models have layers that sum over it: of the base, which has the most layers, and of the others."""
+    crossing = {role for role in placement.ranks if len(placement.nodes_of(role)) > 1}
+    return len(crossing & {BASE}), len(crossing - {BASE})
+
+
+def _multiples(world_size: int, nodes: int) -> list[int]:
+    """The nearest numbers of ranks that nodes can share, the smaller one first."""
+    below = world_size // nodes * nodes
+    return [size for size in (below, below + nodes) if 1 <= size <= MAX_RANKS]
 
 
 def _candidates(world_size: int, small: int) -> tuple[PlacementName, ...]:
@@ -211,10 +269,15 @@ def _nearest(
     proxy_tp_size: int | None,
     shapes: Mapping[Role, Shape],
     memory_bytes: int | None,
+    nodes: int,
 ) -> str:
     """A sentence with the combination that works and differs least from what was asked for."""
     models = len(shapes)
-    working = [option for option in _options(models - 1) if not _obstacle(*option, shapes, memory_bytes)]
+    working = [
+        option
+        for option in _options(models - 1)
+        if option[1] % nodes == 0 and not _obstacle(*option, shapes, memory_bytes)
+    ]
     if not working:
         return f"No number of ranks up to {_MOST_RANKS} works for these models."
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Server:
     url: str
     log: Path
     process: subprocess.Popen = field(repr=False)
+    other_nodes: list[Server] = field(default_factory=list, repr=False)  # of a server over several
 
     def post(self, route: str, body: Any, **options: Any) -> requests.Response:
         """With the admin key, which other routes than those it opens don't look at; `headers={}` leaves it out."""
@@ -134,7 +136,8 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
         flags = tuple(flag for flag in flags if flag != "--enable-mixed-chunk")  # the two don't go together
     paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
     ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1
-    is_crowded = ON_GPU and ranks > torch.cuda.device_count()
+    # Nodes that are tried on one host number its GPUs alike.
+    is_crowded = ON_GPU and (ranks > torch.cuda.device_count() or "--nnodes" in flags)
     launcher = "programs.shared_gpus" if is_crowded else "sglang.launch_server"
     return [
         sys.executable, "-m", launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
@@ -162,13 +165,35 @@ def serving(
 ) -> Iterator[Server]:
     """Run a server until the block ends; on a port that nobody else has, if none is named.
 
+    With `--nnodes` each node is a process of its own, on an address and a port of its own.
+
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
     """
-    port = port or reserve_port()
-    with running([*arguments, *_addresses(port)], log, clean_environment(env)) as process:
-        wait_until_ready(process, log, READY_WITHIN_S)
-        yield Server(f"http://127.0.0.1:{port}", log, process)
+    environment = clean_environment(env)
+    with contextlib.ExitStack() as stack:
+        others = []
+        for number, (of_node, address) in enumerate(nodes_of(arguments)):
+            port_of_node = (port if not number else None) or reserve_port()
+            log_of_node = log.with_name(f"{log.name}.node{number}") if number else log
+            command_of_node = [*of_node, *_addresses(port_of_node, address)]
+            process = stack.enter_context(running(command_of_node, log_of_node, environment))
+            others.append(Server(f"http://{address}:{port_of_node}", log_of_node, process))
+        server = others.pop(0)
+        server.other_nodes = others
+        wait_until_ready(server.process, log, READY_WITHIN_S)
+        yield server
+
+
+def nodes_of(arguments: list[str]) -> list[tuple[list[str], str]]:
+    """The command of each node and its address, both without a port of its own; node 0 first."""
+    if "--nnodes" not in arguments:
+        return [(arguments, "127.0.0.1")]
+    nodes, meet_at = int(arguments[arguments.index("--nnodes") + 1]), f"127.0.0.1:{reserve_port()}"
+    return [
+        ([*arguments, "--node-rank", str(node), "--dist-init-addr", meet_at], f"127.0.0.{node + 1}")
+        for node in range(nodes)
+    ]
 
 
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -184,6 +209,16 @@ def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> 
     return process.returncode, output.decode(errors="replace")
 
 
-def _addresses(port: int) -> tuple[str, ...]:
+def launch_nodes_and_wait(commands: list[list[str]], env: dict[str, str] | None = None) -> list[tuple[int, str]]:
+    """Run a launch of several nodes that must fail. Returns each node's exit code and what it printed, node 0's first.
+
+    Args:
+        commands: of each node, of `nodes_of` or others.
+    """
+    with ThreadPoolExecutor(len(commands)) as pool:
+        return list(pool.map(lambda of_node: launch_and_wait(of_node, env), commands))
+
+
+def _addresses(port: int, address: str = "127.0.0.1") -> tuple[str, ...]:
     # Left to itself, SGLang picks a port for its ranks a minute before it listens there; another server may be first.
-    return ("--host", "127.0.0.1", "--port", str(port), "--nccl-port", str(reserve_port()))
+    return ("--host", address, "--port", str(port), "--nccl-port", str(reserve_port()))

@@ -221,6 +221,8 @@ FLAGS = {
     "few slots": ["--max-total-tokens", "1000"],
     "full": ["--mem-fraction-static", "0.999"],
     "made awq": ["--quantization", "awq"],
+    "two hosts": ["--tp-size", "8", "--nnodes", "2", "--node-rank", "1", "--dist-init-addr", "10.0.0.1:29500"],
+    "hosts that do not meet": ["--tp-size", "8", "--nnodes", "2"],
 }
 
 
@@ -233,6 +235,7 @@ FLAGS = {
         ("no ranks", "placement", "--tp-size is 0: it is the number of ranks, from 1 to 1024"),
         ("many ranks", "placement", "--tp-size is 1000000"),
         ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
+        ("hosts that do not meet", "nodes", "--nnodes 2 without --dist-init-addr"),
         ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),
     ],
 )
@@ -261,3 +264,10 @@ def test_a_plan_follows_its_flags(examined):
     assert plan["none"]["requests"]["2048"] == tokens["none"] // 2048
     assert all(image["image_bytes"] > 0 for image in rank["beside"].values())
     assert examined["none"][1]["placement"]["ranks"] == {"base": [0], "expert": [0], "amateur": [0]}
+
+
+def test_ranks_of_several_hosts_are_planned_as_a_start_places_them(examined):
+    code, told = examined["two hosts"]
+    assert code == 0, told
+    assert told["placement"]["ranks"] == {"base": [0, 1, 2, 3], "expert": [4, 5], "amateur": [6, 7]}
+    assert told["placement"]["nodes"] == [[0, 1, 2, 3], [4, 5, 6, 7]] and len(told["memory"]["ranks"]) == 8

@@ -3,6 +3,7 @@
 import pytest
 
 from cases import assert_same_tokens, logprob_tolerance
+from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.reference_hf import Reference
 
@@ -35,6 +36,15 @@ def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
 def test_the_default_alpha_is_the_configs(engine):
     answer = engine.generate("Hi", {"max_new_tokens": 2})
     assert answer["meta_info"]["proxy_alpha"] == answer["meta_info"]["proxy_amateur_alpha"] == 0.25
+
+
+def test_it_runs_on_one_host(engine, triple):
+    """Another node's engine would block for ever in its constructor."""
+    from sgl_proxythinker import Engine, ProxyConfig
+
+    proxy = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur))
+    with pytest.raises(LaunchError, match="nnodes=2: the engine runs on one host"):
+        Engine(str(triple.base), proxy, nnodes=2, node_rank=1, dist_init_addr="10.0.0.1:29500")
 
 
 def test_async_generate_is_the_same_engine(engine):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import COMMON, ON_GPU, command, launch_and_wait, sabotaged
+from servers import COMMON, ON_GPU, command, launch_and_wait, launch_nodes_and_wait, nodes_of, sabotaged
 from sgl_proxythinker.programs.random_triple import make_triple
 
 pytestmark = pytest.mark.xdist_group("closed")
@@ -186,6 +186,55 @@ def test_schedulers_without_our_hooks(triple, tmp_path):
     sabotage = "patches.STAGES['scheduler'] = ()"
     arguments = sabotaged(tmp_path, sabotage, command(triple.base, (triple.expert, triple.amateur), *COMMON))
     assert_refused(arguments, "rank 0 reports proxy='nothing'", "base model under our name")
+
+
+TWO_HOSTS = (*COMMON, "--tp-size", "2", "--nnodes", "2", "--proxy-placement", "split")
+
+
+def test_hosts_that_would_serve_different_models_are_both_told(triple):
+    """No rank is started, and so nothing hangs."""
+    [(first, _), (second, _)] = nodes_of(command(triple.base, (triple.expert, triple.amateur), *TWO_HOSTS))
+    swapped = {str(triple.expert): str(triple.amateur), str(triple.amateur): str(triple.expert)}
+    second = [swapped.get(part, part) for part in second]
+    for code, output in launch_nodes_and_wait([first, [*second, "--proxy-alpha", "0.75"]]):
+        assert code != 0 and "Init torch distributed" not in output, output[-3000:]
+        assert "the nodes of this server would not serve the same: --proxy-alpha: 0.5 on node 0 (" in output
+        assert "the expert's model.safetensors is not the same file in " in output
+
+
+@pytest.mark.rare
+def test_a_plain_sglang_on_another_host_is_found(triple):
+    """It is on a CPU by the plugin's support for it; of what it serves it says nothing."""
+    [(first, _), _] = nodes_of(command(triple.base, (triple.expert, triple.amateur), *TWO_HOSTS))
+    meet_at = first[first.index("--dist-init-addr") + 1]
+    plain = command(triple.base, None, *COMMON, "--tp-size", "2", "--nnodes", "2", "--node-rank", "1")
+    results = launch_nodes_and_wait([first, [*plain, "--dist-init-addr", meet_at]])
+    assert all(code != 0 and "fired up" not in output for code, output in results)
+    assert (
+        f"a process has joined --dist-init-addr {meet_at} that is none of this server's, while node 1" in results[0][1]
+    )
+
+
+@pytest.mark.rare
+def test_schedulers_without_our_hooks_on_another_host(triple, tmp_path):
+    """Ours wait for their word before they join. Theirs would take part in other collectives, and all would hang."""
+    [(first, _), (second, _)] = nodes_of(command(triple.base, (triple.expert, triple.amateur), *TWO_HOSTS))
+    sabotage = "patches.STAGES['scheduler'] = ()"
+    results = launch_nodes_and_wait([first, sabotaged(tmp_path, sabotage, second)])
+    assert all(code != 0 and "fired up" not in output for code, output in results)
+    assert "that is none of this server's, while rank 1 of 2 had not said" in results[0][1], results[0][1][-3000:]
+    assert "node 0 (" in results[1][1], "the other host says whose fault it heard of"
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--tp-size", "3", "--nnodes", "2", "--dist-init-addr", "127.0.0.1:29500"), "near and works: 2 or 4"),
+        (("--tp-size", "2", "--nnodes", "2"), "--nnodes 2 without --dist-init-addr"),
+    ],
+)
+def test_flags_of_nodes_that_can_not_be(triple, flags, name):
+    assert_refused(command(triple.base, (triple.expert, triple.amateur), *flags), name)
 
 
 @pytest.mark.parametrize(

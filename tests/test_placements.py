@@ -57,6 +57,10 @@ class Layout:
     is_rare: bool = False  # what it has of its own, others have in parts
     plan: str = "as asked for"
 
+    @property
+    def nodes(self) -> int:
+        return int(self.flags[self.flags.index("--nnodes") + 1]) if "--nnodes" in self.flags else 1
+
 
 # A CPU's grammars (llguidance) take masks of any width. A GPU's (xgrammar) end the scheduler where one isn't as wide as
 # the base's head, for which they are compiled; so do these.
@@ -95,16 +99,35 @@ LAYOUTS = {
         "split", ("--tp-size", "4", "--proxy-placement", "split"), ("base expert",) * 2 + ("base amateur",) * 2,
         is_rare=True,
     ),
+    # The base's layers sum over what stands for a network here.
+    "split over two hosts, speculating": Layout(
+        "split", ("--tp-size", "2", "--nnodes", "2", "--proxy-speculate", "auto"), ("base expert", "base amateur"),
+        plan="chosen: small models run at the same time, on an equal part of the ranks each",
+    ),
     "split over two, speculating": Layout(
         "split", ("--tp-size", "2", "--proxy-speculate", "auto"), ("base expert", "base amateur"),
-        plan="chosen: small models run at the same time, on an equal part of the ranks each",
+        plan="chosen: small models run at the same time, on an equal part of the ranks each", is_rare=True,
     ),
     "dedicated over three, speculating": Layout(
         "dedicated", ("--tp-size", "3", "--proxy-placement", "dedicated", "--proxy-speculate", "2"),
         ("base", "expert", "amateur"), sabotage=STRICT_MASKS,
     ),
+    # The small models have a host of their own; nothing is asked for.
+    "dedicated over two hosts of two": Layout(
+        "dedicated", ("--tp-size", "4", "--nnodes", "2"), ("base", "base", "expert", "amateur"),
+        plan="chosen: small models on ranks of their own run beside the base; not split, where models would talk over",
+    ),
     "dedicated over four": Layout(
-        "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur")
+        "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "base", "expert", "amateur"),
+        is_rare=True,
+    ),
+    "dedicated over three hosts": Layout(
+        "dedicated", ("--tp-size", "3", "--nnodes", "3", "--proxy-placement", "dedicated"),
+        ("base", "expert", "amateur"), is_rare=True,
+    ),
+    "shared over two hosts": Layout(
+        "shared", ("--tp-size", "2", "--nnodes", "2", "--proxy-placement", "shared"), ("base expert amateur math",) * 2,
+        experts=("math",), is_rare=True,
     ),
     "dedicated over four, two experts": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "expert", "amateur", "math"),
@@ -192,7 +215,12 @@ def test_the_server_says_where_its_models_are(server, layout, triple, more_exper
             layout.flags[-1] if "--proxy-speculate" in layout.flags else servers.speculate
         ),
     }
-    assert server.get("/server_info").json()["proxy"] == proxy
+    info = server.get("/server_info").json()
+    assert info["proxy"] == proxy
+    each = len(layout.models) // layout.nodes
+    assert info["proxy_ranks"] == [
+        {"rank": rank, "node": rank // each, "models": models.split()} for rank, models in enumerate(layout.models)
+    ]
     assert server.get("/model_info").json()["proxy"] == proxy
     name, *listed = [card.id for card in server.openai.models.list().data]
     named = ("expert", *layout.experts) if layout.experts else ()  # the only one needs no name
@@ -201,11 +229,26 @@ def test_the_server_says_where_its_models_are(server, layout, triple, more_exper
 
 
 def test_a_rank_holds_its_own_models_and_the_same_slots(server, layout):
-    [_, table] = server.log_text().split("; memory:\n")
-    rows = [line.split() for line in table.splitlines()[1:] if line[:1].isdigit() and "." in line.split()[2]]
-    wanted = [(str(rank), role) for rank, models in enumerate(layout.models) for role in (*models.split(), "sum")]
-    assert [(row[0], row[1]) for row in rows[: len(wanted)]] == wanted
-    assert {row[-1] for row in rows[: len(wanted)]} == {str(TOKENS)}
+    for node in (server, *server.other_nodes):  # each says it of all
+        [_, table] = node.log_text().split("; memory:\n")
+        rows = [line.split() for line in table.splitlines()[1:] if line[:1].isdigit() and "." in line.split()[2]]
+        wanted = [(str(rank), role) for rank, models in enumerate(layout.models) for role in (*models.split(), "sum")]
+        assert [(row[0], row[1]) for row in rows[: len(wanted)]] == wanted
+        assert {row[-1] for row in rows[: len(wanted)]} == {str(TOKENS)}
+
+
+def test_a_node_without_the_server_says_what_it_runs(server, layout):
+    if layout.nodes == 1:
+        pytest.skip("of several nodes")
+    each = len(layout.models) // layout.nodes
+    for number, node in enumerate(server.other_nodes, 1):
+        assert node.get("/health").ok and node.post("/generate", {"text": "Hi"}).status_code == 404
+        [told] = [
+            line for line in node.log_text().splitlines() if f": node {number} of {layout.nodes} serves: " in line
+        ]
+        for rank in range(number * each, (number + 1) * each):
+            models = " and the ".join(layout.models[rank].split())
+            assert f"rank {rank} on node {number}, which runs the {models}" in told
 
 
 def test_rows_are_counted_by_one_rank_and_each_model_is_timed_by_one(server, layout):

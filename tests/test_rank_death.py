@@ -97,6 +97,61 @@ def test_a_killed_rank_ends_the_server_and_is_named(triple, tmp_path, placement,
     assert f"rank {killed}, which runs {models})" in server.log_text()
 
 
+# Of a server over two hosts, each with a rank: which process dies, and what the two logs say in the end.
+THE_EXPERTS = "scheduler_0 (rank 0 on node 0, which runs the base and the expert) ended with exit code -9"
+THE_AMATEURS = "scheduler_1 (rank 1 on node 1, which runs the base and the amateur) ended with exit code -9"
+ENDS_OF_TWO_HOSTS = {
+    "a rank of the second, while a request runs": (
+        lambda nodes: rank_of(nodes[1], 1), (": node 1 (", f"has ended: {THE_AMATEURS}"), (THE_AMATEURS,)
+    ),
+    "a rank of the first": (
+        lambda nodes: rank_of(nodes[0], 0), (THE_EXPERTS,), (": node 0 (", f"has ended: {THE_EXPERTS}")
+    ),
+    "the main process of the first": (lambda nodes: nodes[0][0], (), (": node 0 (", ") has ended")),
+    "the main process of the second": (lambda nodes: nodes[1][0], ("scheduler failed (rank 0 on node 0,",), ()),
+}  # fmt: skip
+ASKED = [
+    pytest.param(name, marks=[] if name.startswith("a rank of the second") else pytest.mark.rare)
+    for name in ENDS_OF_TWO_HOSTS
+]
+
+
+@pytest.mark.parametrize("end", ASKED)
+def test_hosts_end_together_and_say_whose_process_died(triple, tmp_path, end):
+    victim, first_says, second_says = ENDS_OF_TWO_HOSTS[end]
+    flags = (*COMMON, "--tp-size", "2", "--nnodes", "2", "--proxy-placement", "split")
+    arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
+    with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
+        [other] = server.other_nodes
+        nodes = processes_of(server), processes_of(other)
+        stream = start_endless(server) if "while a request" in end else None
+        victim(nodes).kill()
+        for node, whole in zip((server, other), nodes, strict=True):
+            assert_ends(node, whole)
+        if stream is not None:
+            assert_is_cut_off(stream)
+    for node, words in ((server, first_says), (other, second_says)):
+        log = node.log_text()
+        assert not [word for word in words if word not in log], log[-6000:]
+
+
+@pytest.mark.rare
+def test_a_host_that_stands_still_ends_the_other_one(triple, tmp_path):
+    """Connections stay open, and no collective fails: its main process counts no more."""
+    flags = (*COMMON, "--tp-size", "2", "--nnodes", "2", "--proxy-placement", "split", "--watchdog-timeout", "20")
+    arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
+    with serving(arguments, tmp_path / "log", NO_DUMPS) as server:
+        [other] = server.other_nodes
+        whole, stopped = processes_of(server), processes_of(other)
+        for process in stopped:
+            process.suspend()
+        assert_ends(server, whole)
+        for process in stopped:
+            process.resume()
+        assert_ends(other, stopped)
+    assert "nothing has been heard of node 1 (" in server.log_text()
+
+
 # Where a step's results are taken: the first rank alone fails, and its peers are in the next step by then.
 FAILS_ON_THE_FIRST_RANK = """
 from sgl_proxythinker.patches import scheduler_process_batch_result as patch
@@ -189,7 +244,7 @@ def test_where_nobody_died_nobody_is_named(watched, caplog, monkeypatch):
     ("placement", "ran"), [(PLACEMENT, "rank 1, which runs the base and the amateur"), (None, "rank 1")]
 )
 def test_a_rank_that_failed_is_named(caplog, placement, ran):
-    tell_of_failed_rank(1, placement)
+    tell_of_failed_rank(1, placement, None)
     assert told(caplog) == [f"proxythinker: the scheduler failed ({ran})"]
 
 

@@ -136,6 +136,7 @@ def _as_json(examination: Examination) -> str:
             "name": placement.name,
             "reason": placement.reason,
             "ranks": {str(role): list(ranks) for role, ranks in placement.ranks.items()},
+            "nodes": [list(placement.ranks_of_node(node)) for node in range(placement.nodes)],
         }
     if memory is not None:
         told["memory"] = {

@@ -18,6 +18,7 @@ from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
 from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
+from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.placement import GIB, Placement, place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
@@ -84,6 +85,7 @@ class Examination:
         self.check("SGLang", _check_sglang)
         self.check("environment", _check_environment)
         self.check("flags", lambda: _check_flags(given))
+        nodes = self.check("nodes", lambda: check_nodes(given), _nodes_in_words)
         if config.drafts:
             self.check("speculation", lambda: _check_speculation(config, given))
         checkpoints = Checkpoints(config, given)
@@ -91,9 +93,11 @@ class Examination:
             if self.check(name, lambda check=check: check(checkpoints)) is None:  # type: ignore[misc]
                 return
         models = checkpoints.models()
+        if nodes is None:
+            return
 
         def place_models() -> Placement:
-            return place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory_bytes)
+            return place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory_bytes, nodes)
 
         self.placement = placement = self.check("placement", place_models)
         if placement is None:
@@ -162,6 +166,10 @@ def _check_flags(given: dict[str, Any]) -> str:
         cpu.check(given)
     check_arguments(given, default_arguments())
     return "none is given that knows one model only"
+
+
+def _nodes_in_words(nodes: int) -> str:
+    return "one host" if nodes == 1 else f"{nodes} hosts, which are to have GPUs of the same size"
 
 
 def _check_speculation(config: ProxyConfig, given: dict[str, Any]) -> str:

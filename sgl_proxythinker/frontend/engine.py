@@ -85,6 +85,10 @@ class Engine(SGLangEngine):
                 "CUDA_VISIBLE_DEVICES='' in the environment, or serve with `--device cpu` on the command line."
             )
         given = {"log_level": "error", **sglang_arguments, "model_path": model_path}
+        if proxy is not None and given.get("nnodes", 1) != 1:
+            raise LaunchError(
+                f"nnodes={given['nnodes']}: the engine runs on one host. Start a server, with --nnodes on each host."
+            )
         limits = Limits() if limits is None else limits
         provide_hooks()
         super().__init__(server_args=finish_server_args(proxy, limits, given, lambda: ServerArgs(**given)))

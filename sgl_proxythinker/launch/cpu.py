@@ -80,15 +80,21 @@ def is_installed() -> bool:
     return "sgl_proxythinker_cpu_ops" in sys.modules
 
 
-def install(tp_size: int = 1) -> None:
-    """Prepare this process, and through the environment its children, to run SGLang on the CPU. Idempotent."""
+def install(tp_size: int = 1, nodes: int = 1) -> None:
+    """Prepare this process, and through the environment its children, to run SGLang on the CPU. Idempotent.
+
+    Args:
+        tp_size: the number of ranks.
+        nodes: of hosts that share them.
+    """
+    ranks_here = max(1, tp_size // nodes)
     cores = len(os.sched_getaffinity(0))
     # One core stays free for the HTTP server, the tokenizer and the client: parallel regions of a model wait for
     # their slowest thread, and on two busy cores that wait is most of a decode step.
-    for name, value in (ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, (cores - 1) // tp_size))}).items():
+    for name, value in (ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, (cores - 1) // ranks_here))}).items():
         os.environ.setdefault(name, value)
     if tp_size > 1:
-        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cores_per_rank(tp_size))
+        os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cores_per_rank(ranks_here, nodes))
     if is_installed():
         return
     sys.modules["sgl_proxythinker_cpu_ops"] = types.ModuleType("sgl_proxythinker_cpu_ops")
@@ -101,11 +107,13 @@ def install(tp_size: int = 1) -> None:
     _register_operators()
 
 
-def _cores_per_rank(tp_size: int) -> str:
-    """SGLang's format, one entry a rank: `0-3|4-7`."""
+def _cores_per_rank(ranks_here: int, nodes: int) -> str:
+    """SGLang's format, one entry a rank: `0-3|4-7`. It has those of all nodes, which are taken to be alike."""
     cores = sorted(os.sched_getaffinity(0))
-    ranks = [cores[rank * len(cores) // tp_size : (rank + 1) * len(cores) // tp_size] for rank in range(tp_size)]
-    return "|".join(",".join(map(str, own or cores)) for own in ranks)
+    ranks = [
+        cores[rank * len(cores) // ranks_here : (rank + 1) * len(cores) // ranks_here] for rank in range(ranks_here)
+    ]
+    return "|".join(",".join(map(str, own or cores)) for own in ranks * nodes)
 
 
 def _forget_cached_platform() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, install
+from sgl_proxythinker.nodes.meeting import find_the_store
 from sgl_proxythinker.server import proxy_config
 
 
@@ -36,8 +37,10 @@ def run_detokenizer(provide_hooks: Callable[[], None], server_args: Any, *args: 
 
 def _prepare(server_args: Any) -> None:
     if server_args.device == "cpu":
-        cpu.install(server_args.tp_size)
+        cpu.install(server_args.tp_size, server_args.nnodes)
     config = proxy_config(server_args)
+    if config is not None and server_args.nnodes > 1:
+        find_the_store()
     if config is not None and config.drafts:
         from sgl_proxythinker.speculation.algorithm import register
 

@@ -6,22 +6,21 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.config import ProxyConfig, build_config
-from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, check_upstream, install
 from sgl_proxythinker.launch.malloc import keep_large_buffers
 from sgl_proxythinker.limits import Limits, build_limits
+from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import check_speculation
-from sgl_proxythinker.server import mark_as_ours, proxy_config, proxy_placement
-from sgl_proxythinker.version import __version__
+from sgl_proxythinker.server import mark_as_ours
 
 if TYPE_CHECKING:
     from sgl_proxythinker.launch.checkpoints import Models
@@ -57,11 +56,12 @@ def finish_server_args(
 ) -> Any:
     """`build_server_args` after the flags: what the command line and the offline `Engine` share."""
     check_upstream()
+    nodes = check_nodes(given)
     for name in _SLOW_DUMPS:
         os.environ.setdefault(name, "0")
     if cpu.is_needed(given.get("device")):
         cpu.check(given)
-        cpu.install(given.get("tp_size") or 1)
+        cpu.install(given.get("tp_size") or 1, nodes)
         for name, value in cpu.SERVER_DEFAULTS.items():
             if not given.get(name):
                 given[name] = value
@@ -76,7 +76,7 @@ def finish_server_args(
         check_arguments(given, default_arguments())
         models = check_models(config, given)
         memory = gpu_bytes(given)
-        placement = place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory)
+        placement = place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory, nodes)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
@@ -136,28 +136,6 @@ def prepare_main_process(manager: Any) -> None:
         install(Stage.HTTP)
         guard_application(server, manager)
         keep_large_buffers()
-
-
-def prove_schedulers(server_args: Any, scheduler_infos: Sequence[dict[str, Any]]) -> None:
-    """Compare what each scheduler says of its worker with what was asked for.
-
-    Raises:
-        LaunchError: a scheduler does not run the worker that was asked for.
-    """
-    config = proxy_config(server_args)
-    placement: Any = proxy_placement(server_args)  # there is one if there are proxies
-    for rank, info in enumerate(scheduler_infos):
-        expected = None if config is None else config.describe_rank(placement.roles_on(rank))
-        if "proxy" not in info or info["proxy"] != expected:
-            raise LaunchError(
-                f"the scheduler of rank {rank} reports proxy={info.get('proxy', 'nothing')!r} where {expected!r} was "
-                "asked for: it would serve the base model under our name. Reinstall sgl-proxythinker and the SGLang "
-                "version it names, in the environment of the server."
-            )
-    scheduler_infos[0]["proxythinker_version"] = __version__
-    if config is not None:
-        # What /server_info shows: every model was found on the ranks that are to run it.
-        scheduler_infos[0]["proxy"] = config.describe()
 
 
 def _captures_too_many(given: Mapping[str, Any], memory_bytes: int | None) -> bool:

@@ -51,7 +51,7 @@ TESTED: dict[str, str] = {
     "tests/test_oracle.py::test_a_cold_and_a_warm_cache_give_the_oracles_tokens": """
         attention_backend mm_attention_backend sampling_backend""",
     "tests/test_seeds.py": "enable_deterministic_inference",
-    "tests/test_placements.py": "tp_size",
+    "tests/test_placements.py": "tp_size nnodes node_rank dist_init_addr",
     "tests/test_placements.py::test_sampled_tokens_are_the_same_on_every_rank": "random_seed",
     "tests/test_memory_pressure.py::test_retracted_requests_give_the_oracles_tokens": "schedule_conservativeness",
     "tests/test_memory_pressure.py::test_a_broken_row_ends_its_request_with_an_error_and_no_other": "enable_metrics",
@@ -163,8 +163,7 @@ LIMITS: dict[str, Limits] = {
 IRRELEVANT: dict[str, str] = {
     "addresses, keys and certificates": """
         host port fastapi_root_path enable_http2 ssl_keyfile ssl_certfile ssl_ca_certs ssl_keyfile_password
-        enable_ssl_refresh api_key admin_api_key nccl_port dist_init_addr dist_timeout
-        engine_info_bootstrap_port""",
+        enable_ssl_refresh api_key admin_api_key nccl_port dist_timeout engine_info_bootstrap_port""",
     "logs and dumps of requests": """
         log_level log_level_http log_requests log_requests_level log_requests_format log_requests_target
         uvicorn_access_log_exclude_prefixes crash_dump_folder show_time_cost decode_log_interval
@@ -343,11 +342,6 @@ REFUSED: tuple[Refusal, ...] = (
         "cpu_offload_gb offload_group_size offload_num_in_group offload_prefetch_step offload_mode",
     ),
     Refusal(
-        "Guidance is built and tested for one host.",
-        "Use a host with more GPUs.",
-        "nnodes node_rank",
-    ),
-    Refusal(
         "Ray's actors start schedulers without the plugin.",
         "Leave it out: the server starts its own processes.",
         "use_ray",
@@ -493,6 +487,11 @@ _REFUSALS = {field: refusal for refusal in REFUSED for field in refusal.fields.s
 def verdict(field: str) -> Verdict | None:
     """What becomes of a field of `ServerArgs`; None when nobody has classified it."""
     return _VERDICTS.get(field)
+
+
+def fields_that_act() -> frozenset[str]:
+    """The fields of `ServerArgs` that are taken and may change which token is produced."""
+    return frozenset(field for field, each in _VERDICTS.items() if each is Verdict.WORKS)
 
 
 def flag(field: str) -> str:

@@ -322,6 +322,11 @@ class ProxyWorker(WholeModelWorker):
         slots = len(self.model_runner.req_to_token_pool.req_to_token)
         return WrittenTexts(self.world.broadcast_object(of_first), slots, self.device)
 
+    @property
+    def _speaks_here(self) -> bool:
+        """Whether this rank tells the log of its host what is known of all ranks."""
+        return self.rank == self.placement.ranks_of_node(self.placement.node_of(self.rank))[0]
+
     def _reserved_slots(self) -> int:
         """Of a running request, past its tokens: a chain, and that of the cycle before it, which is under way."""
         return 2 * (self.config.drafts + 1) if self.config.drafts else 0
@@ -336,7 +341,7 @@ class ProxyWorker(WholeModelWorker):
             self.ensemble.primary.free_bytes(),
         )
         ranks = self.world.all_gather_object(memory)
-        if self.rank == 0:
+        if self._speaks_here:
             logger.info("proxythinker: beside weights and KV, for %d rows:\n%s", rows, graph_table(ranks))
             if self.config.drafts:
                 logger.info(
@@ -349,7 +354,7 @@ class ProxyWorker(WholeModelWorker):
             role: ModelMemory(model.weight_bytes, token_bytes[role]) for role, model in self.ensemble.models.items()
         }
         ranks = self.world.all_gather_object(memory)
-        if self.rank == 0:
+        if self._speaks_here:
             table = plan_table(ranks, self.model_runner.max_total_num_tokens)
             logger.info("proxythinker: placement %s; memory:\n%s", self.placement, table)
 
