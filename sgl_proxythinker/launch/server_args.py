@@ -20,7 +20,7 @@ from sgl_proxythinker.placement import place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import check_speculation
-from sgl_proxythinker.server import mark_as_ours
+from sgl_proxythinker.server import mark_as_ours, proxy_config
 
 if TYPE_CHECKING:
     from sgl_proxythinker.launch.checkpoints import Models
