@@ -175,6 +175,7 @@ def test_a_process_that_fails_says_only_the_sentence(files):
 # Servers
 
 
+@pytest.mark.rare  # tests/test_wheel.py starts a server by a program, too
 def test_without_a_url_tiny_models_are_served_until_the_end(files):
     """As a person runs it. What it started is known by a mark in its environment."""
     mark = f"mark-{uuid.uuid4()}"
