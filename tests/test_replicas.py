@@ -101,7 +101,7 @@ def test_the_death_of_a_replica_costs_its_streams_only_and_it_is_taken_back(fami
         watching = {kind: before(kind, *checked_each(1)) for kind in KINDS}
         streams = {True: [], False: []}  # does the dying one write it?
         for kind, router in blind.items():
-            endless = questions[kind] | {"stream": True, "ignore_eos": True, "max_tokens": 600}
+            endless = questions[kind] | {"stream": True, "ignore_eos": True, "max_tokens": 1500}
             for _ in both:
                 there, lines = running_at(other), router.post(ROUTE, endless, stream=True).iter_lines()
                 assert next(lines).startswith(b"data: {")
