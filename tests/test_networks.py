@@ -39,7 +39,7 @@ sys.stdout.write(urllib.request.urlopen(request, timeout=300).read().decode())
 def may_make_networks() -> bool:
     if shutil.which("ip") is None or shutil.which("nsenter") is None or shutil.which("unshare") is None:
         return False
-    try_it = ["unshare", "--map-root-user", *_NAMESPACES, "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"]
+    try_it = ["unshare", "--map-root-user", *_NAMESPACES, "ip", "link", "add", "cable0", "type", "veth"]
     return subprocess.run(try_it, capture_output=True).returncode == 0
 
 
