@@ -209,3 +209,11 @@ def test_what_small_models_may_be_loaded_by_is_what_a_base_may_be(server_args_cl
     [dtypes] = [action.choices for action in parser._actions if action.dest == "dtype"]
     assert set(get_args(Dtype)) == set(dtypes)
     assert set(get_args(LoadFormat)) == set(LIMITS["load_format"].allowed)
+
+
+def test_what_is_refused_is_named_by_a_flag_that_there_is(server_args_class):
+    """But for what no flag sets."""
+    parser = argparse.ArgumentParser()
+    server_args_class.add_cli_args(parser)
+    flags = {option for action in parser._actions for option in action.option_strings}
+    assert {name for name in map(flag, [*REFUSALS, *LIMITS]) if name not in flags} == {"uses_mamba_radix_cache"}

@@ -25,16 +25,43 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 NEAR = 0.03  # of what was measured
 
 
-def doctor(base, expert, amateur, *flags):
-    """Exit code and what was printed."""
-    command = [
-        sys.executable, "-m", "sgl_proxythinker.doctor", "--model-path", str(base), "--proxy-expert-path", str(expert),
-        "--proxy-amateur-path", str(amateur), *flags,
-    ]  # fmt: skip
+# Imports SGLang once: each command line on its input is examined by a child of its own, which leaves nothing behind.
+EXAMINES_EACH = """
+import json, os, sys
+import sglang.srt.server_args, sglang.srt.configs.model_config
+from sgl_proxythinker.doctor.__main__ import main
+for line in sys.stdin:
+    arguments, out = json.loads(line)
+    if (child := os.fork()) == 0:
+        with open(out, "w") as sys.stdout:
+            code = main(arguments)
+        os._exit(code)
+    sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\\n")
+    sys.stdout.flush()
+"""
+
+
+@pytest.fixture(scope="module")
+def doctor(tmp_path_factory):
+    """Examine a launch: exit code and what was printed."""
+    folder = tmp_path_factory.mktemp("told")
     inherited = {name: value for name, value in os.environ.items() if name != "SGLANG_USE_CPU_ENGINE"}
-    process = subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=300)
-    assert process.returncode in (0, 1), process.stderr[-2000:]
-    return process.returncode, process.stdout
+    process = subprocess.Popen(
+        [sys.executable, "-c", EXAMINES_EACH], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"), env=inherited, text=True,
+    )  # fmt: skip
+
+    def examine(base, expert, amateur, *flags):
+        paths = ["--model-path", base, "--proxy-expert-path", expert, "--proxy-amateur-path", amateur]
+        process.stdin.write(json.dumps([[*map(str, paths), *flags], str(folder / "stdout")]) + "\n")
+        process.stdin.flush()
+        code = process.stdout.readline().strip()
+        assert code in ("0", "1"), (folder / "stderr").read_text()[-2000:]
+        return int(code), (folder / "stdout").read_text()
+
+    yield examine
+    process.stdin.close()
+    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +107,7 @@ def write_tower(folder):
 
 
 @pytest.mark.parametrize("layout", measured_starts(), ids=str)
-def test_the_plan_is_what_was_measured(layout, tmp_path):
+def test_the_plan_is_what_was_measured(doctor, layout, tmp_path):
     base, proxy, ranks, placement, one_tower = layout
     record = measured_starts()[layout]
     folders = [write_weightless(tmp_path / name, name) for name in (base, proxy)]
@@ -105,14 +132,14 @@ def test_what_is_held_before_the_weights_is_what_was_measured():
     assert held_before_weights(newest["setting"]["tp_size"]) / GIB == pytest.approx(held, abs=0.2)
 
 
-def test_a_launch_that_would_start_is_sound_without_a_gpu(triple):
+def test_a_launch_that_would_start_is_sound_without_a_gpu(doctor, triple):
     code, told = doctor(triple.base, triple.expert, triple.amateur, "--device", "cpu")
     assert code == 0, told
     assert [line.split()[0] for line in told.splitlines()] == ["ok"] * len(told.splitlines())
     assert "ids mean the same token to all models" in told
 
 
-def test_an_expert_more_has_its_line_and_takes_its_memory(triple):
+def test_an_expert_more_has_its_line_and_takes_its_memory(doctor, triple):
     plans = []
     for more in ((), ("--proxy-expert", f"math={triple.expert}")):
         code, told = doctor(triple.base, triple.expert, triple.amateur, *more, "--gpu-memory", "24", "--json")
@@ -127,7 +154,7 @@ def test_an_expert_more_has_its_line_and_takes_its_memory(triple):
 
 
 @pytest.mark.parametrize("equal", [True, False])
-def test_a_tower_that_two_models_share_is_told_and_counted_once(tmp_path, equal):
+def test_a_tower_that_two_models_share_is_told_and_counted_once(doctor, tmp_path, equal):
     made = make_triple(tmp_path, equal_towers=equal)
     code, told = doctor(made.base, made.expert, made.amateur, "--gpu-memory", "24", "--json")
     examination = json.loads(told)
@@ -139,7 +166,7 @@ def test_a_tower_that_two_models_share_is_told_and_counted_once(tmp_path, equal)
     assert weights["expert"] - weights["amateur"] == (tower if equal else 0)
 
 
-def test_all_that_is_wrong_is_told_at_once(triple):
+def test_all_that_is_wrong_is_told_at_once(doctor, triple):
     flags = (
         "--lora-paths",
         "a=b",
@@ -158,11 +185,20 @@ def test_all_that_is_wrong_is_told_at_once(triple):
     assert "--lora-paths" in wrong["flags"] and "The nearest that works" in wrong["placement"]
 
 
+@pytest.mark.parametrize("attention", [(), ("--attention-backend", "triton")])
+def test_drafts_without_a_gpu_to_ask_are_fine_where_their_attention_is(doctor, triple, attention):
+    code, told = doctor(
+        triple.base, triple.expert, triple.amateur, *flags, "--proxy-speculate", "3", "--gpu-memory", "24"
+    )
+    assert code == 0 and ("on other GPUs give --attention-backend triton" in told) is (not attention)
+    assert "may write 3 tokens ahead" in told
+
+
 @pytest.mark.parametrize(("file", "old", "new"), [
     ("tokenizer*.json", "<|vision_pad|>", "<|vision_fill|>"),
     ("preprocessor_config.json", "0.48145466", "0.5"),
 ])  # fmt: skip
-def test_it_says_what_the_launch_says(tmp_path, file, old, new):
+def test_it_says_what_the_launch_says(doctor, tmp_path, file, old, new):
     made = make_triple(tmp_path)
     for each in made.expert.glob(file):
         each.write_text(each.read_text().replace(old, new))
@@ -174,38 +210,21 @@ def test_it_says_what_the_launch_says(tmp_path, file, old, new):
     assert code == 1 and wrong == [str(refusal.value)]
 
 
-def test_models_that_are_too_large_are_told(tmp_path):
+def test_models_that_are_too_large_are_told(doctor, tmp_path):
     folders = {name: write_weightless(tmp_path / name, name) for name in ("32B", "7B")}
     code, told = doctor(folders["32B"], folders["7B"], folders["7B"], "--gpu-memory", "80")
     assert code == 1 and "WRONG" in told and "GiB of weights, and a GPU has 80" in told
 
 
-MANY = """
-import io, json, sys
-from contextlib import redirect_stdout
-from sgl_proxythinker.doctor.__main__ import main
-for arguments in json.load(sys.stdin):
-    told = io.StringIO()
-    with redirect_stdout(told):
-        code = main(arguments)
-    print(json.dumps([code, json.loads(told.getvalue())]))
-"""
-
-
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory):
-    """What the doctor says for scripts of 32B and two 7B with these flags, by their names; all in one process."""
+def examined(doctor, tmp_path_factory):
+    """What the doctor says for scripts of 32B and two 7B with these flags, by their names."""
     folder = tmp_path_factory.mktemp("weightless")
     base, small = (write_weightless(folder / name, name) for name in ("32B", "7B"))
-    models = ["--model-path", base, "--proxy-expert-path", small, "--proxy-amateur-path", small]
-    launches = [[*map(str, models), "--gpu-memory", "140.4", "--json", *flags] for flags in FLAGS.values()]
-    inherited = {name: value for name, value in os.environ.items() if name != "SGLANG_USE_CPU_ENGINE"}
-    process = subprocess.run(
-        [sys.executable, "-c", MANY], input=json.dumps(launches), env=inherited, capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    answers = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("[")]
-    return dict(zip(FLAGS, answers, strict=True))
+    asked = {
+        name: doctor(base, small, small, "--gpu-memory", "140.4", "--json", *flags) for name, flags in FLAGS.items()
+    }
+    return {name: (code, json.loads(told)) for name, (code, told) in asked.items()}
 
 
 FLAGS = {

@@ -177,7 +177,10 @@ def _check_speculation(config: ProxyConfig, given: dict[str, Any]) -> str:
     usual = cpu.SERVER_DEFAULTS["attention_backend"] if on_cpu else _ATTENTION
     attention = str(given.get("attention_backend") or usual)
     check_speculation(given, attention, config.chooses_drafts)
-    return f"the {DRAFTER} may write {config.drafts} tokens ahead"
+    found = f"the {DRAFTER} may write {config.drafts} tokens ahead"
+    if on_cpu or given.get("attention_backend"):
+        return found
+    return f"{found}, where SGLang chooses {_ATTENTION}, as on Hopper; on other GPUs give --attention-backend triton"
 
 
 def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None:

@@ -472,6 +472,7 @@ _FLAGS = {
     "fp4_gemm_runner_backend": "--fp4-gemm-backend",
     "ep_join_mode": "--elastic-ep-join-mode",
     "ep_join_rank_offset": "--elastic-ep-join-rank-offset",
+    "uses_mamba_radix_cache": "uses_mamba_radix_cache",  # SGLang sets it by itself; only an engine could be given it
 }
 
 _NOT_CLASSIFIED = "It is not classified: nobody has looked at what it does to three models. Leave it out."
