@@ -188,7 +188,7 @@ def test_all_that_is_wrong_is_told_at_once(doctor, triple):
 @pytest.mark.parametrize("attention", [(), ("--attention-backend", "triton")])
 def test_drafts_without_a_gpu_to_ask_are_fine_where_their_attention_is(doctor, triple, attention):
     code, told = doctor(
-        triple.base, triple.expert, triple.amateur, *flags, "--proxy-speculate", "3", "--gpu-memory", "24"
+        triple.base, triple.expert, triple.amateur, *attention, "--proxy-speculate", "3", "--gpu-memory", "24"
     )
     assert code == 0 and ("on other GPUs give --attention-backend triton" in told) is (not attention)
     assert "may write 3 tokens ahead" in told

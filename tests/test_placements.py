@@ -252,13 +252,13 @@ def test_a_node_without_the_server_says_what_it_runs(server, layout):
 
 
 def test_rows_are_counted_by_one_rank_and_each_model_is_timed_by_one(server, layout):
-    """Kills: rows that are counted as often as there are ranks, and models of other ranks that nobody times."""
+    """On its node. Kills: rows counted as often as there are ranks, models of other ranks that nobody times."""
     generate(server, "Hi", 0.5, tokens=4)
     first: dict[str, str] = {}
     for rank, models in enumerate(layout.models):
         for role in models.split():
             first.setdefault(role, str(rank))
-    samples = samples_of(server)
+    samples = [one for node in (server, *server.other_nodes) for one in samples_of(node)]
     timed = [one.labels for one in samples if one.name == "sglang:proxy_model_forward_seconds_count"]
     assert {(labels["role"], labels["tp_rank"]) for labels in timed} == set(first.items())
     assert {one.labels["tp_rank"] for one in samples if one.name == "sglang:proxy_rows_total"} == {"0"}
@@ -417,7 +417,8 @@ def assert_same(told: Any, wanted: Any, at: str) -> None:
     if isinstance(wanted, dict):
         names = set(wanted) - {
             "id", "e2e_latency", "cached_tokens", "cached_tokens_details", "weight_version", "num_retractions",
-            "dp_rank", *(name for name in wanted if "time" in name or "latency" in name or "ts" in name.split("_")),
+            "dp_rank", "decode_throughput",
+            *(name for name in wanted if "time" in name or "latency" in name or "ts" in name.split("_")),
         }  # fmt: skip
         assert names <= set(told), at
         for name in names:
