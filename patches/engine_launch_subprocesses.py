@@ -35,6 +35,8 @@ def around(original, cls, server_args, **kwargs):
     )
     launched = original(cls, server_args, **kwargs)
     manager, scheduler_init_result, watchdog = launched[0], launched[3], launched[4]
+    if manager is None:  # of a node without the HTTP server, once its schedulers have ended
+        return launched
     prepare_main_process(manager)
     name_roles(watchdog, proxy_placement(server_args))
     watchdog.proxy_nodes = scheduler_init_result.proxy_nodes

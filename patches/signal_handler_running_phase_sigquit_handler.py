@@ -5,9 +5,13 @@ Ours:  the same, after the processes that have died are named, with the models t
 Why a hook: the ranks that a death makes fail ask faster than the watchdog looks.
 """
 
+import logging
+
 from sgl_proxythinker.launch.dead_ranks import tell_of_dead_ranks
 from sgl_proxythinker.server import is_ours, proxy_config
 from sgl_proxythinker.upstream.record import Upstream
+
+logger = logging.getLogger(__name__)
 
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.tokenizer_manager:SignalHandler.running_phase_sigquit_handler",
@@ -22,5 +26,8 @@ def around(original, handler, *args, **kwargs):
     manager = handler.tokenizer_manager
     watchdog = manager._subprocess_watchdog
     if watchdog is not None and is_ours(manager.server_args) and proxy_config(manager.server_args) is not None:
-        tell_of_dead_ranks(watchdog)
+        try:
+            tell_of_dead_ranks(watchdog)
+        except Exception:
+            logger.exception("proxythinker: which process failed can't be told")
     return original(handler, *args, **kwargs)

@@ -7,6 +7,7 @@ test_rank_death.py (ends) and test_failing_closed.py (starts).
 import copy
 import json
 import shutil
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -53,6 +54,9 @@ def test_flags_that_name_a_node(given, nodes):
     ("given", "sentence"),
     [
         ({"nnodes": -1}, "--nnodes is -1"),
+        ({"nnodes": 0}, "--nnodes is 0"),
+        ({"nnodes": 2, "dist_init_addr": f"{MET_AT}/x"}, "is not HOST:PORT"),
+        ({"nnodes": 2, "dist_init_addr": f"me@{MET_AT}"}, "is not HOST:PORT"),
         ({"node_rank": 1}, "--node-rank 1 with --nnodes 1"),
         ({"nnodes": 2, "node_rank": 2, "dist_init_addr": MET_AT}, "--node-rank 2 with --nnodes 2"),
         ({"nnodes": 2, "node_rank": 1}, "--nnodes 2 without --dist-init-addr"),
@@ -132,6 +136,7 @@ def arguments(triple, base=None, expert=None, amateur=None, placement="split", *
     """SGLang's, as far as a node says them."""
     paths = {"expert_path": str(expert or triple.expert), "amateur_path": str(amateur or triple.amateur)}
     own = {"nnodes": 2, "node_rank": 1, "revision": None, "model_path": str(base or triple.base), "page_size": 1}
+    own |= {"served_model_name": own["model_path"], "download_dir": None}  # as SGLang resolves them
     own |= {name: settings.pop(name) for name in list(settings) if name in own}
     args = SimpleNamespace(**{**dict.fromkeys(fields_that_act()), **own})
     config = ProxyConfig(**paths, placement=placement, **settings)
@@ -161,7 +166,8 @@ def test_nodes_of_one_command_say_the_same(triple):
 
 
 def test_a_checkpoint_may_lie_elsewhere(triple, another):
-    assert told_difference(arguments(triple), arguments(triple, expert=another("expert"))) is None
+    for role in ("base", "expert"):
+        assert told_difference(arguments(triple), arguments(triple, **{role: another(role)})) is None
 
 
 def test_weights_need_not_lie_where_nobody_reads_them(triple, another):
@@ -173,6 +179,17 @@ def test_weights_need_not_lie_where_nobody_reads_them(triple, another):
     said = statement(here)
     said["models"]["expert"]["path"] = str(triple.expert)
     assert difference(said, statement(there), ("node 0", "node 1")) is None
+
+
+def test_a_hub_id_that_one_host_would_fetch_is_refused_unless_its_revision_is_named(triple):
+    there = statement(arguments(triple))
+    here = copy.deepcopy(there)
+    here["models"]["expert"]["files"] = {}
+    found = difference(here, there, ("node 0", "node 1"))
+    assert f"the expert {str(triple.expert)!r} is on the disk of node 1 and not of node 0" in found
+    for each in (here, there):
+        each["models"]["expert"]["revision"] = "a1b2"
+    assert difference(here, there, ("node 0", "node 1")) is None
 
 
 def test_one_weight_more_or_less_is_found(triple, another):
@@ -299,6 +316,27 @@ def test_a_rank_that_joins_without_our_worker_is_found():
 def test_a_store_that_is_nowhere_is_named():
     with pytest.raises(LaunchError, match="node 0 was not found at --dist-init-addr 127.0.0.1:"):
         Meeting(Address("127.0.0.1", reserve_port()), 1, 2, waits_s=1.0).come()
+
+
+def test_a_listener_that_says_nothing_is_waited_for_no_longer():
+    """A wrong port, or node 0's main process stopped: torch's own time limit does not hold there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address(*silent.getsockname())
+        with pytest.raises(LaunchError, match="node 0 was not found at --dist-init-addr 127.0.0.1:"):
+            Meeting(address, 1, 2, waits_s=1.0).come()
+        assert Meeting(address, 1, 2).first_failure() is None
+
+
+def test_two_hosts_with_one_number_are_told():
+    _, second = seats(2)
+    with pytest.raises(LaunchError, match="node 1 has come to 127.0.0.1:.* a --node-rank of its own"):
+        Meeting(second.address, 1, 2, waits_s=5.0).come()
+
+
+def test_who_waits_hears_that_another_has_ended():
+    first, second, _ = seats(3)
+    second.leave_word("its start failed: no such file")
+    assert agreement(first, SAID) == "node 1 has ended: its start failed: no such file"
 
 
 def test_a_port_that_is_taken_is_named():

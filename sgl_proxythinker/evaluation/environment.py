@@ -50,6 +50,7 @@ def _kept() -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second evaluation waits for the first one's
             if not whole.exists():
                 sys.stderr.write(f"Once, in about a minute: an environment with inspect-ai in {folder}\n")
+                shutil.rmtree(folder)  # what an earlier one, cut off, has left
                 make_environment(folder)
                 whole.touch()
     except (OSError, subprocess.CalledProcessError) as error:

@@ -55,11 +55,15 @@ def tell_of_dead_ranks(watchdog: Any) -> None:
     if nodes is not None:
         nodes.expect_the_end()
     running, deadline = list(watchdog._processes), time.monotonic() + SEEN_WITHIN_S
-    while running and not any(process.exitcode for process in watchdog._processes):
+    while (running or nodes is not None) and not any(process.exitcode for process in watchdog._processes):
         left = deadline - time.monotonic()
         if left <= 0 or (nodes is not None and nodes.why_others_ended):
             break
-        connection.wait([process.sentinel for process in running], left if nodes is None else min(left, _LOOK_EVERY_S))
+        if running:
+            limit = left if nodes is None else min(left, _LOOK_EVERY_S)
+            connection.wait([process.sentinel for process in running], limit)
+        else:  # all have ended by themselves, because of another node's, which may not have said so yet
+            time.sleep(_LOOK_EVERY_S)
         running = [process for process in running if process.exitcode is None]
     died = [
         f"{name} ended with exit code {process.exitcode}"

@@ -13,7 +13,7 @@ from typing import Any
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks
 from sgl_proxythinker.launch.stopped_processes import watch_for_stops
-from sgl_proxythinker.nodes.agreement import agree
+from sgl_proxythinker.nodes.agreement import NodesDiffer, agree
 from sgl_proxythinker.nodes.meeting import Meeting
 from sgl_proxythinker.nodes.statement import statement
 from sgl_proxythinker.nodes.watch import Watch
@@ -88,7 +88,13 @@ class _Node:
         self._args = server_args
         self.meeting = Meeting.of(server_args)
         self.meeting.come()
-        agree(self.meeting, statement(server_args))
+        try:
+            agree(self.meeting, statement(server_args))
+        except NodesDiffer:  # each node has found it
+            raise
+        except BaseException as error:
+            self.meeting.leave_word(f"its start failed: {error}")
+            raise
         self.watch = Watch(self.meeting, server_args.watchdog_timeout)
         self.watch.start()
         # What ends this process with an exception or in peace; nothing of ours runs where it is killed.
@@ -111,11 +117,11 @@ class _Node:
         def prove_all() -> None:
             try:
                 prove()
+                self.meeting.tell("proven", True)
+                self.meeting.of_all("proven")
             except BaseException as error:
                 self._why_it_ended = f"its start failed: {error}"
                 raise
-            self.meeting.tell("proven", True)
-            self.meeting.of_all("proven")
             if self._args.node_rank > 0:
                 self._serve(watchdog)
 
@@ -149,13 +155,18 @@ class _Node:
         stock: Any = signal.getsignal(signal.SIGQUIT)
 
         def tell_and_end(number: int, frame: Any) -> None:
-            tell_of_dead_ranks(watchdog)
-            stock(number, frame)
+            # Ranks that fail together ask one after the other; the first one's word is still on its way.
+            signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+            try:
+                tell_of_dead_ranks(watchdog)
+            finally:
+                stock(number, frame)
 
         signal.signal(signal.SIGQUIT, tell_and_end)
 
     def _end_in_peace(self, *_: Any) -> None:
         self._why_it_ended = "it was told to (SIGTERM)"
+        self._say_why()  # before the ranks die of it
         sys.exit(128 + signal.SIGTERM)
 
     def _say_why(self) -> None:

@@ -50,6 +50,7 @@ _OF_STATUS: dict[int, str] = {
     HTTPStatus.METHOD_NOT_ALLOWED: "route",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "size",
 }
+_PROBES = ("/health", "/health_generate")
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -75,7 +76,8 @@ def reason_of(call: HttpCall, status: int) -> str | None:
     if call.is_gone:
         return None  # SGLang makes a 400 of it
     if status in _BUSY:
-        return "busy"
+        # A probe of a server that starts or ends.
+        return None if call.path in _PROBES else "busy"
     if not 400 <= status < 500:
         return None
     # Who refuses an admitted request in this process was noted.

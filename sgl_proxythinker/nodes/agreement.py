@@ -13,6 +13,10 @@ from sgl_proxythinker.nodes.statement import Statement, difference
 _READ_WITHIN_S = 30.0
 
 
+class NodesDiffer(LaunchError):
+    """The nodes would not serve the same. Each of them finds it by itself."""
+
+
 def agree(meeting: Meeting, own: Statement) -> None:
     """Return once every node has said the same. All of them return, or none does.
 
@@ -21,7 +25,8 @@ def agree(meeting: Meeting, own: Statement) -> None:
         own: what this node would serve.
 
     Raises:
-        LaunchError: a node would serve something else; names it, and how the two differ.
+        NodesDiffer: a node would serve something else; names it, and how the two differ.
+        LaunchError: one was not heard of, or has ended.
     """
     own = json.loads(json.dumps(own))
     meeting.tell("statement", own)
@@ -36,7 +41,7 @@ def agree(meeting: Meeting, own: Statement) -> None:
     if differences:
         if meeting.node == 0:
             _wait_until_all_have_read(meeting)
-        raise LaunchError(
+        raise NodesDiffer(
             f"the nodes of this server would not serve the same: {'; '.join(differences)}. Give all of them the same "
             "flags, checkpoints and packages; flags that follow from the hardware have to be given where it differs."
         )

@@ -25,7 +25,8 @@ def check_nodes(given: Mapping[str, Any]) -> int:
     Raises:
         LaunchError: the three flags don't name one node of a server; says what to give.
     """
-    nodes, node = given.get("nnodes") or 1, given.get("node_rank") or 0
+    nodes, node = given.get("nnodes"), given.get("node_rank") or 0
+    nodes = 1 if nodes is None else nodes
     if nodes < 1:
         raise LaunchError(f"--nnodes is {nodes}: it is the number of hosts, from 1 on.")
     if not 0 <= node < nodes:
@@ -52,6 +53,8 @@ def read_address(text: str) -> Address:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
+        if parts.username or parts.path or parts.query or parts.fragment:
+            host = None
     except ValueError:
         host, port = None, None
     if not host or not port:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.distributed import TCPStore
 
@@ -30,6 +34,33 @@ _FIRST_FAILURE = f"{_OURS}failed"
 _WORKER = "worker"
 # To leave word takes no longer: the server is about to end.
 _WORD_S = 5.0
+# To open the store, on this host.
+_OPENS_WITHIN_S = 30.0
+# Beyond a time limit that the store is to keep by itself, and does not where somebody listens and says nothing.
+_GRACE_S = 2.0
+
+T = TypeVar("T")
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns, if it does so in time; a signal is handled meanwhile, which a call in C would put off.
+
+    Raises:
+        TimeoutError: it does not, and is left to itself, in a thread that keeps no process alive.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    try:
+        threading.Thread(target=run, daemon=True, name="proxythinker-store").start()
+    except RuntimeError:  # when the interpreter ends, Python 3.12 starts none
+        return work()
+    return done.result(timeout=seconds)
 
 
 def find_the_store() -> None:
@@ -66,11 +97,17 @@ class Meeting:
         """Take it: node 0 opens the store, the others look for it.
 
         Raises:
-            LaunchError: the address is taken, or not this host's, or nobody listens there.
+            LaunchError: the address is taken, or not this host's, or nobody listens there; the seat is another's.
         """
         does = "listens for the others" if self.node == 0 else "looks for node 0"
         logger.info("proxythinker: node %d of %d %s at %s", self.node, self.nodes, does, self._where)
-        self.store = self.connect(self._waits_s, is_listening=self.node == 0)
+        self.store = self.connect(_OPENS_WITHIN_S if self.node == 0 else self._waits_s, is_listening=self.node == 0)
+        own = uuid.uuid4().hex
+        if self.store.compare_set(self._key("seat", self.node), "", own).decode() != own:
+            raise LaunchError(
+                f"node {self.node} has come to {self._where} before: give each host a --node-rank of its own, and "
+                "after a start that failed start all of them again."
+            )
 
     @property
     def others(self) -> list[int]:
@@ -86,11 +123,13 @@ class Meeting:
         Raises:
             LaunchError: it can't be made.
         """
+        timeout = timedelta(seconds=timeout_s)
         try:
-            return TCPStore(
-                *self.address, is_master=is_listening, wait_for_workers=False, timeout=timedelta(seconds=timeout_s)
+            return within(
+                timeout_s + _GRACE_S,
+                lambda: TCPStore(*self.address, is_master=is_listening, wait_for_workers=False, timeout=timeout),
             )
-        except RuntimeError as error:  # torch's DistError
+        except (RuntimeError, TimeoutError) as error:  # torch's DistError
             if is_listening:
                 raise LaunchError(
                     f"node 0 can't listen at --dist-init-addr {self._where}: name an address of this host and a free "
@@ -141,18 +180,22 @@ class Meeting:
 
     def _of_all(self, kind: str, what: str, count: int, is_first: bool) -> dict[int, Any]:
         deadline, is_said = time.monotonic() + self._waits_s, False
-        found: dict[int, Any] = {}
         while True:
             try:
                 # Before the others are read: ranks of ours join once all of them have been.
-                has_strangers = is_first and self._has_strangers()
+                left = max(0.0, deadline - time.monotonic()) + _GRACE_S
+                has_strangers = is_first and within(left, self._has_strangers)
+                found = within(left, lambda: self._told_by(what, count))
                 missing = [each for each in range(count) if each not in found]
-                found |= {each: value for each in missing if (value := self.told(what, each)) is not None}
+                if not missing:
+                    return found
+                words = within(left, self.words) if kind == "node" else {}
             except RuntimeError:
                 raise LaunchError(f"{self.name(0)} has ended; its log says why.") from None
-            missing = [each for each in missing if each not in found]
-            if not missing:
-                return found
+            except TimeoutError:
+                raise LaunchError(f"{self.name(0)} does not answer any more: its main process stands still.") from None
+            for node, word in words.items():
+                raise LaunchError(f"{self.name(node)} has ended: {word}")
             named = f"{kind}{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} of {count}"
             if has_strangers:
                 raise LaunchError(
@@ -176,29 +219,35 @@ class Meeting:
             return
         self._has_left_word = True
         try:
-            store = self.connect(_WORD_S)
-            self._leave("word", self.node, word, store)
-            deadline = time.monotonic() + _WORD_S
-            # The store ends with node 0.
-            while self.node == 0 and time.monotonic() < deadline and not self._is_heard(store):
-                time.sleep(LOOK_EVERY_S / 5)
-        except (LaunchError, RuntimeError):
+            within(2 * _WORD_S + _GRACE_S, lambda: self._leave_word(word))
+        except (LaunchError, RuntimeError, TimeoutError):
             logger.info("proxythinker: the other nodes could not be told")
+
+    def _leave_word(self, word: str) -> None:
+        store = self.connect(_WORD_S)
+        self._leave("word", self.node, word, store)
+        deadline = time.monotonic() + _WORD_S
+        # The store ends with node 0.
+        while self.node == 0 and time.monotonic() < deadline and not self._is_heard(store):
+            time.sleep(LOOK_EVERY_S / 5)
 
     def leave_first_failure(self, what: str) -> None:
         """Say which rank failed, unless another has said it of itself before: the others' failures follow from it."""
         try:
-            self.connect(_WORD_S).compare_set(_FIRST_FAILURE, "", what)
-        except (LaunchError, RuntimeError):
+            within(_WORD_S + _GRACE_S, lambda: self.connect(_WORD_S).compare_set(_FIRST_FAILURE, "", what))
+        except (LaunchError, RuntimeError, TimeoutError):
             logger.info("proxythinker: the other nodes could not be told")
 
     def first_failure(self) -> str | None:
         """The rank that was the first to say that it fails; None: none has, or it can't be known."""
         try:
-            store = self.connect(_WORD_S)
-            return store.get(_FIRST_FAILURE).decode() if store.check([_FIRST_FAILURE]) else None
-        except (LaunchError, RuntimeError):
+            return within(_WORD_S + _GRACE_S, self._first_failure)
+        except (LaunchError, RuntimeError, TimeoutError):
             return None
+
+    def _first_failure(self) -> str | None:
+        store = self.connect(_WORD_S)
+        return store.get(_FIRST_FAILURE).decode(errors="replace") if store.check([_FIRST_FAILURE]) else None
 
     def words(self, store: TCPStore | None = None) -> dict[int, str]:
         """Why other nodes end, by node. Says that they were heard."""
@@ -213,6 +262,10 @@ class Meeting:
         return all(
             store.check([self._key("heard", node)]) or store.check([self._key("word", node)]) for node in self.others
         )
+
+    def _told_by(self, what: str, count: int) -> dict[int, Any]:
+        told = {each: self.told(what, each) for each in range(count)}
+        return {each: value for each, value in told.items() if value is not None}
 
     def _has_strangers(self) -> bool:
         """Whether there are keys of a process group, which nobody has agreed to yet."""

@@ -19,11 +19,12 @@ from sgl_proxythinker.version import __version__
 
 Statement = dict[str, Any]
 
-# What of SGLang's arguments is a node's own: checkpoints are compared by what lies there, seeds are the first rank's,
-# and of memory the rank with the least room decides.
+# What of SGLang's arguments is a node's own: checkpoints are compared by what lies there, and their name, which is the
+# path where none is given, is node 0's; seeds are the first rank's, and of memory the rank with the least room decides.
 _OF_A_NODE = frozenset(
-    {"model_path", "tokenizer_path", "node_rank", "dist_init_addr", "random_seed", "mem_fraction_static"}
-)
+    {"model_path", "tokenizer_path", "served_model_name", "node_rank", "dist_init_addr", "random_seed",
+     "mem_fraction_static"}
+)  # fmt: skip
 _PACKAGES = ("sglang", "sglang-kernel", "torch", "transformers")
 # Rooms that no server runs; some are links in a checkout.
 _NOT_OF_A_SERVER = frozenset({"programs", "commands", "evaluation", "doctor", "tiny_family"})
@@ -55,7 +56,7 @@ def statement(server_args: Any) -> Statement:
         "arguments": {
             flag(name): _plain(getattr(server_args, name)) for name in sorted(fields_that_act() - _OF_A_NODE)
         },
-        "models": {str(role): _checkpoint(*source) for role, source in sources.items()},
+        "models": {str(role): _checkpoint(*source, server_args.download_dir) for role, source in sources.items()},
     }
 
 
@@ -90,6 +91,13 @@ def _differing(role: str, one: Any, other: Any, names: tuple[str, str]) -> Itera
         yield f"{names[0] if one else names[1]} alone has a model {role!r}"
         return
     files, others = one["files"], other["files"]
+    if one["path"] == other["path"] and one["revision"] is None and bool(files) != bool(others):
+        here, there = names if files else reversed(names)
+        yield (
+            f"the {role} {one['path']!r} is on the disk of {here} and not of {there}, which would fetch its newest "
+            "revision: download it on both, or name a revision"
+        )
+        return
     common = sorted(files.keys() & others.keys())
     if changed := [name for name in common if files[name] != others[name]]:
         yield (
@@ -104,16 +112,16 @@ def _has_weights(files: Mapping[str, str]) -> bool:
     return any(name.endswith(_WEIGHTS) for name in files)
 
 
-def _checkpoint(path: str, revision: str | None) -> dict[str, Any]:
+def _checkpoint(path: str, revision: str | None, cache_dir: str | None) -> dict[str, Any]:
     """A model by its path and what is read there; of a hub id that is not here yet, by its id."""
     folder = Path(path)
     if not folder.is_dir():
         try:
-            folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
+            folder = Path(snapshot_download(path, revision=revision, cache_dir=cache_dir, local_files_only=True))
         except Exception:  # the hub client raises dozens of types for what it doesn't have
-            return {"path": path, "files": {}}
+            return {"path": path, "revision": revision, "files": {}}
     files = sorted(file for file in folder.iterdir() if file.name in _READ or file.name.endswith(_WEIGHTS))
-    return {"path": path, "files": {file.name: _digest(file) for file in files if file.is_file()}}
+    return {"path": path, "revision": revision, "files": {file.name: _digest(file) for file in files if file.is_file()}}
 
 
 def _digest(file: Path) -> str:

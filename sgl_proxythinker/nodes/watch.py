@@ -70,6 +70,8 @@ class Watch:
                 self.look_once(store, count)
             except RuntimeError:  # torch's DistError
                 self._another_ended(f"{self.meeting.name(0)} has ended")
+            except ValueError:
+                self._another_ended("what lies at --dist-init-addr was not left by a node of this server")
 
     def look_once(self, store: TCPStore, count: int) -> None:
         """Count for the others, and read what they have left.

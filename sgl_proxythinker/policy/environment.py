@@ -10,6 +10,7 @@ REFUSED: dict[str, str] = {
     "SGLANG_RUST_SERVER": "its front end validates no custom_params, so requests would be guided by chance",
     "SGLANG_GRPC_PORT": "its front end validates no custom_params, so requests would be guided by chance",
     "SGLANG_ENABLE_POST_CAPTURE_KV_SIZING": "it grows the base's KV pool past those of the expert and the amateur",
+    "SGLANG_BLOCK_NONZERO_RANK_CHILDREN": "a node without the HTTP server would end while its ranks serve",
     "SGLANG_EXPERIMENTAL_CPP_RADIX_TREE": "it ignores extra_key, which keeps prefixes that the base alone has "
     "read from guided requests",
     "SGLANG_ENABLE_UNIFIED_RADIX_TREE": "it was not tried whether it keeps prefixes that the base alone has read "
