@@ -63,7 +63,7 @@ ELSEWHERE = {
     ("docs/serving.md", "uv build"): "test_wheel.py",
     ("docs/serving.md", "python -m sglang.launch_server"): "test_tiny_served.py",
     ("docs/serving.md", "proxythinker doctor"): "test_doctor.py",
-    ("docs/serving.md", "proxythinker serve --host"): "test_replicas.py",
+    ("docs/serving.md", "# On each host"): "test_replicas.py",
 }
 # Pieces of programs, which stand in the page's words.
 PIECES = {("docs/api.md", "client.chat.completions.create")}
