@@ -27,6 +27,10 @@ def offer(file: Path) -> None:
     os.environ[_VARIABLE] = str(file.resolve())
 
 
+def is_offered() -> bool:
+    return _VARIABLE in os.environ
+
+
 def force(probability: float) -> None:
     """From the next cycle on each draft counts with this probability, if those before it do."""
     with open(os.environ[_VARIABLE], "r+b") as file:
@@ -35,7 +39,7 @@ def force(probability: float) -> None:
 
 def force_if_asked() -> None:
     """In each process that a benchmark starts, if an acceptance was offered."""
-    if _VARIABLE in os.environ:
+    if is_offered():
         with open(os.environ[_VARIABLE], "rb") as file:
             mapped = mmap.mmap(file.fileno(), _NUMBER.size, access=mmap.ACCESS_READ)
         _force(lambda: _NUMBER.unpack_from(mapped)[0])

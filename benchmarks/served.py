@@ -4,8 +4,8 @@
     python -m benchmarks.served image_chats second_turn --base tiny --proxy tiny --cpu --chats 4 --concurrency 4 \\
         --chat-tokens 8 --image 56x84 --conversations 2 --turn-tokens 4 --out results/rehearsal-served.jsonl
 
-`benchmarks.image_chats` and `benchmarks.second_turn` say what is measured. Weights are random, dimensions real. Every
-measurement is a line of --out with its conditions; the last line printed is JSON, with ratios.
+`benchmarks.image_chats`, `benchmarks.second_turn` and `benchmarks.loads` say what is measured. Weights are random,
+dimensions real. Every measurement is a line of --out with its conditions; the last line printed is JSON, with ratios.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks import image_chats, second_turn, servers
+from benchmarks import forced_acceptance, image_chats, loads, second_turn, servers
 from benchmarks.conditions import ask_conditions
 from benchmarks.layout import layout_of
 from benchmarks.lines import append_line, group_by_setting, read_lines
 
-MEASUREMENTS = {module.NAME: module for module in (image_chats, second_turn)}
+MEASUREMENTS = {module.NAME: module for module in (image_chats, second_turn, loads)}
 
 
 def main() -> None:
     args = parse_arguments()
+    if loads.NAME in args.measurements:
+        forced_acceptance.offer(args.out.with_suffix(".acceptance"))
     where = ask_conditions(args.commit)
     print(
         f"{where['device']}, driver {where['driver']}, torch {where['torch']}, sglang {where['sglang']}, commit "
@@ -80,7 +82,7 @@ def summaries(name: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     results = []
     for group in group_by_setting([line for line in lines if line["engine"] != "plain"]):
         against = [line for line in plain if plain_server(line) == plain_server(group[-1])]
-        newest = {(line["engine"], line.get("alpha")): line for line in against + group}
+        newest = {(line["engine"], line.get("alpha"), line.get("load")): line for line in against + group}
         about = {"benchmark": name, "setting": group[-1]["setting"], "conditions": group[-1]["conditions"]}
         results += [about | row for row in MEASUREMENTS[name].compare(list(newest.values()))]
     return results

@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from benchmarks import layout
+from benchmarks import accepting_server, forced_acceptance, layout
 from benchmarks.weightless import write_weightless
 from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
@@ -25,6 +25,7 @@ ENGINES = {
     "plain": (False, ()),
     "guided": (True, ()),
     "guided-no-cache": (True, ("--disable-radix-cache",)),
+    "guided-auto": (True, ("--proxy-speculate", "auto")),
 }
 ADMIN_KEY = "of-these-benchmarks"  # opens /flush_cache
 START_WITHIN_S = 900
@@ -146,9 +147,10 @@ def command(args: argparse.Namespace, engine: str, port: int) -> list[str]:
             flags[f"proxy-{role}-path"] = write_weightless(args.models / f"{args.proxy}-{role}", args.proxy)
         placed = layout.layout_of(args).proxy_settings()
         flags |= {"proxy-" + name.replace("_", "-"): value for name, value in placed.items()}
+    launcher = accepting_server.__name__ if forced_acceptance.is_offered() else "sglang.launch_server"
     given = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     return [
-        sys.executable, "-m", "sglang.launch_server", "--plugin", "proxythinker", *given, *engine_flags,
+        sys.executable, "-m", launcher, "--plugin", "proxythinker", *given, *engine_flags,
         *args.server_flags.split(),
     ]  # fmt: skip
 
