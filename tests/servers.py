@@ -47,7 +47,7 @@ import sgl_proxythinker.patches as patches
 {sabotage}
 if __name__ == "__main__":
     sys.argv[0] = "launch_server"
-    runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=False)
+    runpy.run_module("{launcher}", run_name="__main__", alter_sys=False)
 """
 # Small pools: the requests are small, and so is the host.
 COMMON = (
@@ -138,7 +138,7 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
     ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1
     # Nodes that are tried on one host number its GPUs alike.
     is_crowded = ON_GPU and (ranks > torch.cuda.device_count() or "--nnodes" in flags)
-    launcher = "programs.shared_gpus" if is_crowded else "sglang.launch_server"
+    launcher = "sgl_proxythinker.programs.shared_gpus" if is_crowded else "sglang.launch_server"
     return [
         sys.executable, "-m", launcher, "--plugin", "proxythinker", "--model-path", str(base), *paths, *flags
     ]  # fmt: skip
@@ -147,7 +147,7 @@ def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[
 def sabotaged(folder: Path, sabotage: str, arguments: list[str]) -> list[str]:
     """A command line of `command` whose processes run `sabotage` first, with our `patches` at hand."""
     script = folder / "launch.py"
-    script.write_text(SABOTAGE.format(sabotage=sabotage))
+    script.write_text(SABOTAGE.format(sabotage=sabotage, launcher=arguments[2]))
     return [sys.executable, str(script), *arguments[3:]]
 
 
