@@ -34,6 +34,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
+    parser.addoption("--cold", action="store_true", help="no server is forked from imports that are made: warm_start.py")
     parser.addoption("--rare", action="store_true", help="also what others cover in parts, as on a GPU: make test-all")
     parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 
@@ -44,6 +45,7 @@ def pytest_configure(config):
         # slower where threads that wait keep the cores of those that work.
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    servers.all_cold = config.getoption("--cold")
     servers.speculate = config.getoption("--speculate")
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
