@@ -1,4 +1,4 @@
-"""Few servers, each shared by many tests: a start costs a minute of imports.
+"""Few servers, each shared by many tests: a start that is no fork (`warm_start`) costs a minute of imports.
 
 Tests that share a server carry its `xdist_group`, so that two workers never start the same one (pytest-xdist 3.8 sees
 the groups with pytest 8 and not with 9). By what it needs, each test has a lane: `pytest -m laws`, `-m "not ranks"`.
@@ -6,6 +6,7 @@ the groups with pytest 8 and not with 9). By what it needs, each test has a lane
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -40,6 +41,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A quarter of the time that SGLang's imports take would be the garbage collector's, and they leave no garbage.
+    gc.set_threshold(100_000, 10, 10)
     if not servers.ON_GPU:
         # Oracles and servers share a few cores. Matrices this small are slower on two threads than on one, and much
         # slower where threads that wait keep the cores of those that work.
@@ -131,7 +134,7 @@ def picture_folder(tmp_path_factory):
 def guided(triple, experts, picture_folder, tmp_path_factory):
     """The main server, of several experts, which few of its tests ask for.
 
-    Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not.
+    Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not. It starts as a user's does.
     """
     folder = tmp_path_factory.mktemp("guided")
     of_charts = dict(zip(("path", "amateur_path"), map(str, experts["charts"]), strict=True))
@@ -140,7 +143,7 @@ def guided(triple, experts, picture_folder, tmp_path_factory):
              "--proxy-image-folder", str(picture_folder), "--proxy-config", str(folder / "experts.yaml"),
              "--proxy-expert", f"math={experts['math'][0]}")  # fmt: skip
     log = folder / "log"
-    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
+    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log, cold=True) as server:
         yield server
 
 

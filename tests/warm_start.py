@@ -41,23 +41,25 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # Variables that SGLang reads when it needs them. One that it may read while it is imported makes a start a cold one.
 READ_WHEN_USED = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH", "SGLANG_PYSPY_DUMP_BEFORE_CRASH"}
-# What a server's processes import. Not the launchers: what runs as `__main__` must not be there before.
+# What a server's processes import.
 MODULES = (
     "sglang.srt.server_args",
     "sglang.srt.entrypoints.http_server",
     "sglang.srt.managers.scheduler",
     "sglang.srt.managers.detokenizer_manager",
     "sglang.srt.models.registry",
-    "sgl_proxythinker.plugin",
+    "sgl_proxythinker.launch.checkpoints",
     "sgl_proxythinker.launch.processes",
+    "sgl_proxythinker.launch.quantization",
     "sgl_proxythinker.http.application",
     "sgl_proxythinker.step.worker",
     "sgl_proxythinker.speculation.worker",
 )
 # Libraries start no thread while they are imported: those of OpenMP and OpenBLAS, and of Arrow's allocator.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# It reads PROMETHEUS_MULTIPROC_DIR while it is imported, which a server sets for its children.
-MUST_NOT_BE_IMPORTED = {"prometheus_client", "sglang.launch_server"}
+# What runs as `__main__`; what reads PROMETHEUS_MULTIPROC_DIR while it is imported, which a server sets for its children;
+# and our entry point, which takes what tests break first.
+MUST_NOT_BE_IMPORTED = {"sglang.launch_server", "prometheus_client", "sgl_proxythinker.plugin"}
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_REQUEST = 1 << 20  # bytes
@@ -170,6 +172,11 @@ def _import_all() -> None:
     for _, name, _ in pkgutil.iter_modules(processors.__path__, f"{processors.__name__}."):
         with contextlib.suppress(Exception):  # as SGLang does: what other models need may be missing
             importlib.import_module(name)
+    from sgl_proxythinker.patches import RECORDS
+    from sgl_proxythinker.upstream.record import Sources, read_definition
+
+    for record in RECORDS:  # the files that a start reads are parsed once
+        read_definition(Sources.installed(record.package).root, record.symbol)
     import setproctitle
 
     setproctitle.getproctitle()  # it finds its place behind the environment, which is replaced in forks
