@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
 import servers
-from cases import ask_all, mixed_cases
+from cases import ask_all, mixed_cases, output_ids
 from servers import COMMON, ON_GPU, command, sabotaged, serving
 from warm_start import WarmProcess, can_start
 
@@ -25,16 +26,24 @@ def tell(target, hooks):
     sys.stderr.write(f"HOOKED {multiprocessing.current_process().name} {target}\\n")
 HookRegistry._apply_target = staticmethod(tell)
 """
-# What two starts of one command line don't share.
-OF_ONE_START = {"port", "nccl_port"}
+# What two starts of one command line don't share: ports, seconds, and what else runs on this host.
+OF_ONE_START = {"port", "nccl_port", "startup_time", "memory_usage"}
+
+
+def lasting(said: Any) -> Any:
+    """What `/server_info` says without what is of one start."""
+    if isinstance(said, list):
+        return [lasting(each) for each in said]
+    if not isinstance(said, dict):
+        return said
+    return {name: lasting(value) for name, value in said.items() if name not in OF_ONE_START}
 
 
 def told_by(server: servers.Server) -> dict:
-    said = server.get("/server_info").json()
     return {
         "hooks": sorted(line for line in server.log_text().splitlines() if line.startswith("HOOKED")),
-        "server_info": {name: value for name, value in said.items() if name not in OF_ONE_START},
-        "answers": [answer["choices"] for answer in ask_all(server, mixed_cases())],
+        "server_info": lasting(server.get("/server_info").json()),
+        "tokens": [output_ids(answer["choices"][0]) for answer in ask_all(server, mixed_cases())],
     }
 
 
@@ -57,15 +66,16 @@ def test_it_tells_what_a_cold_one_tells(triple, tmp_path):
 def started(tmp_path):
     """What a warm process that runs this code printed, and its exit code."""
 
-    def run(code: str, environment: dict[str, str] | None = None) -> tuple[str, int]:
+    def run(program: str, environment: dict[str, str] | None = None) -> tuple[str, int]:
         script, log = tmp_path / "script.py", tmp_path / "log"
-        script.write_text(textwrap.dedent(code))
+        script.write_text(textwrap.dedent(program))
         with log.open("wb") as output:
             process = WarmProcess(
                 [sys.executable, str(script), "an argument"], stdout=output, stderr=subprocess.STDOUT,
                 env=servers.clean_environment(environment), process_group=0,
             )  # fmt: skip
-        return log.read_text(), process.wait(60)
+        code = process.wait(60)
+        return log.read_text(), code
 
     return run
 

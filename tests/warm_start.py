@@ -72,9 +72,7 @@ class WarmProcess:
     Its parent is not this process, which is told when it ends, and how.
     """
 
-    def __init__(
-        self, command: Sequence[str], *, stdout: Any, stderr: int, env: Mapping[str, str], process_group: int
-    ):
+    def __init__(self, command: Sequence[str], *, stdout: Any, stderr: int, env: Mapping[str, str], process_group: int):
         if stderr != subprocess.STDOUT or process_group:
             raise ValueError("both outputs go to one file, and the process leads a group")
         self.args = command
@@ -102,7 +100,9 @@ def can_start(command: Sequence[str], extra: Collection[str]) -> bool:
         command: a server's command line.
         extra: the names of variables that are set for this server alone.
     """
-    is_launcher = command[0] == sys.executable and (command[1:3] == ["-m", "sglang.launch_server"] or command[1] != "-m")
+    is_launcher = command[0] == sys.executable and (
+        command[1:3] == ["-m", "sglang.launch_server"] or command[1] != "-m"
+    )
     return is_launcher and "--plugin" in command and READ_WHEN_USED.issuperset(extra)
 
 
