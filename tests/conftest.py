@@ -35,9 +35,7 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
-    parser.addoption(
-        "--cold", action="store_true", help="no server is forked from imports that are made: warm_start.py"
-    )
+    parser.addoption("--cold", action="store_true", help="all servers import SGLang, none is forked: warm_start.py")
     parser.addoption("--rare", action="store_true", help="also what others cover in parts, as on a GPU: make test-all")
     parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 

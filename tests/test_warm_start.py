@@ -105,7 +105,8 @@ class TestFork:
             state, of_main = [], os.getpid()
 
             def child(pipe, main):
-                pipe.send((state, os.getppid() == main, os.environ["SET"], sys.argv[1:], sys.modules["__main__"].__name__))
+                name = sys.modules["__main__"].__name__
+                pipe.send((state, os.getppid() == main, os.environ["SET"], sys.argv[1:], name))
                 sys.exit(5)
 
             if __name__ == "__main__":

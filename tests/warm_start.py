@@ -6,8 +6,8 @@ thread, and a server's main process is a fork of it that goes on as `python -m M
 
 What `multiprocessing` spawns from there is a fork too, but not of the main process, whose state a spawned one doesn't
 have: of a second template, which was forked from the first before the main process ran anything. The rest is as it is
-with spawn: arguments are pickled, `__main__` runs again, and the main process is the parent, so that it can wait for its
-children and they see it die.
+with spawn: arguments are pickled, `__main__` runs again, and the main process is the parent, so that it can wait for
+its children and they see it die.
 
     python tests/warm_start.py SOCKET       # the template; SOCKET: the file descriptor of where it is asked for forks
 """
@@ -57,8 +57,8 @@ MODULES = (
 )
 # Libraries start no thread while they are imported: those of OpenMP and OpenBLAS, and of Arrow's allocator.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# What runs as `__main__`; what reads PROMETHEUS_MULTIPROC_DIR while it is imported, which a server sets for its children;
-# and our entry point, which takes what tests break first.
+# What runs as `__main__`; what reads PROMETHEUS_MULTIPROC_DIR while it is imported, which a server sets for its
+# children; and our entry point, which takes what tests break first.
 MUST_NOT_BE_IMPORTED = {"sglang.launch_server", "prometheus_client", "sgl_proxythinker.plugin"}
 
 _PR_SET_CHILD_SUBREAPER = 36
