@@ -41,19 +41,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # Variables that SGLang reads when it needs them. One that it may read while it is imported makes a start a cold one.
 READ_WHEN_USED = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH", "SGLANG_PYSPY_DUMP_BEFORE_CRASH"}
-# What a server's processes import.
+# What a server's processes import, of ours only what is there before a test breaks something (`servers.sabotaged`).
 MODULES = (
     "sglang.srt.server_args",
     "sglang.srt.entrypoints.http_server",
     "sglang.srt.managers.scheduler",
     "sglang.srt.managers.detokenizer_manager",
     "sglang.srt.models.registry",
-    "sgl_proxythinker.launch.checkpoints",
-    "sgl_proxythinker.launch.processes",
-    "sgl_proxythinker.launch.quantization",
-    "sgl_proxythinker.http.application",
-    "sgl_proxythinker.step.worker",
-    "sgl_proxythinker.speculation.worker",
+    "sglang.srt.managers.tp_worker",
+    "sglang.srt.speculative.dflash_info_v2",
+    "sglang.srt.speculative.draft_worker_common",
 )
 # Libraries start no thread while they are imported: those of OpenMP and OpenBLAS, and of Arrow's allocator.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -88,7 +85,9 @@ class WarmProcess:
         if self.returncode is None:
             if not select.select([self._told], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(self._told.recv(_LARGEST_REQUEST))
+            if not (told := self._told.recv(_LARGEST_REQUEST)):
+                raise RuntimeError(f"nobody is there to tell how process {self.pid} ended; {_last_words()}")
+            self.returncode = int(told)
             self._told.close()
         return self.returncode
 
@@ -151,9 +150,13 @@ def _ask(
         request = pickle.dumps((list(arguments), dict(environment), os.getcwd(), list(descriptors)))
         socket.send_fds(template, [request], [its.fileno(), *descriptors.values()])
     if not (told := ours.recv(_LARGEST_REQUEST)):
-        _template_log().seek(0)
-        raise RuntimeError(f"the process that servers are forked from has ended:\n{_template_log().read()[-4000:]}")
+        raise RuntimeError(f"no process was forked; {_last_words()}")
     return int(told), ours
+
+
+def _last_words() -> str:
+    _template_log().seek(0)
+    return f"the processes that fork said:\n{_template_log().read()[-4000:]}"
 
 
 # In a template and its forks.
@@ -212,6 +215,8 @@ def _serve_forks(requests: socket.socket, is_told_of_ends: bool) -> list[str]:
             if is_told_of_ends:
                 channel.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
             os._exit(0)
+        if is_told_of_ends:
+            os.setpgid(0, 0)  # whoever is faster: nothing is forked from here into another group
         while not is_told_of_ends and os.getppid() == between:
             time.sleep(0.001)
         channel.close()
