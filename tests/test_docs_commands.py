@@ -26,9 +26,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "programs/README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
 SERVED_AT = "http://127.0.0.1:30000"  # in the docs, of a server that was started as they say
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+IN_WORDS = re.compile(r"`(guided [^`]+)`")  # of a block that defines it, in tables and sentences of the README
 
 # Page and beginning of a block, and what is seen when it was run: in its output or among its folder's files.
 RUN = {
+    ("README.md", "python -m sgl_proxythinker.tiny_family.problems"): r"answer +[│|] 10 +[│|] 9 ",
     ("README.md", "curl http"): r'"proxy_alpha": ?0\.8',
     ("README.md", "curl -si"): r'proxy-guidance: \{"proxy_alpha": 0\.5, "proxy_amateur_alpha": 0\.5\}',
     ("README.md", "import openai"): "",
@@ -43,7 +45,10 @@ RUN = {
 ELSEWHERE = {
     ("README.md", "make demo"): "test_wheel.py",
     ("README.md", "python3 -m venv"): "test_wheel.py",
-    ("README.md", "E=TIGER"): "a GPU",
+    ("README.md", "proxythinker serve"): "test_tiny_served.py",
+    ("README.md", "guided() {"): "a GPU",
+    ("README.md", "guided serve"): "a GPU",
+    ("README.md", "guided doctor"): "test_doctor.py",
     ("docs/behaviours.md", "proxythinker behaviours"): "test_judge.py",
     ("docs/doctor.md", "proxythinker doctor"): "test_doctor.py",
     ("docs/evaluation.md", "proxythinker serve"): "test_tiny_served.py",
@@ -70,11 +75,13 @@ PIECES = {("docs/api.md", "client.chat.completions.create")}
 
 
 def blocks(*languages: str) -> list[tuple[str, str]]:
-    """Page and text of each fenced block in one of these languages, "" for none."""
-    return [
+    """Page and text of each fenced block in one of these languages, "" for none; lines of `guided` count as bash."""
+    found = [
         (page, text) for page in PAGES for language, text in FENCED.findall((ROOT / page).read_text())
         if language in languages
     ]  # fmt: skip
+    return found + ([("README.md", line) for line in IN_WORDS.findall((ROOT / "README.md").read_text())]
+                    if "bash" in languages else [])  # fmt: skip
 
 
 def commands() -> list[tuple[str, str]]:
