@@ -272,7 +272,7 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
         return ProxyConfig(**values)
     except ValidationError as error:
         problems = "; ".join(f"{_place(item['loc'])}: {item['msg']} (got {item['input']!r})" for item in error.errors())
-        raise LaunchError(f"the proxies' configuration is wrong: {problems}.") from None
+        raise LaunchError(f"the configuration of guidance is wrong: {problems}.") from None
 
 
 def build_config_of_what_is_right(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
