@@ -98,3 +98,14 @@ def test_the_strengths_of_laws_compile(target, kind, past_marker):
         arguments |= of_model
         constants |= shapes
     compile_for(target, _law_weights, arguments, constants, _WARPS)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("chain_bytes", [None, "*i16"])
+def test_the_search_for_markers_compiles(target, chain_bytes):
+    from sgl_proxythinker.step.markers_kernel import _ENDS, _WARPS, _read
+
+    of_texts = {"sizes": "*i64", "starts": "*i64", "bytes": "*i16", "last_bytes": "*i16", "past_marker": "*i1"}
+    of_step = {"markers": "*i16", "width": "i32", "slots": "*i64", "tokens": "*i64", "each": "i32"}
+    arguments = of_texts | of_step | {"chain_bytes": chain_bytes, "chain_past": "*i1"}
+    compile_for(target, _read, arguments, {"KEPT": 63, "NO_BYTE": -1, "PLACES": 64, "ENDS": _ENDS}, _WARPS)
