@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -294,7 +295,8 @@ class ProxyWorker(WholeModelWorker):
             role: torch.zeros(1, model.runner.model_config.vocab_size, device=self.device)
             for role, model in self.ensemble.models.items()
         }
-        every_law = Guidance.of(1.0, law=Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0), clip=1.0)
+        law = Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0)
+        every_law = Guidance.of(1.0, law=law, clip=1.0, trace=True)
         # A batch in which a request waits for a marker has a kernel of its own.
         marked = Guidance.of(1.0, law=Law(after=Marker("a", 0.0)))
         # A second pair is another kernel: it adds to what the first one wrote.
@@ -304,7 +306,8 @@ class ProxyWorker(WholeModelWorker):
             step = self.inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
             past_marker = None if step.marked is None else self.written.rehearse(step.marked)
-            self._fuse(self.ensemble.gather(here, step), step, lambda: one, past_marker)
+            said = self.ensemble.gather(here, step)
+            self._attach(SimpleNamespace(), step, said, *self._fuse(said, step, lambda: one, past_marker))
 
     def _shape_rows(self, logits_output: LogitsProcessorOutput, sampling_info: Any) -> None:
         """On every rank: with a grammar SGLang's sampler takes the smallest of their tokens."""
