@@ -97,8 +97,7 @@ def _sums_of_row(
     ratio = tl.exp(-step)
     mass = tl.sum(masses * ratio, 0)
     moment = tl.sum(tl.where(ratio == 0, 0.0, (moments - step * masses) * ratio), 0)
-    # Beside infinity nothing else has mass, and it would look like a row that is sure.
-    log_mass = tl.where(largest == float("inf"), float("nan"), tl.log(mass))
+    log_mass = tl.log(mass)
     return largest, log_mass, log_mass - moment / mass
 
 
