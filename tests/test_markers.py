@@ -20,7 +20,7 @@ from sgl_proxythinker.step.markers import MarkedRequests, WrittenTexts, along_in
 # Bytes and pieces of two letters, of a special token, and of a character of three bytes, which some tokens cut.
 TOKENS = [
     b"a", b"b", b"ab", b"ba", b"aab", b"abab", b"<", b"</", b"think", b">", b"k>a", b"<|end|>", "€".encode(), b"\xe2",
-    b"\x82", b"\xac", b"\xe2\x82", b"\xacb", b"aaaaaaaaaaaaaaaaaaaa", b"", b"ab" * 50,
+    b"\x82", b"\xac", b"\xe2\x82", b"\xacb", b"aaaaaaaaaaaaaaaaaaaa", b"", b"ab" * 50, b"\0\0",
 ]  # fmt: skip
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -231,6 +231,16 @@ def test_a_request_does_not_end_the_marker_of_the_one_before_it(used_texts):
     texts.read(marked([before]), batch_of(EXTEND, [before], [2], [2], [5]))
     texts.read(marked([after]), batch_of(EXTEND, [after], [0], [0], [3]))
     assert not texts.read(marked([after]), batch_of(DECODE, [after], [1], [0])).any()
+
+
+def test_a_marker_of_zeros_is_only_where_they_were_written(used_texts):
+    """Kills: what lies past a token, which is read as zeros, taken for bytes of it."""
+    req = SimpleNamespace(slot=1, written=[0, 21, 1], marker=b"\0\0")
+    texts, told = used_texts(), []
+    for count in range(4):
+        mode, known = (DECODE, count - 1) if count else (EXTEND, 0)
+        told += texts.read(marked([req]), batch_of(mode, [req], [count], [known], [1 if count else 3]))
+    assert [bool(one) for one in told] == [False, False, True, True]
 
 
 @pytest.mark.skipif(not (CUDA or INTERPRETED), reason="runs interpreted, in the process of the test below")
