@@ -88,7 +88,7 @@ def show(comparison: Comparison) -> Table:
     table = Table("", title=printable(comparison.question), caption=read)
     columns = comparison.columns
     for column in columns:
-        table.add_column(f"{column.name} (alpha {column.generation.alpha:g})", ratio=1)
+        table.add_column(f"{column.name} (alpha {column.generation.alpha:g})", ratio=1, overflow="fold")
     nothing = Text("nothing was claimed", "italic")
     table.add_row("text", *(printable(column.generation.text) for column in columns), end_section=True)
     table.add_row("answer", *(printable(column.answer) if column.answer else nothing for column in columns))

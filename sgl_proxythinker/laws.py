@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sgl_proxythinker.sentences import shown
+
 MAX_ALPHA = 10.0
 MAX_POINTS = 32  # of a schedule
 MAX_MARKER_BYTES = 64  # of a text in UTF-8 after which a strength changes
@@ -89,6 +91,7 @@ class ScheduleLaw(_Written):
 
 
 _OneLaw = Annotated[DivergenceLaw | EntropyLaw | ScheduleLaw, Field(discriminator="kind")]
+_KINDS = ("divergence", "entropy", "schedule")
 
 
 class Divergence(NamedTuple):
@@ -164,9 +167,14 @@ def read_law(value: Any) -> Law | None:
     """A law from what a request or a settings file writes: one object, or a list of them; None: a constant strength.
 
     Raises:
-        pydantic.ValidationError: an unknown kind or name, or a value out of range.
-        ValueError: two laws that exclude each other; the sentence says which.
+        pydantic.ValidationError: an unknown name, or a value out of range.
+        ValueError: what is no object, an unknown kind, or two laws that exclude each other; the sentence says which.
     """
+    for one in _as_list(value):
+        if not isinstance(one, dict):
+            raise ValueError(f'it has {shown(one)}: send an object such as {{"kind": "entropy", "above": 0.7}}')
+        if one.get("kind") not in _KINDS:
+            raise ValueError(f"its kind is {shown(one.get('kind'))}: there are {', '.join(_KINDS)}")
     laws = _Laws.model_validate({"proxy_law": _as_list(value)}).proxy_law
     schedule, divergence, entropy = (_only(laws, kind) for kind in (ScheduleLaw, DivergenceLaw, EntropyLaw))
     if schedule is not None and divergence is not None:

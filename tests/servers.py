@@ -213,17 +213,19 @@ def nodes_of(arguments: list[str]) -> list[tuple[list[str], str]]:
     ]
 
 
-def starting(arguments: list[str], log: Path, env: dict[str, str] | None = None) -> Any:
+def starting(arguments: list[str], log: Path, env: dict[str, str] | None = None, port: int | None = None) -> Any:
     """Run a launch, which is not waited for, until the block ends. Gives its process."""
-    command_line = [*arguments, *_addresses(reserve_port())]
+    command_line = [*arguments, *_addresses(port or reserve_port())]
     return running(command_line, log, clean_environment(env), _starter(arguments, env))
 
 
-def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run a launch that must fail. Returns its exit code and everything it printed."""
+def launch_and_wait(
+    arguments: list[str], env: dict[str, str] | None = None, port: int | None = None
+) -> tuple[int, str]:
+    """Run a launch that must fail, on a port of its own or this one. Returns its exit code and all that it printed."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        with starting(arguments, log, env) as process:
+        with starting(arguments, log, env, port) as process:
             code = process.wait(EXIT_WITHIN_S)
         return code, log.read_text(errors="replace")
 

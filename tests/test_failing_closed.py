@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def assert_refused(arguments, *fragments):
 def test_one_path_without_the_other(triple):
     arguments = command(triple.base, None, "--proxy-expert-path", str(triple.expert))
     assert_refused(arguments, "--proxy-amateur-path is missing", "needs both")
+
+
+def test_a_port_in_use_ends_it_before_weights_are_read(triple):
+    """SGLang binds last, and its warm-up would be answered by whoever listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, output = launch_and_wait(command(triple.base, (triple.expert, triple.amateur)), port=port)
+    assert code != 0 and f"--port {port} is in use" in output and "another --port" in output, output[-2000:]
+    assert "Load weight" not in output and "fired up" not in output
 
 
 def test_proxies_without_the_plugin(triple):

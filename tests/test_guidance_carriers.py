@@ -39,6 +39,16 @@ class TestNames:
         with pytest.raises(RequestError, match="model is"):
             read_model_name(model, "NAME")
 
+    def test_the_sentence_says_which_part_is_wrong(self):
+        for model in ("default@0.5", "other+math"):
+            with pytest.raises(RequestError, match="begin with this server's own name, which is 'NAME'"):
+                read_model_name(model, "NAME")
+            with pytest.raises(RequestError, match="which is the one that /v1/models lists"):
+                read_model_name(model, "/a/path")
+        for model in ("NAME@lots", "NAME+"):
+            with pytest.raises(RequestError, match="it has to be NAME.EXPERT, .*the strength a number"):
+                read_model_name(model, "NAME")
+
 
 class TestHeader:
     def test_one_prompt_is_an_object_and_several_a_list(self):

@@ -187,6 +187,23 @@ def test_what_is_no_marker_is_refused_in_a_sentence(after, sentence):
         read_guidance({LAW: {"kind": "schedule", "after": after}}, Defaults(ALPHA))
 
 
+@pytest.mark.parametrize(
+    ("law", "sentence"),
+    [
+        (
+            {"kind": "entropie", "above": 0.3},
+            "^proxy_law: its kind is 'entropie': there are divergence, entropy, schedule.$",
+        ),
+        ([{"kind": "entropy", "above": 1.0}, {"above": 0.3}], "^proxy_law: its kind is null: there are "),
+        ("entropy", r"^proxy_law: it has 'entropy': send an object such as {\"kind\": \"entropy\", \"above\": 0.7}.$"),
+        ({"kind": "entropy"}, "entropy.above is missing"),
+    ],
+)
+def test_what_is_no_law_is_told_with_what_is(law, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        read_guidance({LAW: law}, Defaults(ALPHA))
+
+
 def test_a_marker_is_no_reason_to_mix_a_schedule_with_a_divergence():
     laws = [{"kind": "schedule", "after": MARKER}, {"kind": "divergence"}]
     with pytest.raises(RequestError, match="both say the strength"):

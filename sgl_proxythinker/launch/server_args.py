@@ -13,6 +13,7 @@ from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, check_upstream, install
 from sgl_proxythinker.launch.malloc import keep_large_buffers
+from sgl_proxythinker.launch.port import check_port
 from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.pictures.part import check_process_config
@@ -46,6 +47,7 @@ def build_server_args(flags: dict[str, Any], given: dict[str, Any], resolve: Cal
     Raises:
         LaunchError: this can't be served; the message says what to change.
     """
+    check_port(given)
     file = flags.pop("config")
     limits = build_limits({name: flags.pop(name) for name in Limits.model_fields}, file)
     return finish_server_args(build_config(flags, file), limits, given, resolve)

@@ -29,12 +29,18 @@ def read_model_name(model: Any, served_name: str) -> ModelName:
     if not isinstance(model, str) or not {"+", "@"} & set(model) or model == served_name:
         return ModelName()
     if not model.startswith(served_name):
-        raise _refusal(model, served_name)
+        raise RequestError(
+            f"model is {shown(model)}: with a + or an @ it has to begin with this server's own name, which is "
+            f"{_told(served_name)}. NAME@0.8 is a strength of 0.8, NAME@0 is the base alone."
+        )
     said, has_alpha, number = model.removeprefix(served_name).rpartition("@")
     expert, alpha = (said, _strength(number)) if has_alpha else (number, None)
     is_expert = expert.startswith("+") and len(expert) > 1
     if (expert and not is_expert) or (has_alpha and alpha is None):
-        raise _refusal(model, served_name)
+        raise RequestError(
+            f"model is {shown(model)}: with a + or an @ it has to be NAME+EXPERT, NAME@STRENGTH or "
+            "NAME+EXPERT@STRENGTH, the strength a number. NAME@0.8 is a strength of 0.8, NAME@0 is the base alone."
+        )
     if alpha is not None and not -MAX_ALPHA <= alpha <= MAX_ALPHA:  # NaN is in no range
         raise RequestError(
             f"model is {shown(model)}: a strength is a finite number in [-{MAX_ALPHA:g}, {MAX_ALPHA:g}]."
@@ -50,13 +56,6 @@ def _strength(number: str) -> float | None:
         return float(number) + 0.0
     except ValueError:
         return None
-
-
-def _refusal(model: str, served_name: str) -> RequestError:
-    return RequestError(
-        f"model is {shown(model)}: with a + or an @ it has to be NAME+EXPERT, NAME@STRENGTH or NAME+EXPERT@STRENGTH, "
-        f"where NAME is {_told(served_name)}: NAME@0.8 is a strength of 0.8, NAME@0 is the base alone."
-    )
 
 
 def _told(served_name: str) -> str:
