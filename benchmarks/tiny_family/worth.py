@@ -2,9 +2,9 @@
 
     python -m benchmarks.tiny_family.worth VALIDATION/results.jsonl TEST/results.jsonl --out DIR
 
-Bounds are chosen on the validation split and reported on the test split; each setting is compared with the constant 0.5,
-and with the constant that the validation split prefers. DIR gets worth.jsonl (all lines), worth.md and worth.png. Any
-number of files; a line says which split it is of.
+Bounds are chosen on the validation split and reported on the test split; each setting is compared with the constant
+0.5, and with the constant that the validation split prefers. DIR gets worth.jsonl (all lines), worth.md and worth.png.
+Any number of files; a line says which split it is of.
 """
 
 from __future__ import annotations
