@@ -163,6 +163,13 @@ def test_laws_are_compared_with_the_constant_that_the_validation_split_prefers()
     assert "| guided-0.5 | 50.0 [50.0, 50.0] |  |  | -50.0 [-50.0, -50.0] | 0, 2; 0.5 |" in sampled
 
 
+def test_a_setting_that_was_asked_twice_counts_once_if_it_answered_the_same():
+    lines = [told("guided-0.5", split, [[1], [0]]) for split in ("validation", "test", "test")]
+    assert worth.once(lines) == lines[:2]
+    with pytest.raises(ValueError, match="guided-0.5 was asked twice on the test split"):
+        worth.once([*lines, told("guided-0.5", "test", [[0], [1]])])
+
+
 @pytest.fixture
 def lines(tmp_path):
     results = Results(tmp_path, RUN)

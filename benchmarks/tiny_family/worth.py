@@ -38,12 +38,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="results.jsonl of evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder")
     args = parser.parse_args(arguments)
-    lines = [line for file in args.results for line in read_lines(file)]
+    lines = once([line for file in args.results for line in read_lines(file)])
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "worth.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (args.out / "worth.md").write_text(markdown(lines))
     plot(lines, args.out / "worth.png")
     print(markdown(lines))
+
+
+def once(lines: list[Line]) -> list[Line]:
+    """One line for each setting and split, where a reference was asked in several runs.
+
+    Raises:
+        ValueError: it was right of other problems there.
+    """
+    kept: dict[tuple[str, str], Line] = {}
+    for line in lines:
+        first = kept.setdefault((line["split"], line["setting"]), line)
+        if first["right_of"] != line["right_of"]:
+            raise ValueError(f"{line['setting']} was asked twice on the {line['split']} split, and answered otherwise")
+    return list(kept.values())
 
 
 def markdown(lines: list[Line]) -> str:
