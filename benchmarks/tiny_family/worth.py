@@ -149,6 +149,10 @@ def plot(lines: list[Line], file: Path) -> None:
                 axes.set_title(f"{split}, {'temperature 1' if sampled else 'greedy'}, {some[0]['n']} problems")
             else:
                 axes.set_axis_off()
+    handles = {
+        label: handle for axes in all_axes.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
@@ -172,7 +176,6 @@ def _draw(axes: Any, lines: list[Line], filled: bool) -> None:
     axes.set(xlabel="steered tokens, % of those generated", ylabel="accuracy, %")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", framealpha=0.85, edgecolor="none")
 
 
 if __name__ == "__main__":
