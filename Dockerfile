@@ -1,4 +1,4 @@
-# For GPU hosts: uv build --wheel && docker build -t proxythinker . && docker run --gpus all --shm-size 32g -p 30000:30000 \
+# For GPU hosts: rm -rf dist && uv build --wheel && docker build -t proxythinker . && docker run --gpus all --shm-size 32g -p 30000:30000 \
 #     -v ~/.cache/huggingface:/root/.cache/huggingface proxythinker --host 0.0.0.0 --model-path BASE --proxy-expert-path E ...
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-dev python3-venv libnuma1 && \

@@ -19,16 +19,17 @@ demo: $(VENV)/installed
 
 test: lint
 	.ci/install_browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
+	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --durations 15
 	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
 
 # Beside them what others cover in parts (all placements, long runs of an evaluation), servers that speculate, and all
-# families on one rank and on two: before an issue about one of these is called done.
+# families on one rank and on two: before an issue about one of these is called done. All servers start as a user's do.
+test-all: COLD := --cold
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --rare -m rare
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py
+	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --rare -m rare
+	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
+	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
+	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py
 
 laws: $(VENV)/installed
 	$(BIN)/python -m pytest -m laws

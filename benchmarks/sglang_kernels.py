@@ -1,6 +1,6 @@
 """Compile SGLang's kernels for Hopper on a machine without a GPU, so that test servers on one needn't.
 
-    python -m benchmarks.sglang_kernels bundle/kernels      # nvcc of CUDA 13; nine minutes, seven of them Marlin's
+    python -m benchmarks.sglang_kernels bundle/kernels      # nvcc of CUDA 13; a quarter of an hour, most of it Marlin's
     mkdir -p ~/.cache/tvm-ffi && cp -r bundle/kernels/. ~/.cache/tvm-ffi/       # there, before the first server
 
 SGLang compiles what it needs when a server starts, and servers that start together wait for each other. It finds what
@@ -57,8 +57,9 @@ def kernels() -> Iterator[Callable[[], Any]]:
     yield lambda: clamp_position._jit_clamp_position_module(torch.int64)
     yield awq_marlin_repack._jit_awq_marlin_repack_module
     yield gptq_marlin_repack._jit_gptq_marlin_repack_module
-    yield lambda: awq_dequantize._jit_awq_dequantize_module(torch.float16)
-    yield lambda: gptq_marlin._jit_gptq_marlin_module(torch.float16)
+    for dtype in (torch.float16, torch.bfloat16):
+        yield lambda dtype=dtype: awq_dequantize._jit_awq_dequantize_module(dtype)
+        yield lambda dtype=dtype: gptq_marlin._jit_gptq_marlin_module(dtype)
 
 
 if __name__ == "__main__":

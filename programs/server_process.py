@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # The log line, not /health: a server answers /health before its warm-up request is done.
@@ -23,7 +23,10 @@ _reserved: list[socket.socket] = []
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server, which may not be ready yet, until the block ends.
 
@@ -31,11 +34,12 @@ def running(
         command: its command line.
         log: the file of all that it prints.
         env: its environment; None: this process's.
+        start: what starts a process, called as `subprocess.Popen` is.
     """
     with log.open("wb") as output:
         # A group of its own, so that it can be ended with everything it spawned; not a session of its own, which would
         # outlive a command that ran into its time limit.
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, process_group=0)
+        process = start(command, stdout=output, stderr=subprocess.STDOUT, env=env, process_group=0)
     try:
         yield process
     finally:

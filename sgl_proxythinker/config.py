@@ -253,9 +253,7 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
     Raises:
         LaunchError: unreadable file, one path without the other, unknown or wrong values.
     """
-    values = read_settings(file) if file else {}
-    values.pop("limits", None)  # those of `build_limits`
-    values |= _with_experts(values, {name: value for name, value in flags.items() if value is not None})
+    values = _merged(flags, file)
     if not values:
         return None
     for missing, given in ("amateur_path", "expert_path"), ("expert_path", "amateur_path"):
@@ -274,7 +272,38 @@ def build_config(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
         return ProxyConfig(**values)
     except ValidationError as error:
         problems = "; ".join(f"{_place(item['loc'])}: {item['msg']} (got {item['input']!r})" for item in error.errors())
-        raise LaunchError(f"the proxies' configuration is wrong: {problems}.") from None
+        raise LaunchError(f"the configuration of guidance is wrong: {problems}.") from None
+
+
+def build_config_of_what_is_right(flags: dict[str, Any], file: str | None) -> ProxyConfig | None:
+    """`build_config`, but a setting that is wrong counts as not given: for one who looks for faults elsewhere.
+
+    Returns:
+        The configuration, or None when an expert and an amateur are not among what is right.
+    """
+    try:
+        values = _merged(flags, file)
+    except LaunchError:  # the file, or experts that are named twice
+        values = {name: value for name, value in flags.items() if value is not None and name != "experts"}
+    try:
+        return ProxyConfig(**values)
+    except ValidationError as error:
+        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+    try:
+        return ProxyConfig(**{name: value for name, value in values.items() if name not in wrong})
+    except ValidationError:
+        return None
+
+
+def _merged(flags: dict[str, Any], file: str | None) -> dict[str, Any]:
+    """What was given, by field name of `ProxyConfig`; a flag wins over the file.
+
+    Raises:
+        LaunchError: the file can't be read, or an expert is named twice.
+    """
+    values = read_settings(file) if file else {}
+    values.pop("limits", None)  # those of `build_limits`
+    return values | _with_experts(values, {name: value for name, value in flags.items() if value is not None})
 
 
 def _with_experts(values: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,18 @@ def build_limits(flags: dict[str, Any], file: str | None) -> Limits:
     try:
         limits = Limits(**values)
     except ValidationError as error:
-        item = error.errors()[0]
-        field = ".".join(map(str, item["loc"]))
-        if item["type"] == "extra_forbidden":
-            known = ", ".join(Limits.model_fields)
-            raise LaunchError(f"limits in --proxy-config has {field!r}, known are {known}.") from None
-        name = "--proxy-" + field.replace("_", "-")
-        raise LaunchError(f"{name} is {item['input']!r}: {item['msg']}.") from None
+        raise LaunchError(f"{'; '.join(map(_fault, error.errors()))}.") from None
     if limits.image_folder is not None and not limits.image_folder.is_dir():
         raise LaunchError(f"--proxy-image-folder {str(limits.image_folder)!r} is no folder. Name one, or leave it out.")
     return limits
+
+
+def _fault(item: Mapping[str, Any]) -> str:
+    """One of pydantic's, as a person wrote it."""
+    field = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"limits in --proxy-config has {field!r}, known are {', '.join(Limits.model_fields)}"
+    return f"--proxy-{field.replace('_', '-')} is {item['input']!r}: {item['msg']}"
 
 
 def _sentence(text: str) -> str:

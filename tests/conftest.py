@@ -1,4 +1,4 @@
-"""Few servers, each shared by many tests: a start costs a minute of imports.
+"""Few servers, each shared by many tests: a start that is no fork (`warm_start`) costs a minute of imports.
 
 Tests that share a server carry its `xdist_group`, so that two workers never start the same one (pytest-xdist 3.8 sees
 the groups with pytest 8 and not with 9). By what it needs, each test has a lane: `pytest -m laws`, `-m "not ranks"`.
@@ -6,6 +6,7 @@ the groups with pytest 8 and not with 9). By what it needs, each test has a lane
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -34,16 +35,20 @@ _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that 
 
 def pytest_addoption(parser):
     parser.addoption("--speculate", metavar="K", help="guided servers under test write K tokens ahead")
+    parser.addoption("--cold", action="store_true", help="all servers import SGLang, none is forked: warm_start.py")
     parser.addoption("--rare", action="store_true", help="also what others cover in parts, as on a GPU: make test-all")
     parser.addoption("--family-ranks", metavar="N", help="servers of all families have N ranks")
 
 
 def pytest_configure(config):
+    # A quarter of the time that SGLang's imports take would be the garbage collector's, and they leave no garbage.
+    gc.set_threshold(100_000, 10, 10)
     if not servers.ON_GPU:
         # Oracles and servers share a few cores. Matrices this small are slower on two threads than on one, and much
         # slower where threads that wait keep the cores of those that work.
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    servers.all_cold = config.getoption("--cold")
     servers.speculate = config.getoption("--speculate")
     for lane, needs in LANES.items():
         config.addinivalue_line("markers", f"{lane}: needs {needs}")
@@ -129,7 +134,7 @@ def picture_folder(tmp_path_factory):
 def guided(triple, experts, picture_folder, tmp_path_factory):
     """The main server, of several experts, which few of its tests ask for.
 
-    Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not.
+    Chunks of 64 tokens: prompts with an image are prefilled in pieces, short ones are not. It starts as a user's does.
     """
     folder = tmp_path_factory.mktemp("guided")
     of_charts = dict(zip(("path", "amateur_path"), map(str, experts["charts"]), strict=True))
@@ -138,7 +143,7 @@ def guided(triple, experts, picture_folder, tmp_path_factory):
              "--proxy-image-folder", str(picture_folder), "--proxy-config", str(folder / "experts.yaml"),
              "--proxy-expert", f"math={experts['math'][0]}")  # fmt: skip
     log = folder / "log"
-    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
+    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log, cold=True) as server:
         yield server
 
 

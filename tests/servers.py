@@ -6,7 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ import requests
 import torch
 from PIL import Image
 
+import warm_start
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.programs.pictures import data_url
-from sgl_proxythinker.programs.server_process import end, reserve_port, running, wait_until_ready
+from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 from sgl_proxythinker.programs.shared_gpus import MEMORY_IS_SHARED
 
 READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a bound, not a measurement
@@ -119,6 +121,15 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
+# Whether all servers start as a user starts them (`pytest --cold`), none as a fork (`warm_start`).
+all_cold = False
+
+
+def _starter(arguments: list[str], extra: dict[str, str] | None, cold: bool = False) -> Callable[..., Any]:
+    is_warm = not (ON_GPU or cold or all_cold) and warm_start.can_start(arguments, extra or ())
+    return warm_start.WarmProcess if is_warm else subprocess.Popen
+
+
 # Drafts of each guided server under test, None for no speculation (`pytest --speculate K`).
 speculate: str | None = None
 
@@ -161,11 +172,16 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(
-    arguments: list[str], log: Path, env: dict[str, str] | None = None, port: int | None = None
+    arguments: list[str],
+    log: Path,
+    env: dict[str, str] | None = None,
+    port: int | None = None,
+    cold: bool = False,
 ) -> Iterator[Server]:
     """Run a server until the block ends; on a port that nobody else has, if none is named.
 
-    With `--nnodes` each node is a process of its own, on an address and a port of its own.
+    With `--nnodes` each node is a process of its own, on an address and a port of its own. `cold`: its processes import
+    all that they need, as a user's do.
 
     Raises:
         RuntimeError: it ended before it was ready; the message holds the end of its log.
@@ -177,7 +193,8 @@ def serving(
             port_of_node = (port if not number else None) or reserve_port()
             log_of_node = log.with_name(f"{log.name}.node{number}") if number else log
             command_of_node = [*of_node, *_addresses(port_of_node, address)]
-            process = stack.enter_context(running(command_of_node, log_of_node, environment))
+            start = _starter(arguments, env, cold)
+            process = stack.enter_context(running(command_of_node, log_of_node, environment, start))
             others.append(Server(f"http://{address}:{port_of_node}", log_of_node, process))
         server = others.pop(0)
         server.other_nodes = others
@@ -196,17 +213,19 @@ def nodes_of(arguments: list[str]) -> list[tuple[list[str], str]]:
     ]
 
 
+def starting(arguments: list[str], log: Path, env: dict[str, str] | None = None) -> Any:
+    """Run a launch, which is not waited for, until the block ends. Gives its process."""
+    command_line = [*arguments, *_addresses(reserve_port())]
+    return running(command_line, log, clean_environment(env), _starter(arguments, env))
+
+
 def launch_and_wait(arguments: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a launch that must fail. Returns its exit code and everything it printed."""
-    process = subprocess.Popen(
-        [*arguments, *_addresses(reserve_port())],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(env), process_group=0,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=EXIT_WITHIN_S)
-    finally:
-        end(process)
-    return process.returncode, output.decode(errors="replace")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with starting(arguments, log, env) as process:
+            code = process.wait(EXIT_WITHIN_S)
+        return code, log.read_text(errors="replace")
 
 
 def launch_nodes_and_wait(commands: list[list[str]], env: dict[str, str] | None = None) -> list[tuple[int, str]]:

@@ -26,9 +26,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "programs/README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
 SERVED_AT = "http://127.0.0.1:30000"  # in the docs, of a server that was started as they say
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+IN_WORDS = re.compile(r"`(guided [^`]+)`")  # of a block that defines it, in tables and sentences of the README
 
 # Page and beginning of a block, and what is seen when it was run: in its output or among its folder's files.
 RUN = {
+    ("README.md", "python -m sgl_proxythinker.tiny_family.problems"): r"answer +[│|] 10 +[│|] 9 ",
     ("README.md", "curl http"): r'"proxy_alpha": ?0\.8',
     ("README.md", "curl -si"): r'proxy-guidance: \{"proxy_alpha": 0\.5, "proxy_amateur_alpha": 0\.5\}',
     ("README.md", "import openai"): "",
@@ -43,7 +45,10 @@ RUN = {
 ELSEWHERE = {
     ("README.md", "make demo"): "test_wheel.py",
     ("README.md", "python3 -m venv"): "test_wheel.py",
-    ("README.md", "E=TIGER"): "a GPU",
+    ("README.md", "proxythinker serve"): "test_tiny_served.py",
+    ("README.md", "guided() {"): "a GPU",
+    ("README.md", "guided serve"): "a GPU",
+    ("README.md", "guided doctor"): "test_doctor.py",
     ("docs/behaviours.md", "proxythinker behaviours"): "test_judge.py",
     ("docs/doctor.md", "proxythinker doctor"): "test_doctor.py",
     ("docs/evaluation.md", "proxythinker serve"): "test_tiny_served.py",
@@ -52,29 +57,37 @@ ELSEWHERE = {
     ("docs/experts.md", "python -m sglang.launch_server --plugin proxythinker --dtype"): "test_tiny_served.py",
     ("docs/families.md", "proxythinker random-triple"): "test_families.py",
     ("docs/hosts.md", "E=TIGER"): "a GPU",
+    ("docs/hosts.md", "guided --node-rank 0"): "a GPU",
+    ("docs/hosts.md", "guided --node-rank 1"): "a GPU",
     ("docs/hosts.md", "COMMIT="): "a GPU",
     ("docs/metrics.md", "python -m sglang.launch_server"): "test_metrics.py",
+    ("docs/metrics.md", "curl -s http"): "test_metrics.py",
     ("docs/programs.md", "from sgl_proxythinker import Engine"): "test_engine.py",
     ("docs/reproduce.md", "# 2 GPUs"): "a GPU",
     ("docs/robustness.md", "python -m benchmarks.fuzz"): "test_fuzz.py",
     ("docs/robustness.md", "python -m benchmarks.soak"): "a GPU",
     ("docs/robustness.md", "git worktree"): "a GPU",
     ("docs/robustness.md", "mkdir -p old-source"): "a GPU",
-    ("docs/serving.md", "uv build"): "test_wheel.py",
+    ("docs/serving.md", "rm -rf dist"): "test_wheel.py",
+    ("docs/serving.md", "uv pip install --compile-bytecode -c"): "../Makefile",
     ("docs/serving.md", "python -m sglang.launch_server"): "test_tiny_served.py",
     ("docs/serving.md", "proxythinker doctor"): "test_doctor.py",
     ("docs/serving.md", "# On each host"): "test_replicas.py",
+    ("docs/serving.md", "# On the router's host, by sglang-router"): "test_replicas.py",
+    ("docs/serving.md", "# On the router's host, or by smg"): "test_replicas.py",
 }
 # Pieces of programs, which stand in the page's words.
 PIECES = {("docs/api.md", "client.chat.completions.create")}
 
 
 def blocks(*languages: str) -> list[tuple[str, str]]:
-    """Page and text of each fenced block in one of these languages, "" for none."""
-    return [
+    """Page and text of each fenced block in one of these languages, "" for none; lines of `guided` count as bash."""
+    found = [
         (page, text) for page in PAGES for language, text in FENCED.findall((ROOT / page).read_text())
         if language in languages
     ]  # fmt: skip
+    return found + ([("README.md", line) for line in IN_WORDS.findall((ROOT / "README.md").read_text())]
+                    if "bash" in languages else [])  # fmt: skip
 
 
 def commands() -> list[tuple[str, str]]:

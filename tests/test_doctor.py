@@ -185,6 +185,53 @@ def test_all_that_is_wrong_is_told_at_once(doctor, triple):
     assert "--lora-paths" in wrong["flags"] and "The nearest that works" in wrong["placement"]
 
 
+def wrong_of(told):
+    return {finding["check"]: finding["found"] for finding in json.loads(told)["checks"] if not finding["is_sound"]}
+
+
+def test_a_wrong_setting_costs_no_other_finding(doctor, triple):
+    """Kills: settings or limits that end the examination, one fault of them told and the next kept for later."""
+    flags = ("--proxy-alpha", "99", "--proxy-plausible", "7", "--proxy-max-n", "0", "--proxy-max-batch", "0")
+    more = ("--lora-paths", "a=b", "--tp-size", "3", "--proxy-placement", "split", "--nnodes", "0")
+    code, told = doctor(triple.base, triple.expert, triple.amateur, *flags, *more, "--gpu-memory", "24", "--json")
+    wrong = wrong_of(told)
+    assert code == 1 and list(wrong) == ["settings", "limits", "flags", "nodes"]
+    assert "--proxy-alpha" in wrong["settings"] and "--proxy-plausible" in wrong["settings"]
+    assert "--proxy-max-n" in wrong["limits"] and "--proxy-max-batch" in wrong["limits"]
+    assert "context" in [finding["check"] for finding in json.loads(told)["checks"] if finding["is_sound"]]
+
+
+def test_a_setting_that_is_wrong_counts_as_not_given_in_the_plan(doctor, triple):
+    plans = []
+    for alpha in ("99", "0.5"):
+        paths = triple.base, triple.expert, triple.amateur
+        plans.append(json.loads(doctor(*paths, "--proxy-alpha", alpha, "--gpu-memory", "24", "--json")[1]))
+    assert not plans[0]["is_sound"] and plans[0]["memory"] == plans[1]["memory"]
+
+
+@pytest.mark.parametrize("path", ["--proxy-config", "--proxy-amateur-path"])
+def test_a_file_or_a_path_that_is_missing_is_told_once_beside_what_needs_none(doctor, triple, path, tmp_path):
+    given = {"--proxy-config": str(tmp_path / "no.yaml"), "--proxy-amateur-path": ""}[path]
+    code, told = doctor(triple.base, triple.expert, triple.amateur, path, given, "--lora-paths", "a=b", "--json")
+    wrong = wrong_of(told)
+    assert code == 1 and list(wrong) == ["settings", "flags"] and path in wrong["settings"]
+    checks = [finding["check"] for finding in json.loads(told)["checks"]]
+    assert ("tokenizers" in checks) is (path == "--proxy-config")
+
+
+def test_models_that_differ_in_several_ways_are_told_at_once(doctor, tmp_path):
+    made = make_triple(tmp_path)
+    for file, old, new in (
+        ("tokenizer*.json", "<|vision_pad|>", "<|vision_fill|>"), ("preprocessor_config.json", "0.48145466", "0.5"),
+    ):  # fmt: skip
+        for each in made.expert.glob(file):
+            each.write_text(each.read_text().replace(old, new))
+    flags = "--context-length", "1000000", "--tp-size", "3", "--proxy-placement", "split"
+    code, told = doctor(made.base, made.expert, made.amateur, *flags, "--gpu-memory", "24", "--json")
+    assert code == 1
+    assert list(wrong_of(told)) == ["tokenizers", "image processors", "context", "placement"]
+
+
 @pytest.mark.parametrize("attention", [(), ("--attention-backend", "triton")])
 def test_drafts_without_a_gpu_to_ask_are_fine_where_their_attention_is(doctor, triple, attention):
     code, told = doctor(
@@ -269,7 +316,7 @@ def test_what_sglang_refuses_itself_costs_no_other_finding(examined, flags):
     """Kills: a traceback in the place of everything that was found."""
     code, told = examined[flags]
     assert code == 1 and len(told["checks"]) > 8
-    assert [each["check"] for each in told["checks"] if each["is_sound"]][:3] == ["settings", "SGLang", "environment"]
+    assert [each["check"] for each in told["checks"] if each["is_sound"]][:3] == ["settings", "limits", "SGLang"]
 
 
 def test_a_plan_follows_its_flags(examined):

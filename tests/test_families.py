@@ -105,6 +105,12 @@ def test_a_program_writes_the_servers_template(family, server, reference):
         assert state["answer"] == oracle.text
 
 
+def test_the_start_up_plan_counts_a_cache_of_pictures_for_each_model_that_sees(family, server):
+    [_, table] = server.log_text().split("beside weights and KV, ")
+    caches = [line.split()[4] for line in table.splitlines()[2:] if line[:1].isdigit() and line.split()[1] != "fused"]
+    assert set(caches) == {"0.10" if sees(family) else "0.00"}
+
+
 @pytest.mark.parametrize("family", grouped(name for name in RANKS if not sees(name)), indirect=True)
 class TestTextOnly:
     """A model that sees nothing says so; the picture is not dropped."""

@@ -11,7 +11,7 @@ LOGITS = ["*fp32", "*bf16", "*fp16"]
 V, WIDTH = 151_665, 152_064
 
 
-def compile_for(target, kernel, arguments: dict[str, str | None], constants: dict[str, int]):
+def compile_for(target, kernel, arguments: dict[str, str | None], constants: dict[str, int], warps: int = 8):
     """Of argument names and types in the order of the kernel, None for one that is None, and of its constants."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -22,7 +22,7 @@ def compile_for(target, kernel, arguments: dict[str, str | None], constants: dic
     assert order == kernel.arg_names, "every argument of the kernel is given"
     whole = {name: signature.get(name, "constexpr") for name in order}
     places = {(order.index(name),): value for name, value in given.items()}
-    return triton.compile(ASTSource(kernel, whole, places), target=GPUTarget(*target), options={"num_warps": 8})
+    return triton.compile(ASTSource(kernel, whole, places), target=GPUTarget(*target), options={"num_warps": warps})
 
 
 def model(name: str, kind: str | None) -> tuple[dict[str, str | None], dict[str, int]]:
@@ -82,3 +82,30 @@ def test_the_cut_of_implausible_ids_compiles(target, of_base, bias):
     arguments = {"fused": "*fp32", "rows": "*i64", "margins": "*fp32", "base": base["base"], "bias": bias, **strides}
     constants = {"SHARDS": shapes["BASE_SHARDS"], "WIDTH": shapes["BASE_WIDTH"], "VOCAB_SIZE": V, "BLOCK": 4096}
     compile_for(target, _cut, arguments, constants)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("kind", LOGITS)
+@pytest.mark.parametrize("past_marker", [None, "*i1"])
+def test_the_strengths_of_laws_compile(target, kind, past_marker):
+    from sgl_proxythinker.step.law_strengths_kernel import _BLOCK, _WARPS, _law_weights
+
+    of_rows = {"made": "*fp32", "weights": "*fp32", "lengths": "*i64", "past_marker": past_marker, "numbers": "*fp32"}
+    arguments = of_rows | {"points": "i32", "plus_rows": "*i64", "minus_rows": "*i64"}
+    constants = {"VOCAB_SIZE": V, "NUMBERS": 7, "PLACES": 32, "BLOCK": _BLOCK}
+    for name in ("base", "plus", "minus"):
+        of_model, shapes = model(name, kind)
+        arguments |= of_model
+        constants |= shapes
+    compile_for(target, _law_weights, arguments, constants, _WARPS)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("chain_bytes", [None, "*i16"])
+def test_the_search_for_markers_compiles(target, chain_bytes):
+    from sgl_proxythinker.step.markers_kernel import _ENDS, _WARPS, _read
+
+    of_texts = {"sizes": "*i64", "starts": "*i64", "bytes": "*i16", "last_bytes": "*i16", "past_marker": "*i1"}
+    of_step = {"markers": "*i16", "width": "i32", "slots": "*i64", "tokens": "*i64", "each": "i32"}
+    arguments = of_texts | of_step | {"chain_bytes": chain_bytes, "chain_past": "*i1"}
+    compile_for(target, _read, arguments, {"KEPT": 63, "NO_BYTE": -1, "PLACES": 64, "ENDS": _ENDS}, _WARPS)

@@ -1,24 +1,35 @@
-"""Weights that laws say, row by row, are those of their formulas; rows without a law keep theirs."""
+"""Weights that laws say, row by row, are those of their formulas; rows without a law keep theirs.
+
+Each law of the weights is asked of the specification in torch and of the kernel, which runs in triton's interpreter
+without a GPU, in a process of its own (as in test_fusion).
+"""
 
 import math
+import os
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import decoders
 
+from interpreted import assert_kernel_obeys
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.guidance import ALPHA as PROXY_ALPHA
 from sgl_proxythinker.guidance import AMATEUR_ALPHA, CARRIED, LAW, Defaults, Guidance, read_guidance, said_over
-from sgl_proxythinker.laws import read_law
+from sgl_proxythinker.laws import MAX_POINTS, Divergence, Law, Marker, read_law
 from sgl_proxythinker.programs.reference_hf import jensen_shannon, ruled
 from sgl_proxythinker.requests.admission import refuse_unread_markers
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
-from sgl_proxythinker.step.law_strengths import LawRows, law_weights
+from sgl_proxythinker.step.law_strengths import LawRows, law_weights, law_weights_in_torch
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.rows import SelectedRequests
 
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 VOCAB, PADDED = 211, 224
 ALPHA = 0.7
 MARKER = {"text": "</think>", "alpha": -1.5}
@@ -46,18 +57,32 @@ def logits_of_three(rows: int, seed: int) -> dict:
     return made
 
 
-def served(laws: list, lengths: list[int], logits: dict, prompts: list[int], past: list[bool] = ()) -> torch.Tensor:
+def kernel():
+    from sgl_proxythinker.step.law_strengths_kernel import law_weights_by_kernel
+
+    return law_weights_by_kernel
+
+
+@pytest.fixture(params=["specification", "kernel"] if CUDA or INTERPRETED else ["specification"])
+def served(request):
     """[2, N] weights; row n has laws[n], None for none. `past`: whether each row follows its marker."""
-    everyone = SelectedRequests.of([True] * len(laws), "cpu")
-    runs = {EXPERT: everyone, AMATEUR: everyone}
-    ruled_rows = {row: (read_law(law), prompts[row]) for row, law in enumerate(laws) if law is not None}
-    weights = torch.full((2, len(laws)), ALPHA)
-    told = {role: ShardedLogits.whole(rows) for role, rows in logits.items()}
-    rows = LawRows.of((EXPERT, AMATEUR), ruled_rows, runs, "cpu")
-    return law_weights(rows, weights, torch.tensor(lengths), told, VOCAB, torch.tensor(past, dtype=torch.bool))
+    compute = law_weights_in_torch if request.param == "specification" else kernel()
+
+    def served(laws, lengths, logits, prompts, past=None, vocab_size=VOCAB):
+        everyone = SelectedRequests.of([True] * len(laws), DEVICE)
+        ruled_rows = {row: (read_law(law), prompts[row]) for row, law in enumerate(laws) if law is not None}
+        rows = LawRows.of((EXPERT, AMATEUR), ruled_rows, {EXPERT: everyone, AMATEUR: everyone}, DEVICE)
+        weights = torch.full((2, len(laws)), ALPHA, device=DEVICE)
+        told = {role: ShardedLogits.whole(rows.to(DEVICE)) for role, rows in logits.items()}
+        past_marker = None if past is None else torch.tensor(past, device=DEVICE)
+        made = compute(rows, weights, torch.tensor(lengths, device=DEVICE), told, vocab_size, past_marker)
+        assert (weights == ALPHA).all(), "the constant ones are read only"
+        return made.cpu()
+
+    return served
 
 
-def test_every_row_has_the_weight_of_its_own_law():
+def test_every_row_has_the_weight_of_its_own_law(served):
     """Kills: rows, numbers or prompts of one law read for another's, padding read, warm-up counted from the prompt."""
     laws = [law for one in LAWS for law in (one, None)] * 4
     rows = len(laws)
@@ -81,7 +106,7 @@ def test_every_row_has_the_weight_of_its_own_law():
     assert {True, False} == {past[row] for row in range(rows) if has_marker[row]}
 
 
-def test_equal_expert_and_amateur_are_no_reason_to_steer():
+def test_equal_expert_and_amateur_are_no_reason_to_steer(served):
     """Kills: the base's divergence counted for the expert."""
     logits = logits_of_three(3, seed=2)
     logits[EXPERT] = logits[AMATEUR].clone()
@@ -89,13 +114,13 @@ def test_equal_expert_and_amateur_are_no_reason_to_steer():
     assert not weights.any()
 
 
-def test_a_bound_above_any_entropy_is_the_base_and_one_below_the_constant():
+def test_a_bound_above_any_entropy_is_the_base_and_one_below_the_constant(served):
     logits = logits_of_three(2, seed=3)
     above = [{"kind": "entropy", "above": math.log(VOCAB)}, {"kind": "entropy", "above": -0.1}]
     assert served(above, [4, 4], logits, [1, 1]).tolist() == [[0.0, pytest.approx(ALPHA)]] * 2
 
 
-def test_a_flat_schedule_is_the_constant():
+def test_a_flat_schedule_is_the_constant(served):
     logits = logits_of_three(3, seed=4)
     flat = {"kind": "schedule", "points": [[0, ALPHA], [5, ALPHA]]}
     assert torch.equal(served([flat] * 3, [4, 8, 90], logits, [4, 4, 4]), torch.full((2, 3), ALPHA))
@@ -192,8 +217,154 @@ def as_msgpack_gives(value):
     return [as_msgpack_gives(item) for item in value] if isinstance(value, tuple) else value
 
 
-def test_the_token_after_the_warm_up_is_the_laws():
+def test_the_token_after_the_warm_up_is_the_laws(served):
     """Kills: a warm-up that is one token longer or shorter."""
     logits = logits_of_three(2, seed=5)
     of_law = {"kind": "divergence", "warmup_tokens": 4, "low": 2.0, "high": 2.0}
     assert served([of_law] * 2, [13, 14], logits, [10, 10])[0].tolist() == [pytest.approx(ALPHA), 2.0]
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf, -torch.inf])
+def test_a_law_reads_what_it_asks_for_and_no_more(served, damage):
+    """A damaged model is told where its word counts (NaN is no strength), and nowhere else.
+
+    Kills: NaN that is multiplied, one that passes for a number, models that are read for a row that doesn't ask.
+    """
+    of_all = {"kind": "divergence", "warmup_tokens": 4, "low": 0.5, "high": 1.0}
+    laws = [
+        None,
+        {"kind": "schedule", "points": [[0, 1.0], [8, 3.0]]},
+        {"kind": "schedule", "after": MARKER},
+        of_all | {"warmup_tokens": 5},
+        of_all,
+        {"kind": "entropy", "above": -0.1},
+        [of_all, {"kind": "entropy", "above": -0.1}],
+    ]
+    constant, half_way = pytest.approx(ALPHA), 2.0
+    healthy = [constant, half_way, -1.5, constant, 0.5, constant, 0.5]
+    broken = {BASE: {4: "nan", 5: 0.0, 6: 0.0}, EXPERT: {4: "nan", 6: "nan"}, AMATEUR: {4: "nan", 6: "nan"}}
+    for role, told in broken.items():
+        logits = logits_of_three(len(laws), seed=6)
+        # -infinity rules out an id; a row of nothing else is damaged.
+        logits[role][:, slice(0, VOCAB) if damage == -torch.inf else slice(7, 8)] = damage
+        plus, minus = served(laws, [14] * len(laws), logits, [10] * len(laws), [False, False, True, *[False] * 4])
+        assert torch.equal(plus, minus) or torch.equal(plus.isnan(), minus.isnan())
+        for row, wanted in enumerate(healthy):
+            given = told.get(row, wanted)
+            assert math.isnan(plus[row]) if given == "nan" else plus[row].item() == given, (role, row)
+
+
+def test_an_id_that_cannot_be_drawn_counts_for_nothing(served):
+    """Of any model, as -infinity or as the least of numbers. Kills: 0 * -inf, the mass of a block's first columns."""
+    laws = [{"kind": "divergence", "warmup_tokens": 0, "low": -1.0}, {"kind": "entropy", "above": 1.0}] * 2
+    for least in (-torch.inf, torch.finfo(torch.float32).min):
+        logits = logits_of_three(len(laws), seed=7)
+        logits[BASE][:, :200], logits[EXPERT][:, 3], logits[AMATEUR][:, 4:9] = least, least, least
+        weights = served(laws, [9] * len(laws), logits, [5] * len(laws))
+        for row, law in enumerate(laws):
+            known = (logits[role][row, :VOCAB].clamp(min=-60.0) for role in (BASE, EXPERT, AMATEUR))
+            assert weights[:, row].tolist() == pytest.approx(ruled(law, ALPHA, ALPHA, 4, *known, ""), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_vocabulary_of_several_blocks_is_read_whole(served, dtype):
+    """Kills: what an earlier block said, not brought to the scale of a later one, whichever of them is higher."""
+    vocab_size, law = 30_000, {"kind": "divergence", "warmup_tokens": 0, "low": -1.0, "scale": 10.0}
+    random = torch.Generator().manual_seed(9)
+    made = [torch.randn(6, vocab_size, generator=random) * spread for spread in (1.0, 3.0, 2.0)]
+    for rows in made:
+        rows[0], rows[1] = rows[0].sort().values, rows[1].sort(descending=True).values
+        rows[2, -1] = 9.0
+    logits = {role: rows.to(dtype) for role, rows in zip((BASE, EXPERT, AMATEUR), made, strict=True)}
+    known = [[logits[role][row].float() for role in (BASE, EXPERT, AMATEUR)] for row in range(6)]
+    weights = served([law] * 6, [9] * 6, logits, [5] * 6, vocab_size=vocab_size)
+    wanted = [ruled(law, ALPHA, ALPHA, 4, *of_row, "") for of_row in known]
+    assert weights.T.flatten().tolist() == pytest.approx([weight for row in wanted for weight in row], abs=1e-4)
+    nats = torch.special.entr(logits[BASE].double().softmax(-1)).sum(-1)
+    for more, is_open in ((-1e-3, True), (1e-3, False)):
+        bounds = [{"kind": "entropy", "above": float(entropy) + more} for entropy in nats]
+        weights = served(bounds, [9] * 6, logits, [5] * 6, vocab_size=vocab_size)
+        assert ((weights != 0) == is_open).all()
+
+
+numbers = st.floats(-10.0, 10.0, width=32)
+
+
+@st.composite
+def laws_of_any_kind(draw) -> Law | None:
+    """Each part or none: also what no request may ask for together."""
+    tokens = sorted(draw(st.sets(st.integers(0, 40), max_size=MAX_POINTS)))
+    low, high = sorted(draw(st.sampled_from([(-1.0, 1.0), (0.01, -0.02), (0.0, 0.1)])))
+    law = Law(
+        tuple((token, draw(numbers)) for token in tokens) or None,
+        draw(st.none() | st.builds(Divergence, numbers, st.just(low), st.just(high), st.integers(0, 9))),
+        draw(st.none() | st.sampled_from([-0.5, 0.37, 1.3, 2.6, 4.1])),
+        draw(st.none() | st.builds(Marker, st.just("a"), numbers)),
+    )
+    return law if any(part is not None for part in law) else None
+
+
+@pytest.mark.skipif(not (CUDA or INTERPRETED), reason="runs interpreted, in the process of the test below")
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_kernel_equals_the_specification(data):
+    """Kills everything that the laws above forgot: of a batch's mix, its chains, and models of other forms."""
+    requests = data.draw(st.lists(laws_of_any_kind(), min_size=1, max_size=5))
+    each = data.draw(st.sampled_from([1, 1, 3]))
+    owner = [request for request in range(len(requests)) for _ in range(each)]
+    vocab_size = data.draw(st.sampled_from([30_000, 211, 8191, 8192, 8193, 1]))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    needs = [law is not None or data.draw(st.booleans()) for law in requests]
+    runs = dict.fromkeys((EXPERT, AMATEUR), SelectedRequests.of(needs, DEVICE, each))
+    logits = {}
+    for role in (BASE, EXPERT, AMATEUR):
+        shards, dtype = data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
+        count = len(owner) if role == BASE else sum(needs) * each
+        width = -(-vocab_size // shards) + data.draw(st.sampled_from([0, 5, 16]))
+        rows = torch.randn(count, shards, width, generator=random) * data.draw(st.sampled_from([0.1, 2.0, 6.0]))
+        for row in data.draw(st.sets(st.integers(0, max(0, count - 1)), max_size=2)):
+            damage = data.draw(st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+            if row < count:
+                rows[row, -1, : data.draw(st.sampled_from([1, width]))] = damage
+        rows.flatten(1)[:, vocab_size:] = 100.0
+        logits[role] = ShardedLogits(rows.to(DEVICE, dtype).transpose(0, 1))
+    ruled_rows = {
+        row: (law, data.draw(st.integers(0, 30)))
+        for row, request in enumerate(owner)
+        if (law := requests[request]) is not None
+    }
+    if not ruled_rows:
+        return
+    laws = LawRows.of((EXPERT, AMATEUR), ruled_rows, runs, DEVICE)
+    weights = torch.randn(2, len(owner), generator=random).to(DEVICE)
+    integers = data.draw(st.sampled_from([torch.int32, torch.int64]))
+    lengths = torch.randint(1, 60, (len(owner),), generator=random).to(DEVICE, integers)
+    past = (torch.rand(len(owner), generator=random) < 0.5).to(DEVICE) if laws.has_marker else None
+    before = weights.clone()
+    fast, specified = (
+        compute(laws, weights, lengths, logits, vocab_size, past) for compute in (kernel(), law_weights_in_torch)
+    )
+    torch.testing.assert_close(fast, specified, rtol=1e-5, atol=1e-4, equal_nan=True)
+    assert torch.equal(weights, before)
+    without = [row for row in range(len(owner)) if row not in ruled_rows]
+    assert torch.equal(fast[:, without], weights[:, without]), "bit for bit"
+
+
+def test_the_device_chooses_who_computes():
+    """Kills a GPU that is given the slow version, and a CPU that is given the kernel."""
+    everyone = SelectedRequests.of([True] * len(LAWS), DEVICE)
+    ruled_rows = {row: (read_law(law), 3) for row, law in enumerate(LAWS)}
+    laws = LawRows.of((EXPERT, AMATEUR), ruled_rows, {EXPERT: everyone, AMATEUR: everyone}, DEVICE)
+    logits = {role: ShardedLogits.whole(rows.to(DEVICE)) for role, rows in logits_of_three(len(LAWS), 8).items()}
+    weights, lengths = torch.ones(2, len(LAWS), device=DEVICE), torch.full((len(LAWS),), 12, device=DEVICE)
+    rows = laws, weights, lengths, logits, VOCAB, torch.zeros(len(LAWS), dtype=torch.bool, device=DEVICE)
+    expected = kernel() if CUDA else law_weights_in_torch
+    assert torch.equal(law_weights(*rows), expected(*rows))
+    with pytest.raises(AssertionError):
+        law_weights(*rows[:-1])  # nobody has looked for the markers
+
+
+@pytest.mark.skipif(CUDA or INTERPRETED, reason="the kernel runs in this process")
+def test_the_kernel_obeys_the_same_laws_when_interpreted():
+    """Kills a mutant of the kernel on a machine without a GPU."""
+    assert_kernel_obeys(__file__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from roster import TRIPLE
-from servers import COMMON, Server, command, sabotaged, serving
+from servers import COMMON, Server, command, nodes_of, sabotaged, serving, starting
 from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks, tell_of_failed_rank
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.programs.random_triple import make_triple
@@ -109,6 +110,9 @@ ENDS_OF_TWO_HOSTS = {
     ),
     "the main process of the first": (lambda nodes: nodes[0][0], (), (": node 0 (", ") has ended")),
     "the main process of the second": (lambda nodes: nodes[1][0], ("scheduler failed (rank 0 on node 0,",), ()),
+    "the main process of the second, by SIGTERM": (
+        lambda nodes: nodes[1][0], (": node 1 (", "has ended: it was told to (SIGTERM)"), ()
+    ),
 }  # fmt: skip
 ASKED = [
     pytest.param(name, marks=[] if name.startswith("a rank of the second") else pytest.mark.rare)
@@ -125,7 +129,7 @@ def test_hosts_end_together_and_say_whose_process_died(triple, tmp_path, end):
         [other] = server.other_nodes
         nodes = processes_of(server), processes_of(other)
         stream = start_endless(server) if "while a request" in end else None
-        victim(nodes).kill()
+        victim(nodes).send_signal(signal.SIGTERM if "SIGTERM" in end else signal.SIGKILL)
         for node, whole in zip((server, other), nodes, strict=True):
             assert_ends(node, whole)
         if stream is not None:
@@ -133,6 +137,22 @@ def test_hosts_end_together_and_say_whose_process_died(triple, tmp_path, end):
     for node, words in ((server, first_says), (other, second_says)):
         log = node.log_text()
         assert not [word for word in words if word not in log], log[-6000:]
+
+
+def test_a_host_that_is_told_to_end_while_it_waits_for_others_tells_them(triple, tmp_path):
+    """The third of them never comes."""
+    flags = (*COMMON, "--tp-size", "3", "--nnodes", "3", "--proxy-placement", "dedicated")
+    nodes = nodes_of(command(triple.base, (triple.expert, triple.amateur), *flags))
+    logs = [tmp_path / "first", tmp_path / "second"]
+    with starting(nodes[0][0], logs[0]) as first, starting(nodes[1][0], logs[1]) as second:
+        deadline = time.monotonic() + ENDS_WITHIN_S
+        while not all("proxythinker: waiting for node" in log.read_text() for log in logs):
+            assert first.poll() is None and second.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        os.kill(second.pid, signal.SIGTERM)
+        assert second.wait(ENDS_WITHIN_S) == 128 + signal.SIGTERM
+        assert first.wait(ENDS_WITHIN_S) == 1
+    assert "node 1 has ended: it was told to (SIGTERM)" in logs[0].read_text()
 
 
 @pytest.mark.rare

@@ -23,7 +23,7 @@ COMMANDS = {
     "serve": Module("commands.serve", "start SGLang's server, guided; takes all of its flags"),
     "tiny-family": Module("tiny_family.__main__", "the flags that serve the tiny models of this package"),
     "explain": Module("programs.explain", "a page that shows what the expert changed, by token"),
-    "compare": Module("programs.compare", "one question to each model and to the guided base"),
+    "compare": Module("programs.compare", "one question to the base alone and guided, side by side"),
     "alpha-ladder": Module("programs.alpha_ladder", "one question at rising strengths"),
     "majority-vote": Module("programs.majority_vote", "many sampled answers, and the most common of them"),
     "think-then-answer": Module("programs.think_then_answer", "a free thought, then an answer of a given form"),

@@ -28,8 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="proxythinker serve",
         usage="%(prog)s --model-path BASE --proxy-expert-path E --proxy-amateur-path A [flags below or SGLang's]",
         description="SGLang's server with --plugin proxythinker: base + alpha * (expert - amateur).",
-        epilog="--help-all says more of each, and shows what one request may ask for (--proxy-max-...) and all of "
-        "SGLang's flags. An example without a GPU: proxythinker serve --dtype float32 $(proxythinker tiny-family)",
+        epilog="Of SGLang's: --tp-size GPUS; over several hosts --nnodes, --node-rank, --dist-init-addr. "
+        "--help-all says more of each, and shows what one request may ask for (--proxy-max-...) and all of SGLang's "
+        "flags. An example without a GPU: proxythinker serve --dtype float32 $(proxythinker tiny-family)",
         add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36),
     )

@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.config import ProxyConfig, build_config, build_config_of_what_is_right
 from sgl_proxythinker.doctor.examination import Examination
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.command_line import add_flags_briefly, take_flags
@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="proxythinker doctor",
         add_help=False,
         usage="%(prog)s [--gpu-memory GiB] [--json] --model-path BASE --proxy-expert-path E --proxy-amateur-path A ...",
-        description="Will these three models start as one server, and what fits? Needs no GPU, and reads no weights.",
+        description="Will these three models start as one server, and what fits? Needs no GPU, and reads no weights "
+        "but those of the small models' vision towers, if they are in local files.",
     )
     ServerArgs.add_cli_args(parser)
     _add_ours(parser)
@@ -92,13 +93,12 @@ def _examine(flags: dict[str, Any], args: argparse.Namespace, memory_gib: float 
     file = flags.pop("config")
     limits = {name: flags.pop(name) for name in Limits.model_fields}
 
-    def settings() -> ProxyConfig:
-        build_limits(limits, file)
-        return _small_models(build_config(flags, file))
-
-    config = examination.check("settings", settings, ProxyConfig.in_words)
+    config = examination.check("settings", lambda: _small_models(build_config(flags, file)), ProxyConfig.in_words)
+    examination.check(
+        "limits", lambda: build_limits(limits, file), lambda _: "what one request may ask for is in range"
+    )
     if config is None:
-        return examination
+        config = build_config_of_what_is_right(flags, file)
     memory = gpu_bytes(given) if memory_gib is None else int(memory_gib * GIB)
     if memory is not None:
         given["device"] = "cuda"

@@ -63,21 +63,26 @@ class Examination:
         try:
             result = run()
         except LaunchError as error:
-            self.findings.append(Finding(name, str(error), False))
+            self._note_fault(name, str(error))
             return None
         except Exception as error:  # SGLang's, of arguments that it refuses itself, and ours: the other findings count
-            self.findings.append(Finding(name, f"{type(error).__name__}: {tidy(str(error))}", False))
+            self._note_fault(name, f"{type(error).__name__}: {tidy(str(error))}")
             return None
         self.findings.append(Finding(name, words(result)))
         return result
 
+    def _note_fault(self, name: str, sentence: str) -> None:
+        """Once: a file that can't be read is in the way of several checks."""
+        if sentence not in (finding.found for finding in self.findings):
+            self.findings.append(Finding(name, sentence, False))
+
     def run(
-        self, config: ProxyConfig, given: dict[str, Any], resolve: Callable[[], Any], memory_bytes: int | None
+        self, config: ProxyConfig | None, given: dict[str, Any], resolve: Callable[[], Any], memory_bytes: int | None
     ) -> None:
         """Check a launch as a start does.
 
         Args:
-            config: the small models.
+            config: the small models; None: it is not known which, so that nothing is said of any model.
             given: SGLang's arguments by field name, as the user gave them; what follows from guidance is filled in.
             resolve: builds SGLang's `ServerArgs` from `given`.
             memory_bytes: of one GPU; None: there is no plan of memory.
@@ -86,22 +91,29 @@ class Examination:
         self.check("environment", _check_environment)
         self.check("flags", lambda: _check_flags(given))
         nodes = self.check("nodes", lambda: check_nodes(given), _nodes_in_words)
+        if config is None:
+            return
         if config.drafts:
             self.check("speculation", lambda: _check_speculation(config, given))
         checkpoints = Checkpoints(config, given)
+        found: list[str | None] = []
         for name, check in CHECKS.items():
-            if self.check(name, lambda check=check: check(checkpoints)) is None:  # type: ignore[misc]
+            found.append(self.check(name, lambda check=check: check(checkpoints)))  # type: ignore[misc]
+            if found[0] is None:  # no later check knows what to compare
                 return
-        models = checkpoints.models()
         if nodes is None:
             return
+        # Of models that would not be served like this it is told where they would run, and not what they would take.
+        known_bytes = None if None in found else memory_bytes
 
         def place_models() -> Placement:
-            return place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory_bytes, nodes)
+            shapes = checkpoints.shapes()
+            return place(given.get("tp_size", 1), shapes, config.placement, config.tp_size, known_bytes, nodes)
 
         self.placement = placement = self.check("placement", place_models)
-        if placement is None:
+        if placement is None or None in found:
             return
+        models = checkpoints.models()
         spared: Mapping[Role, int] | None = None
         if checkpoints.reads_pictures:
             spared = self.check("vision towers", lambda: _spared(config, placement), _towers_in_words)

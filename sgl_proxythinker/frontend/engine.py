@@ -23,9 +23,9 @@ from sglang.srt.server_args import ServerArgs  # noqa: E402
 _WEIGHTS = "the three models' weights belong together; start a new engine with the checkpoints you want"
 _ADAPTERS = "an adapter would change one model of three; merge it into a checkpoint"
 _SESSIONS = "send the whole conversation; its prefix is cached"
-_SCORES = "scores and embeddings would be the base's alone; use an engine without proxies"
+_SCORES = "scores and embeddings would be the base's alone; use an engine without small models"
 _MEMORY = "only the base's memory would be released; shut the engine down"
-_EXPERTS = "expert routing is one model's; use an engine without proxies"
+_EXPERTS = "expert routing is one model's; use an engine without small models"
 
 # What SGLang's engine can do and a guided one can't: it would answer for, or change, the base alone.
 REFUSED = {

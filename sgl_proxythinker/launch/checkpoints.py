@@ -161,8 +161,15 @@ class Checkpoints:
         Raises:
             LaunchError: as `check_architectures` and `check_context`.
         """
-        shapes = {role: self._shape(role, row) for role, row in self._architectures.items()}
-        return Models(_context_length(self.configs, self._given.get("context_length")), shapes)
+        return Models(_context_length(self.configs, self._given.get("context_length")), self.shapes())
+
+    def shapes(self) -> Mapping[Role, Shape]:
+        """What a placement needs to know of the models.
+
+        Raises:
+            LaunchError: as `check_architectures`.
+        """
+        return {role: self._shape(role, row) for role, row in self._architectures.items()}
 
     def _shape(self, role: Role, row: Architecture) -> Shape:
         shape, asked = row.shape(self.configs[role]), self._asked[role]
@@ -176,7 +183,7 @@ class Checkpoints:
         return {role: _read(loader, what, role, *source, self._trust) for role, source in sources.items()}
 
 
-# In the order in which they make sense: each takes it that those before it passed.
+# In the order in which they make sense: each takes it that the first one passed.
 CHECKS: Mapping[str, Callable[[Checkpoints], str]] = {
     "architectures": Checkpoints.check_architectures,
     "tokenizers": Checkpoints.check_tokenizers,

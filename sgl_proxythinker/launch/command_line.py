@@ -88,8 +88,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
         metavar="FILE",
         help="YAML with the same settings (expert_path, amateur_path, alpha, law, clip, plausible, placement, tp_size, "
         "streams, speculate), under 'expert' and 'amateur' each model's revision, dtype, quantization and load_format, "
-        "under 'experts' those of more experts by name, with path, amateur_path and amateur, and under 'limits' the "
-        "limits below. Flags win over the file.",
+        "under 'experts' those of more experts by name, with path, amateur_path and amateur, and under 'limits' what "
+        "one request may ask for (max_n and its like, as flags --proxy-max-n). Flags win over the file.",
     ),
     "require_strength": dict(
         action="store_true",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import signal
 import sys
 import threading
@@ -87,7 +88,11 @@ class _Node:
     def __init__(self, server_args: Any):
         self._args = server_args
         self.meeting = Meeting.of(server_args)
+        self.watch = Watch(self.meeting, server_args.watchdog_timeout)
+        # What ends this process with an exception or in peace; nothing of ours runs where it is killed.
+        self._why_it_ended = "its main process has ended"
         self.meeting.come()
+        self._end_in_peace_when_told()
         try:
             agree(self.meeting, statement(server_args))
         except NodesDiffer:  # each node has found it
@@ -95,10 +100,7 @@ class _Node:
         except BaseException as error:
             self.meeting.leave_word(f"its start failed: {error}")
             raise
-        self.watch = Watch(self.meeting, server_args.watchdog_timeout)
         self.watch.start()
-        # What ends this process with an exception or in peace; nothing of ours runs where it is killed.
-        self._why_it_ended = "its main process has ended"
         atexit.register(self._say_why)
 
     def take(self, result: Any, processes: Any) -> None:
@@ -139,8 +141,6 @@ class _Node:
         """Of a node without the HTTP server, whose main process is to wait for its schedulers."""
         watch_for_stops(watchdog, self._args.watchdog_timeout)
         watchdog.start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._end_in_peace)
         placement: Any = proxy_placement(self._args)
         ranks = placement.ranks_of_node(self._args.node_rank)
         logger.info(
@@ -164,9 +164,17 @@ class _Node:
 
         signal.signal(signal.SIGQUIT, tell_and_end)
 
+    def _end_in_peace_when_told(self) -> None:
+        """By SIGTERM, which ends a process without a word. Once it serves, node 0 has a handler of its own."""
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        if is_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # a program's own stays
+            signal.signal(signal.SIGTERM, self._end_in_peace)
+
     def _end_in_peace(self, *_: Any) -> None:
         self._why_it_ended = "it was told to (SIGTERM)"
         self._say_why()  # before the ranks die of it
+        for process in multiprocessing.active_children():
+            process.kill()  # they are waited for when this process ends, and may wait for other nodes
         sys.exit(128 + signal.SIGTERM)
 
     def _say_why(self) -> None:

@@ -68,7 +68,7 @@ def finish_server_args(
     placement = None
     if config is None:
         server_args = resolve()
-        logger.info("proxythinker: no proxies given, serving plain SGLang: the base model alone")
+        logger.info("proxythinker: no small models given, serving plain SGLang: the base model alone")
     else:
         from sgl_proxythinker.launch.checkpoints import check_models
 

@@ -121,7 +121,8 @@ class HostedModel:
 
     @property
     def graph_memory(self) -> GraphMemory:
-        image_bytes = 0 if self._sees_with_anothers else self._image_cache.max_size
+        fills_a_cache = self.vision_tower is not None and not self._sees_with_anothers
+        image_bytes = self._image_cache.max_size if fills_a_cache else 0
         return GraphMemory(self._graph_bytes, self._graph_buffers.logits_bytes, image_bytes)
 
     def init_cuda_graphs(self, *args: Any, may_decode: bool = False, **kwargs: Any) -> None:

@@ -150,7 +150,7 @@ LIMITS: dict[str, Limits] = {
     ),
     "quantization": Limits(
         ("fp8", "awq", "awq_marlin", "gptq", "gptq_marlin", "compressed-tensors"),
-        "Other methods have not been tried next to proxies of another precision.",
+        "Other methods have not been tried next to small models of another precision.",
     ),
     "device": Limits(("cuda", "cpu"), "Guidance has been tried on NVIDIA GPUs and on CPUs only."),
     "model_impl": Limits(("auto", "sglang"), "Guidance is tested with SGLang's own model classes."),
@@ -228,7 +228,7 @@ REFUSED: tuple[Refusal, ...] = (
         allowed=(False,),
     ),
     Refusal(
-        "Only the base's KV would be saved, and a prefix that is restored is missing in the proxies' pools.",
+        "Only the base's KV would be saved, and a prefix that is restored is missing in the small models' pools.",
         "Rely on the radix cache, which holds prefixes of all three models on the GPU.",
         """
         enable_hierarchical_cache hicache_ratio hicache_size hicache_write_policy hicache_io_backend
@@ -317,7 +317,7 @@ REFUSED: tuple[Refusal, ...] = (
         quantize_and_serve rl_quant_profile""",
     ),
     Refusal(
-        "It deletes the base's checkpoint and leaves the proxies'.",
+        "It deletes the base's checkpoint and leaves those of the small models.",
         "Delete the files after the start.",
         "delete_ckpt_after_loading",
     ),
@@ -401,7 +401,7 @@ REFUSED: tuple[Refusal, ...] = (
         "enable_torch_compile enable_torch_compile_debug_mode torch_compile_max_bs",
     ),
     Refusal(
-        "SGLang captures no prefill graphs for proxies, so the base has none either.",
+        "SGLang captures no prefill graphs for small models, so the base has none either.",
         "Tune decode graphs: --cuda-graph-max-bs-decode, --cuda-graph-bs-decode.",
         """
         cuda_graph_config cuda_graph_backend_prefill cuda_graph_max_bs_prefill cuda_graph_bs_prefill

@@ -17,8 +17,8 @@ import torch
 from sgl_proxythinker.laws import MAX_MARKER_BYTES
 from sgl_proxythinker.step.rows import to_device
 
-_KEPT = MAX_MARKER_BYTES - 1  # bytes of a request
-_NO_BYTE = -1
+KEPT = MAX_MARKER_BYTES - 1  # bytes of a request
+NO_BYTE = -1
 
 
 class MarkedRequests(NamedTuple):
@@ -27,32 +27,42 @@ class MarkedRequests(NamedTuple):
     places: list[int]  # [M]
     on_device: torch.Tensor  # [M] int64
     texts: list[bytes]  # [M]: their markers
-    markers: torch.Tensor  # [M, W] int16: these, each with its end in the last column; _NO_BYTE before them
+    # [B, W] int16: these, each with its end in the last column; NO_BYTE before them, and where a request has none.
+    markers: torch.Tensor
 
     @classmethod
-    def of(cls, texts: Mapping[int, bytes], device: str | torch.device) -> MarkedRequests:
-        """From the marker of each request that has one, by its place in the batch."""
+    def of(cls, texts: Mapping[int, bytes], size: int, device: str | torch.device) -> MarkedRequests:
+        """From the marker of each request that has one, by its place among the batch's `size`."""
         places, markers = list(texts), list(texts.values())
-        padded = _ends_of(markers, max(map(len, markers)))
+        padded = _ends_of([texts.get(place, b"") for place in range(size)], max(map(len, markers)))
         on_device = to_device(places, torch.int64, device)
         return cls(places, on_device, markers, to_device(padded, torch.int16, device))
 
 
+class KnownTexts(NamedTuple):
+    """The bytes of each token, and of each slot's text the last ones, on the device."""
+
+    sizes: torch.Tensor  # [ids] int64
+    starts: torch.Tensor  # [ids] int64, in `bytes`
+    bytes: torch.Tensor  # [sum of sizes] int16
+    longest: int  # of the sizes
+    last_bytes: torch.Tensor  # [slots, KEPT] int16; NO_BYTE before a text's first
+    past_marker: torch.Tensor  # [slots] bool
+
+
 class MarkedChains(NamedTuple):
-    """What M of B requests have written after each of n tokens, if those before it count."""
+    """What B requests have written after each of n tokens, if those before it count; M of them have a marker."""
 
-    slots: torch.Tensor  # [M] int64
+    slots: torch.Tensor  # [B] int64
     requests: torch.Tensor  # [M] int64
-    last_bytes: torch.Tensor  # [M, n, _KEPT] int16
-    past_marker: torch.Tensor  # [M, n] bool
-
-    def rows(self, size: int) -> torch.Tensor:
-        """[B * n] bool: whether the row of each token follows a marker. `size`: B."""
-        return _rows(size, self.requests, self.past_marker)
+    last_bytes: torch.Tensor  # [B, n, KEPT] int16; undefined for the others
+    past_marker: torch.Tensor  # [B, n] bool; False for the others
 
 
 class WrittenTexts:
     """The ends of the texts that requests have written, by their slots.
+
+    On CUDA a step's tokens are read by a kernel, whose specification is `read_in_torch` and `along_in_torch`.
 
     Args:
         tokens: the bytes of each id that the tokenizer knows; no other is ever sampled.
@@ -63,12 +73,20 @@ class WrittenTexts:
     def __init__(self, tokens: Sequence[bytes], slots: int, device: str | torch.device):
         self._tokens, self._device = tokens, device
         sizes = torch.tensor([len(token) for token in tokens])
-        self._sizes, self._starts = sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
-        self._bytes = torch.frombuffer(bytearray(b"".join(tokens)), dtype=torch.uint8).to(device, torch.int16)
-        self._offsets = torch.arange(int(sizes.max()), device=device)
-        self._kept = torch.arange(_KEPT, device=device)
-        self._last_bytes = torch.full((slots, _KEPT), _NO_BYTE, dtype=torch.int16, device=device)
-        self._past_marker = torch.zeros(slots, dtype=torch.bool, device=device)
+        self._texts = KnownTexts(
+            sizes.to(device),
+            (sizes.cumsum(0) - sizes).to(device),
+            torch.frombuffer(bytearray(b"".join(tokens)), dtype=torch.uint8).to(device, torch.int16),
+            int(sizes.max()),
+            torch.full((slots, KEPT), NO_BYTE, dtype=torch.int16, device=device),
+            torch.zeros(slots, dtype=torch.bool, device=device),
+        )
+        self._read, self._along = read_in_torch, along_in_torch
+        if self._texts.last_bytes.is_cuda:
+            # Not before it is needed: a machine without a GPU may lack triton.
+            from sgl_proxythinker.step.markers_kernel import along_by_kernel, read_by_kernel
+
+            self._read, self._along = read_by_kernel, along_by_kernel
 
     def read(self, marked: MarkedRequests, batch: Any) -> torch.Tensor:
         """Add what a step reads of each request, of which it says one token; once for each step, before it runs.
@@ -80,12 +98,12 @@ class WrittenTexts:
         Returns:
             [B] bool: whether what each has written holds its marker.
         """
-        slots = batch.req_pool_indices[marked.on_device]
+        slots = batch.req_pool_indices
         if batch.forward_mode.is_decode():
-            self._add(slots, marked.markers, batch.input_ids[marked.on_device])
-        else:
-            self._read_prompts(marked, batch, slots)
-        return _rows(len(batch.reqs), marked.on_device, self._past_marker[slots, None])
+            return self._read(self._texts, marked, slots, batch.input_ids)
+        self._read_prompts(marked, batch, slots[marked.on_device])
+        past = self._texts.past_marker
+        return past.new_zeros(len(slots)).index_copy(0, marked.on_device, past[slots[marked.on_device]])
 
     def along(self, marked: MarkedRequests, slots: torch.Tensor, chains: torch.Tensor) -> MarkedChains:
         """What they will have written at each token of a chain. Nothing is kept of it before `accept`.
@@ -95,21 +113,17 @@ class WrittenTexts:
             slots: [B] int64.
             chains: [B, n] int64, each request's last token and its drafts.
         """
-        slots = slots[marked.on_device]
-        last, past = self._last_bytes[slots], self._past_marker[slots]
-        ends, pasts = [], []
-        for tokens in chains[marked.on_device].unbind(1):
-            last, past = self._appended(last, past, marked.markers, tokens)
-            ends.append(last)
-            pasts.append(past)
-        return MarkedChains(slots, marked.on_device, torch.stack(ends, 1), torch.stack(pasts, 1))
+        return self._along(self._texts, marked, slots, chains)
 
     def accept(self, chains: MarkedChains, lengths: torch.Tensor) -> None:
         """Keep what counts of a chain. `lengths`: [B] int64, how many of its tokens, at least one."""
-        each = torch.arange(len(chains.slots), device=self._device)
-        last = lengths[chains.requests] - 1
-        self._last_bytes[chains.slots] = chains.last_bytes[each, last]
-        self._past_marker[chains.slots] = chains.past_marker[each, last]
+        _keep(self._texts, chains, lengths)
+
+    def rehearse(self, marked: MarkedRequests) -> torch.Tensor:
+        """What `read` gives of a step of one request, in a slot that none has yet; chains are read too."""
+        slot = token = torch.zeros(1, dtype=torch.int64, device=self._device)
+        self._along(self._texts, marked, slot, token[:, None])
+        return self._read(self._texts, marked, slot, token)
 
     def _read_prompts(self, marked: MarkedRequests, batch: Any, slots: torch.Tensor) -> None:
         """Of a step with prompts in it, where a request begins, goes on, or begins again after it was retracted.
@@ -129,46 +143,81 @@ class WrittenTexts:
                 begun[place] = b"".join(self._tokens[token] for token in req.output_ids[:generated])
         if begun:
             own = slots[to_device(list(begun), torch.int64, self._device)]
-            self._last_bytes[own] = to_device(_ends_of(list(begun.values()), _KEPT), torch.int16, self._device)
+            self._texts.last_bytes[own] = to_device(_ends_of(list(begun.values()), KEPT), torch.int16, self._device)
             past = [marked.texts[place] in text for place, text in begun.items()]
-            self._past_marker[own] = to_device(past, torch.bool, self._device)
+            self._texts.past_marker[own] = to_device(past, torch.bool, self._device)
         if decoded:
             places = to_device(list(decoded), torch.int64, self._device)
             tokens = batch.input_ids[to_device(list(decoded.values()), torch.int64, self._device)]
-            self._add(slots[places], marked.markers[places], tokens)
+            texts, own = self._texts, slots[places]
+            markers = marked.markers[marked.on_device[places]]
+            texts.last_bytes[own], texts.past_marker[own] = _appended(
+                texts, texts.last_bytes[own], texts.past_marker[own], markers, tokens
+            )
 
-    def _add(self, slots: torch.Tensor, markers: torch.Tensor, tokens: torch.Tensor) -> None:
-        last, past = self._appended(self._last_bytes[slots], self._past_marker[slots], markers, tokens)
-        self._last_bytes[slots], self._past_marker[slots] = last, past
 
-    def _appended(
-        self, last: torch.Tensor, past: torch.Tensor, markers: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """M texts and whether their markers are in them, with a token more each.
+def read_in_torch(texts: KnownTexts, marked: MarkedRequests, slots: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """What `WrittenTexts.read` means of a step in which B requests read a token each.
 
-        Args:
-            last: [M, _KEPT] int16, their last bytes.
-            past: [M] bool.
-            markers: [M, W] int16, as in `MarkedRequests`.
-            tokens: [M] integers.
-        """
-        sizes = self._sizes[tokens][:, None]
-        places = (self._starts[tokens][:, None] + self._offsets).clamp(max=len(self._bytes) - 1)
-        added = torch.where(self._offsets < sizes, self._bytes[places], _NO_BYTE)
-        text = torch.cat([last, added], dim=1)
-        width = markers.shape[1]
-        # [M, bytes of the longest token, W]: what stands before and at each new byte
-        windows = text[:, _KEPT + 1 - width :].unfold(1, width, 1)
-        markers = markers[:, None]
-        is_end = ((windows == markers) | (markers == _NO_BYTE)).all(dim=2)
-        return text.gather(1, sizes + self._kept), past | is_end.any(dim=1)
+    Args:
+        texts: of whose slots those of the requests with a marker are overwritten; no slot is in a batch twice.
+        marked: of the requests.
+        slots, tokens: [B] integers.
+
+    Returns:
+        [B] bool: whether what each has written holds its marker.
+    """
+    chains = along_in_torch(texts, marked, slots, tokens[:, None])
+    _keep(texts, chains, torch.ones_like(slots))
+    return chains.past_marker[:, 0]
+
+
+def along_in_torch(
+    texts: KnownTexts, marked: MarkedRequests, slots: torch.Tensor, chains: torch.Tensor
+) -> MarkedChains:
+    """What `WrittenTexts.along` means, on any device. `texts` are read only."""
+    requests = marked.on_device
+    own, markers = slots[requests], marked.markers[requests]
+    last, past = texts.last_bytes[own], texts.past_marker[own]
+    last_bytes = last.new_empty(*chains.shape, KEPT)
+    past_marker = past.new_zeros(chains.shape)
+    for place, tokens in enumerate(chains[requests].unbind(1)):
+        last, past = _appended(texts, last, past, markers, tokens)
+        last_bytes[requests, place], past_marker[requests, place] = last, past
+    return MarkedChains(slots, requests, last_bytes, past_marker)
+
+
+def _keep(texts: KnownTexts, chains: MarkedChains, lengths: torch.Tensor) -> None:
+    requests, last = chains.requests, lengths[chains.requests] - 1
+    slots = chains.slots[requests]
+    texts.last_bytes[slots] = chains.last_bytes[requests, last]
+    texts.past_marker[slots] = chains.past_marker[requests, last]
+
+
+def _appended(
+    texts: KnownTexts, last: torch.Tensor, past: torch.Tensor, markers: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """M texts and whether their markers are in them, with a token more each.
+
+    Args:
+        texts: for the bytes of tokens.
+        last: [M, KEPT] int16, their last bytes.
+        past: [M] bool.
+        markers: [M, W] int16, as in `MarkedRequests`.
+        tokens: [M] integers.
+    """
+    sizes, offsets = texts.sizes[tokens][:, None], torch.arange(texts.longest, device=last.device)
+    places = (texts.starts[tokens][:, None] + offsets).clamp(max=len(texts.bytes) - 1)
+    added = torch.where(offsets < sizes, texts.bytes[places], NO_BYTE)
+    text = torch.cat([last, added], dim=1)
+    width = markers.shape[1]
+    # [M, bytes of the longest token, W]: what stands before and at each new byte
+    windows = text[:, KEPT + 1 - width :].unfold(1, width, 1)
+    markers = markers[:, None]
+    is_end = ((windows == markers) | (markers == NO_BYTE)).all(dim=2)
+    return text.gather(1, sizes + torch.arange(KEPT, device=last.device)), past | is_end.any(dim=1)
 
 
 def _ends_of(texts: Sequence[bytes], size: int) -> list[list[int]]:
     """The last bytes of each text, as many for each; those of a shorter one stand at the end."""
-    return [[*[_NO_BYTE] * (size - len(text)), *text[-size:]] for text in texts]
-
-
-def _rows(size: int, requests: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """[B * n] bool from [M, n] of M of B requests; False for the others."""
-    return values.new_zeros(size, values.shape[1]).index_copy(0, requests, values).flatten()
+    return [[*[NO_BYTE] * (size - len(text)), *text[-size:]] for text in texts]

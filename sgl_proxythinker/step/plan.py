@@ -157,7 +157,7 @@ class StepInputs:
             for request, guidance in enumerate(guidances)
             if guidance.law is not None and guidance.law.after is not None
         }
-        marked = MarkedRequests.of(markers, self._device) if markers else None
+        marked = MarkedRequests.of(markers, len(guidances), self._device) if markers else None
         shares = {
             row: share for row, request in enumerate(owner) if (share := guidances[request].plausible) is not None
         }

@@ -26,3 +26,10 @@ def load_columns(logits, shard_stride, row_stride, SHARDS: tl.constexpr, WIDTH: 
     # The padding is read too, for the caller to discard: a mask that ends at an odd vocabulary size would make every
     # load of the row one element wide.
     return tl.load(logits + places, mask=columns < SHARDS * WIDTH).to(tl.float32)
+
+
+@triton.jit
+def load_known(logits, shard_stride, row_stride, SHARDS: tl.constexpr, WIDTH: tl.constexpr, row, columns, VOCAB_SIZE):
+    """[BLOCK] float32: what a model says in `row` about the ids `columns`, -inf past the vocabulary."""
+    values = load_columns(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns)
+    return tl.where(columns < VOCAB_SIZE, values, -float("inf"))

@@ -1,4 +1,5 @@
-"""A row's statistics as one kernel on a GPU. Its specification is in `statistics`; nothing else imports this module.
+"""A row's statistics as one kernel on a GPU. Its specification is in `statistics`; beside that one
+only `law_strengths_kernel` imports this module.
 
 A program reads its row three times at most: for the largest logit, for the sums, and with two models for their
 divergence. What comes after the first time lies in the GPU's cache: a row of 152,064 ids has 0.6 MB.
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 
 from sgl_proxythinker.step.logits import ShardedLogits
-from sgl_proxythinker.step.sharded_load import as_arguments, load_columns
+from sgl_proxythinker.step.sharded_load import as_arguments, load_known
 from sgl_proxythinker.step.statistics import PairStatistics, RowStatistics
 
 # A program has a row to itself, and few rows ask: many columns at a time for each.
@@ -67,10 +68,13 @@ def _run(
 
 
 @triton.jit
-def _known(logits, shard_stride, row_stride, SHARDS: tl.constexpr, WIDTH: tl.constexpr, row, columns, VOCAB_SIZE):
-    """[BLOCK] float32: what a model says of these ids, -inf past the vocabulary."""
-    values = load_columns(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns)
-    return tl.where(columns < VOCAB_SIZE, values, -float("inf"))
+def jensen_shannon_terms(of_one, of_other):
+    """What each id adds to twice the divergence of two distributions, of its log probability under both."""
+    higher, lower = tl.maximum(of_one, of_other), tl.minimum(of_one, of_other)
+    # log((p + q) / 2); where both are 0 nothing is added.
+    middle = higher + tl.log(1 + tl.exp(lower - higher)) - 0.6931471805599453
+    p, q = tl.exp(of_one), tl.exp(of_other)
+    return tl.where(p == 0, 0.0, p * (of_one - middle)) + tl.where(q == 0, 0.0, q * (of_other - middle))
 
 
 @triton.jit
@@ -93,7 +97,7 @@ def _of_row(
     where = tl.full([BLOCK], VOCAB_SIZE, tl.int32)
     for start in range(0, VOCAB_SIZE, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        values = _known(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns, VOCAB_SIZE)
+        values = load_known(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns, VOCAB_SIZE)
         is_higher = values > highest
         where = tl.where(is_higher, columns, where)
         highest = tl.where(is_higher, values, highest)
@@ -103,7 +107,7 @@ def _of_row(
     moments = tl.zeros([BLOCK], tl.float32)
     for start in range(0, VOCAB_SIZE, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        values = _known(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns, VOCAB_SIZE) - largest
+        values = load_known(logits, shard_stride, row_stride, SHARDS, WIDTH, row, columns, VOCAB_SIZE) - largest
         mass = tl.exp(values)
         masses += mass
         # Not -inf * 0.
@@ -156,17 +160,13 @@ def _row_statistics(
         sums = tl.zeros([BLOCK], tl.float32)
         for start in range(0, VOCAB_SIZE, BLOCK):
             columns = start + tl.arange(0, BLOCK)
-            of_one = _known(one, one_shard_stride, one_row_stride, ONE_SHARDS, ONE_WIDTH, one_row, columns, VOCAB_SIZE)
-            of_other = _known(
+            of_one = load_known(
+                one, one_shard_stride, one_row_stride, ONE_SHARDS, ONE_WIDTH, one_row, columns, VOCAB_SIZE
+            )
+            of_other = load_known(
                 other, other_shard_stride, other_row_stride, OTHER_SHARDS, OTHER_WIDTH, other_row, columns, VOCAB_SIZE
             )
-            of_one = of_one - one_largest - one_log_mass
-            of_other = of_other - other_largest - other_log_mass
-            higher, lower = tl.maximum(of_one, of_other), tl.minimum(of_one, of_other)
-            # log((p + q) / 2); where both are 0 nothing is added.
-            middle = higher + tl.log(1 + tl.exp(lower - higher)) - 0.6931471805599453
-            p, q = tl.exp(of_one), tl.exp(of_other)
-            sums += tl.where(p == 0, 0.0, p * (of_one - middle)) + tl.where(q == 0, 0.0, q * (of_other - middle))
+            sums += jensen_shannon_terms(of_one - one_largest - one_log_mass, of_other - other_largest - other_log_mass)
         # Of nearly equal distributions rounding makes it a hair negative.
         divergence = tl.sum(sums, 0) / 2
         tl.store(js_nats + at, tl.where(divergence < 0, 0.0, divergence))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.guards.token_bytes import token_bytes
 from sgl_proxythinker.guidance import Guidance
-from sgl_proxythinker.laws import Divergence, Law
+from sgl_proxythinker.laws import Divergence, Law, Marker
 from sgl_proxythinker.models.arguments import server_args_of
 from sgl_proxythinker.models.graph_capture import captured_on
 from sgl_proxythinker.models.groups import join_world, joined_world, make_groups
@@ -216,7 +217,7 @@ class ProxyWorker(WholeModelWorker):
             if step.marked is not None:
                 chains = forward_batch.input_ids.view(len(reqs), each)
                 marked = self.written.along(step.marked, forward_batch.req_pool_indices, chains)
-            self._past_marker = None if marked is None else marked.rows(len(reqs))
+            self._past_marker = None if marked is None else marked.past_marker.flatten()
             self._given = given
             try:
                 result = super().forward_batch_generation(None, forward_batch, is_verify=True)
@@ -289,20 +290,24 @@ class ProxyWorker(WholeModelWorker):
             attach_evidence(logits_output, logits, steered, fused.logits, step.traced, step.owner, self.vocab_size)
 
     def _warm_up(self) -> None:
-        """Compile the kernel and connect the ranks now: in the first step a second would pass for it."""
+        """Compile the kernels and connect the ranks now: in the first step a second would pass for it."""
         logits = {
             role: torch.zeros(1, model.runner.model_config.vocab_size, device=self.device)
             for role, model in self.ensemble.models.items()
         }
-        every_law = Guidance.of(1.0, law=Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0), clip=1.0)
+        law = Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0)
+        every_law = Guidance.of(1.0, law=law, clip=1.0, trace=True)
+        # A batch in which a request waits for a marker has a kernel of its own.
+        marked = Guidance.of(1.0, law=Law(after=Marker("a", 0.0)))
         # A second pair is another kernel: it adds to what the first one wrote.
         several = Guidance.of_several(dict.fromkeys(list(self.config.pairs)[:2], 1.0), self.config.pairs)
-        for guidance in (Guidance.of(1.0), Guidance(), every_law, several):
+        one = torch.ones(1, dtype=torch.int64, device=self.device)
+        for guidance in (Guidance.of(1.0), Guidance(), every_law, marked, several):
             step = self.inputs.on_device([guidance], [guidance.reads], prompt_tokens=[0])
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
-            self._fuse(
-                self.ensemble.gather(here, step), step, lambda: torch.ones(1, dtype=torch.int64, device=self.device)
-            )
+            past_marker = None if step.marked is None else self.written.rehearse(step.marked)
+            said = self.ensemble.gather(here, step)
+            self._attach(SimpleNamespace(), step, said, *self._fuse(said, step, lambda: one, past_marker))
 
     def _shape_rows(self, logits_output: LogitsProcessorOutput, sampling_info: Any) -> None:
         """On every rank: with a grammar SGLang's sampler takes the smallest of their tokens."""

@@ -96,15 +96,23 @@ def read_definition(source_root: Path, symbol: str) -> tuple[str | None, str]:
         file = source_root / module.replace(".", "/") / "__init__.py"
     if not file.exists():
         return None, ""
-    text, node = _parse(file)
+    lines, node = _parse(file)
     for name in path.split("."):
         named = (each for each in ast.iter_child_nodes(node) if isinstance(each, _DEFINITION) and each.name == name)
         found = next(named, None) or _first_assignment(node, name)
         if found is None:
             return None, ""
         node = found
-    source = ast.get_source_segment(text, node) or ""
-    return _signature(node), hashlib.sha256(source.encode()).hexdigest()[:12]
+    return _signature(node), hashlib.sha256(_source(lines, node)).hexdigest()[:12]
+
+
+def _source(lines: list[bytes], node: ast.AST) -> bytes:
+    """What `ast.get_source_segment` returns, which splits the file again for each definition: seconds of a start."""
+    assert isinstance(node, ast.stmt)
+    own = lines[node.lineno - 1 : node.end_lineno]
+    own[-1] = own[-1][: node.end_col_offset]
+    own[0] = own[0][node.col_offset :]
+    return b"\n".join(own)
 
 
 def _first_assignment(node: ast.AST, name: str) -> _ASSIGNMENT | None:
@@ -126,9 +134,9 @@ def _set_name(target: ast.expr) -> str | None:
 
 
 @cache
-def _parse(file: Path) -> tuple[str, ast.AST]:
+def _parse(file: Path) -> tuple[list[bytes], ast.AST]:
     text = file.read_text()
-    return text, ast.parse(text)
+    return text.encode().split(b"\n"), ast.parse(text)
 
 
 def _signature(node: ast.AST) -> str:
