@@ -1,5 +1,5 @@
 # Two commands do everything, from nothing but a python3 with venv:
-#   make demo    a base alone and guided, on pictures that it was never trained on; keeps score for a minute
+#   make demo    a base alone and guided, on pictures that it was never trained on; keeps score, then of two experts at once
 #   make test    style, types and tests (make test-all: the rare ones too); installs chromium with apt-get if there is none
 # And while you work on it: make laws, the tests that need neither a server nor SGLang.
 PYTHON ?= python3

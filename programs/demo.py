@@ -4,7 +4,8 @@
     proxythinker demo --base B --expert E --amateur A --image FILE --question TEXT
 
 Without models it serves the tiny trained family that comes with the package, shows problems that it was never trained
-on, and keeps the score of base against guided for a minute. With models of yours it asks them about a picture of yours.
+on, and keeps the score of base against guided for a minute; then that of its two experts, alone and at once, for half a
+minute. With models of yours it asks them about a picture of yours.
 On a machine without a GPU it runs on the CPU.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from sgl_proxythinker.pictures.program import see
 from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.programs.serving import Models, serving, trained_family
 from sgl_proxythinker.programs.terminal import printable
+from sgl_proxythinker.tiny_family import SPECIALIST
 from sgl_proxythinker.tiny_family.grading import is_right
 from sgl_proxythinker.tiny_family.problems import KINDS, Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
@@ -40,11 +42,13 @@ YOUR_ANSWER_TOKENS = 1024  # of models that were not trained for this project
 AT_ONCE = 16  # requests
 SHOWN = range(len(KINDS), 2 * len(KINDS))  # held-out problems of level 2, one of each kind
 SCORED = range(2 * len(KINDS), 1000)  # the other ones, as far as the time reaches
+SECOND = SPECIALIST.name  # an expert for two of the five kinds
+ALPHA_OF_EACH = 0.25  # where there are two: at 0.5 the first alone has nearly all right
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    models = Models(args.base, args.expert, args.amateur) if args.base else trained_family()
+    models = Models(args.base, args.expert, args.amateur) if args.base else trained_family(both_experts=True)
     with (
         tempfile.TemporaryDirectory(prefix="proxythinker-demo-") as scratch,
         serving(models, args.alpha, Path(scratch) / "server.log", console) as url,
@@ -54,10 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"Asking about [bold]{args.image}[/bold]: {args.question}")
             picture = see(args.image)
             for alpha in (0.0, args.alpha):
-                show(alpha, ask(client, picture, args.question, alpha, YOUR_ANSWER_TOKENS))
+                show(alpha, ask(client, picture, args.question, constant(alpha), YOUR_ANSWER_TOKENS))
         else:
             show_problems(client, args.alpha, args.pictures)
-            keep_score(client, args.alpha, args.seconds)
+            console.rule(f"The score on held-out problems, for {args.seconds:g} s")
+            keep_score(client, {"base": constant(0.0), f"guided at {args.alpha:g}": constant(args.alpha)}, args.seconds)
+            console.rule(f"Two experts at once, the second one for paths and odd rows, for {args.seconds / 2:g} s")
+            keep_score(client, two_experts(), args.seconds / 2)
     console.print("Server ended.")
 
 
@@ -90,13 +97,29 @@ class Answer:
     seconds: float
 
 
-def ask(client: openai.OpenAI, picture: Image.Image, question: str, alpha: float, tokens: int) -> Answer:
+# `custom_params` of a request
+Guidance = Mapping[str, Any]
+
+
+def constant(alpha: float) -> Guidance:
+    return {"proxy_alpha": alpha}
+
+
+def two_experts() -> dict[str, Guidance]:
+    """The base, with each expert, and with both at once: their differences to one amateur add up."""
+    each = {name: {"proxy_expert": name, **constant(ALPHA_OF_EACH)} for name in ("expert", SECOND)}
+    both = {"proxy_experts": dict.fromkeys(each, ALPHA_OF_EACH)}
+    alone = {f"{name} at {ALPHA_OF_EACH:g}": guidance for name, guidance in each.items()}
+    return {"base": constant(0.0), **alone, "both": both}
+
+
+def ask(client: openai.OpenAI, picture: Image.Image, question: str, guidance: Guidance, tokens: int) -> Answer:
     """One greedy answer about one picture, of at most `tokens` tokens."""
     content: Any = [{"type": "image_url", "image_url": {"url": data_url(picture)}}, {"type": "text", "text": question}]
     started = time.perf_counter()
     answer = client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": content}], temperature=0, max_tokens=tokens,
-        extra_body={"custom_params": {"proxy_alpha": alpha}},
+        extra_body={"custom_params": guidance},
     )  # fmt: skip
     seconds = time.perf_counter() - started
     assert answer.usage is not None, "SGLang counts tokens"
@@ -120,33 +143,32 @@ def show_problems(client: openai.OpenAI, alpha: float, folder: Path) -> None:
         console.rule(f"{file}")
         console.print(f"[bold]{problem.question}[/bold]")
         for strength in (0.0, alpha):
-            answer = ask(client, picture, problem.question, strength, ANSWER_TOKENS)
+            answer = ask(client, picture, problem.question, constant(strength), ANSWER_TOKENS)
             show(strength, answer, is_right(answer.text, problem.answer))
         console.print(f"Truth: [bold]{problem.answer}[/bold]")
 
 
-def keep_score(client: openai.OpenAI, alpha: float, seconds: float) -> None:
-    """Base against guided on held-out problems, for about `seconds`."""
-    deadline, strengths = time.monotonic() + seconds, (0.0, alpha)
-    right, asked = [0, 0], 0
+def keep_score(client: openai.OpenAI, sides: Mapping[str, Guidance], seconds: float) -> None:
+    """Ways to guide, by what to call them, against each other on held-out problems, for about `seconds`."""
+    deadline = time.monotonic() + seconds
+    right, asked = [0] * len(sides), 0
 
-    def answer_both(problem: Problem) -> list[bool] | None:
+    def answer_all(problem: Problem) -> list[bool] | None:
         if time.monotonic() > deadline:
             return None
         picture = problem.picture()
-        answers = [ask(client, picture, problem.question, strength, ANSWER_TOKENS) for strength in strengths]
+        answers = [ask(client, picture, problem.question, guidance, ANSWER_TOKENS) for guidance in sides.values()]
         return [is_right(answer.text, problem.answer) for answer in answers]
 
-    console.rule(f"The score on held-out problems, for {seconds:g} s")
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[score]}"), TimeElapsedColumn())
     with ThreadPoolExecutor(AT_ONCE) as pool, Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=None)
-        for both in pool.map(answer_both, problems(TEST, len(SCORED), SCORED.start)):
-            if both is None:
+        rows = [progress.add_task(side, total=None, score="") for side in sides]
+        for verdicts in pool.map(answer_all, problems(TEST, len(SCORED), SCORED.start)):
+            if verdicts is None:
                 continue
-            asked, right = asked + 1, [before + now for before, now in zip(right, both, strict=True)]
-            shares = [f"{count}/{asked} ({100 * count / asked:.0f} %)" for count in right]
-            progress.update(task, description=f"base {shares[0]}    guided at {alpha:g}: [bold]{shares[1]}[/bold]")
+            asked, right = asked + 1, [before + now for before, now in zip(right, verdicts, strict=True)]
+            for row, count in zip(rows, right, strict=True):
+                progress.update(row, score=f"[bold]{count}/{asked}[/bold] ({100 * count / asked:.0f} %)")
 
 
 if __name__ == "__main__":

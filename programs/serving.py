@@ -1,4 +1,4 @@
-"""Three models and a guided server for them, for programs that a person starts without a server of their own."""
+"""Models and a guided server for them, for programs that a person starts without a server of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,9 +19,9 @@ from sgl_proxythinker.programs.server_process import reserve_port, running
 
 # What the start-up log says, in order, and what a person wants to know meanwhile.
 STAGES = (
-    ("is guided by", "checked that the three models fit"),
+    ("is guided by", "checked that the models fit"),
     ("Init torch distributed begin", "imported SGLang in the scheduler"),
-    ("; memory:", "loaded three models and planned their memory"),
+    ("; memory:", "loaded the models and planned their memory"),
     ("Uvicorn running on", "listening"),
     ("fired up and ready", "warmed up"),
 )
@@ -35,17 +35,19 @@ TINY_POOL = "--max-total-tokens 8192"
 
 @dataclass(frozen=True)
 class Models:
-    """Base, expert and amateur: paths or hub ids."""
+    """Base, expert and amateur, and further experts of the same amateur by name: paths or hub ids."""
 
     base: str | Path
     expert: str | Path
     amateur: str | Path
     ours: bool = False  # small pools, and other kernels than the published models
+    experts: Mapping[str, str | Path] = field(default_factory=dict)
 
 
-def trained_family() -> Models:
-    """The small models that were trained for this project and come with it."""
-    return Models(tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR, ours=True)
+def trained_family(*, both_experts: bool = False) -> Models:
+    """The small models that were trained for this project and come with it; `both_experts`: with the specialist."""
+    second = {tiny_family.SPECIALIST.name: tiny_family.SPECIALIST} if both_experts else {}
+    return Models(tiny_family.BASE, tiny_family.EXPERT, tiny_family.AMATEUR, ours=True, experts=second)
 
 
 def is_trained_family(base: str) -> bool:
@@ -66,6 +68,7 @@ def serving(models: Models, alpha: float, log: Path, console: Console) -> Iterat
         "--port", str(port), "--nccl-port", str(reserve_port()), "--model-path", str(models.base),
         "--proxy-expert-path", str(models.expert), "--proxy-amateur-path", str(models.amateur),
         "--proxy-alpha", str(alpha),
+        *(part for name, path in models.experts.items() for part in ("--proxy-expert", f"{name}={path}")),
     ]  # fmt: skip
     if models.ours:
         console.print(

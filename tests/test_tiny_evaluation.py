@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 
 import pytest
 from scipy.stats import binomtest
@@ -135,6 +136,38 @@ def test_laws_are_told_beside_the_constant(tmp_path):
     assert [worth.kind_of(line) for line in lines] == ["constant", "constant", "entropy"]
     worth.plot(lines, tmp_path / "worth.png")
     assert (tmp_path / "worth.png").stat().st_size > 10_000
+
+
+def told(setting: str, split: str, right: list[list[int]], tokens: int = 20) -> dict:
+    answers = [row | {"tokens": tokens, "traced": tokens, "touched": 1, "strengths": 0.5} for row in rows(right)]
+    return {"setting": setting, **asdict(SETTINGS[setting]), **summarize(answers), "split": split}
+
+
+def test_laws_are_compared_with_the_constant_that_the_validation_split_prefers():
+    """Kills: the best of the test split, of the other way of choosing tokens, of equal ones the costlier, a law."""
+    ours, theirs = [[1], [1], [0]], [[1], [0], [0]]
+    lines = [
+        told("guided-0.5", "validation", theirs), told("guided-1", "validation", ours, tokens=20),
+        told("guided-0.75", "validation", ours, tokens=30), told("entropy-0.3", "validation", [[1], [1], [1]]),
+        told("guided-0.5", "test", theirs), told("guided-1", "test", [[0], [0], [1]]), told("clip-4", "test", ours),
+        told("guided-1.5", "test", [[1], [1], [1]]), told("guided-1.5-sampled", "validation", [[1, 1], [1, 1]]),
+        told("guided-0.5-sampled", "validation", [[1, 0], [1, 0]]),
+    ]  # fmt: skip
+    assert worth.best_constant(lines, sampled=False) == "guided-1"
+    assert worth.best_constant(lines, sampled=True) == "guided-1.5"
+    assert worth.best_constant(lines[4:8], sampled=False) == "guided-0.5", "the test split chooses nothing"
+    greedy, test, sampled = worth.markdown(lines).split("\n\n")[1::2]
+    for table in (greedy, test):
+        assert "to guided-0.5, points" in table and "to guided-1, points" in table
+    assert "| clip-4 | 66.7 [20.8, 93.8] | +33.3 [+0.0, +100.0] | 1, 0; 1 | +33.3 [-100.0, +100.0] | 2, 1; 1 |" in test
+    assert "| guided-0.5 | 50.0 [50.0, 50.0] |  |  | -50.0 [-50.0, -50.0] | 0, 2; 0.5 |" in sampled
+
+
+def test_a_setting_that_was_asked_twice_counts_once_if_it_answered_the_same():
+    lines = [told("guided-0.5", split, [[1], [0]]) for split in ("validation", "test", "test")]
+    assert worth.once(lines) == lines[:2]
+    with pytest.raises(ValueError, match="guided-0.5 was asked twice on the test split"):
+        worth.once([*lines, told("guided-0.5", "test", [[0], [1]])])
 
 
 @pytest.fixture

@@ -46,6 +46,11 @@ def called(*command, cwd=ROOT):
     return done.stdout
 
 
+def right(said, side):
+    """How many the last score of a side says it has right."""
+    return int(re.findall(rf"{side} +(\d+)/\d+ \(", said)[-1])
+
+
 def test_it_says_which_versions_are_installed(proxythinker):
     said = proxythinker("version")
     assert f"sgl-proxythinker {__version__}\n" in said and "sglang 0.5.17\n" in said
@@ -57,8 +62,12 @@ def test_the_demo_shows_problems_of_every_kind_and_a_score(proxythinker, elsewhe
         assert Image.open(elsewhere / "results" / "demo" / f"{kind}.png").size == (168, 168)
     assert said.count("base alone (alpha 0)") == said.count("guided (alpha 0.5)") == len(KINDS)
     assert said.count("Truth:") == len(KINDS) and "<think>" in said
-    (*_, (base, guided)) = re.findall(r"base (\d+)/\d+ .* guided at 0.5: (\d+)/\d+", said)
-    assert int(guided) > 0 and int(guided) >= int(base), "the family is trained so that guidance shows"
+    score, of_two_experts = said.split("Two experts at once")
+    assert 0 < right(score, "guided at 0.5") >= right(score, "base"), "the family is trained so that guidance shows"
+    base, expert, specialist, both = (
+        right(of_two_experts, side) for side in ("base", "expert at 0.25", "specialist at 0.25", "both")
+    )
+    assert 0 < both >= max(expert, specialist) and min(expert, specialist) >= base
 
 
 def test_what_a_wheel_pins_is_what_is_tested():

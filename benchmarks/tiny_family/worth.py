@@ -2,8 +2,9 @@
 
     python -m benchmarks.tiny_family.worth VALIDATION/results.jsonl TEST/results.jsonl --out DIR
 
-Bounds are chosen on the validation split and reported on the test split; DIR gets worth.jsonl (all lines), worth.md and
-worth.png. Any number of files; a line says which split it is of.
+Bounds are chosen on the validation split and reported on the test split; each setting is compared with the constant
+0.5, and with the constant that the validation split prefers. DIR gets worth.jsonl (all lines), worth.md and worth.png.
+Any number of files; a line says which split it is of.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ STYLES = {
     "schedule": ("#009E73", "D"),
     "clip": ("#CC79A7", "v"),
 }
-HEADER = ("setting", "accuracy [95 % CI]", "to the constant, points [95 % CI]", "problems better, worse; p", "thinks",
-          "tokens", "steered, %", "steered tokens of an answer")  # fmt: skip
+COMPARED = ("to {}, points [95 % CI]", "problems better, worse; p")
+MEASURED = ("thinks", "tokens", "steered, %", "steered tokens of an answer")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="results.jsonl of evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder")
     args = parser.parse_args(arguments)
-    lines = [line for file in args.results for line in read_lines(file)]
+    lines = once([line for file in args.results for line in read_lines(file)])
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "worth.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (args.out / "worth.md").write_text(markdown(lines))
@@ -45,38 +46,76 @@ def main(arguments: list[str] | None = None) -> None:
     print(markdown(lines))
 
 
+def once(lines: list[Line]) -> list[Line]:
+    """One line for each setting and split, where a reference was asked in several runs.
+
+    Raises:
+        ValueError: it was right of other problems there.
+    """
+    kept: dict[tuple[str, str], Line] = {}
+    for line in lines:
+        first = kept.setdefault((line["split"], line["setting"]), line)
+        if first["right_of"] != line["right_of"]:
+            raise ValueError(f"{line['setting']} was asked twice on the {line['split']} split, and answered otherwise")
+    return list(kept.values())
+
+
 def markdown(lines: list[Line]) -> str:
     """A table for each split and way of choosing tokens, in the order of `settings.py`."""
     parts = []
-    for split in (VALIDATION, TEST):
-        for sampled in (False, True):
-            some = [line for line in lines if line["split"] == split and line["sampled"] == sampled]
-            if some:
-                parts.append(_table(f"{split}, {'temperature 1' if sampled else 'greedy'}", some))
+    for sampled in (False, True):
+        names = list(dict.fromkeys([CONSTANT, best_constant(lines, sampled)]))
+        for split in (VALIDATION, TEST):
+            if some := _chosen(lines, split, sampled):
+                parts.append(_table(f"{split}, {'temperature 1' if sampled else 'greedy'}", some, names))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(title: str, lines: list[Line]) -> str:
+def best_constant(lines: list[Line], sampled: bool) -> str:
+    """The constant with the highest accuracy on the validation split, of equal ones with the fewest steered tokens;
+    `CONSTANT` where that split was not asked."""
+    constants = [
+        line for line in _chosen(lines, VALIDATION, sampled)
+        if kind_of(line) == "constant" and line["alpha"] != 0 and line["amateur_alpha"] is None
+    ]  # fmt: skip
+    best = max(constants, key=lambda line: (line["accuracy"], -line["tokens"]), default={"setting": CONSTANT})
+    return _name(best)
+
+
+def _chosen(lines: list[Line], split: str, sampled: bool) -> list[Line]:
+    return [line for line in lines if line["split"] == split and line["sampled"] == sampled and not line["blind"]]
+
+
+def _name(line: Line) -> str:
+    return line["setting"].removesuffix("-sampled")
+
+
+def _table(title: str, lines: list[Line], names: list[str]) -> str:
     lines = sorted(lines, key=lambda line: list(SETTINGS).index(line["setting"]))
-    constant = next((line for line in lines if line["setting"].removesuffix("-sampled") == CONSTANT), None)
-    rows = [_row(line, constant) for line in lines]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows))
+    constants = [line for name in names for line in lines if _name(line) == name]
+    compared = [cell.format(_name(constant)) for constant in constants for cell in COMPARED]
+    header = ["setting", "accuracy [95 % CI]", *compared, *MEASURED]
+    rows = [_row(line, constants) for line in lines]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
     return f"{title}, {lines[0]['n']} problems, {lines[0]['answers']} answers:\n\n{table}"
 
 
-def _row(line: Line, constant: Line | None) -> list[str]:
+def _row(line: Line, constants: list[Line]) -> list[str]:
     low, high = line["interval"]
-    compared = ["", ""]
-    if constant is not None and line is not constant:
-        pair = paired(line["right_of"], constant["right_of"], line["answers"] // line["n"])
-        interval = ", ".join(f"{100 * end:+.1f}" for end in pair.interval)
-        compared = [f"{100 * pair.difference:+.1f} [{interval}]", f"{pair.better}, {pair.worse}; {pair.p:.2g}"]
     share = steered(line)
     return [
-        line["setting"].removesuffix("-sampled"), f"{100 * line['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
-        *compared, f"{100 * line['thinks']:.1f}", f"{line['tokens']:.1f}", f"{100 * share:.1f}",
-        f"{share * line['tokens']:.2f}",
+        _name(line), f"{100 * line['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        *(cell for constant in constants for cell in _compared(line, constant)),
+        f"{100 * line['thinks']:.1f}", f"{line['tokens']:.1f}", f"{100 * share:.1f}", f"{share * line['tokens']:.2f}",
     ]  # fmt: skip
+
+
+def _compared(line: Line, constant: Line) -> tuple[str, str]:
+    if line is constant:
+        return "", ""
+    pair = paired(line["right_of"], constant["right_of"], line["answers"] // line["n"])
+    interval = ", ".join(f"{100 * end:+.1f}" for end in pair.interval)
+    return f"{100 * pair.difference:+.1f} [{interval}]", f"{pair.better}, {pair.worse}; {pair.p:.2g}"
 
 
 def steered(line: Line) -> float:
@@ -93,39 +132,50 @@ def kind_of(line: Line) -> str:
 
 
 def plot(lines: list[Line], file: Path) -> None:
-    """Greedy accuracy over the share of steered tokens: the test split filled, the validation split hollow."""
+    """Accuracy over the share of steered tokens: the test split filled, the validation split hollow."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    ways = [sampled for sampled in (False, True) if any(line["sampled"] == sampled for line in lines)]
     splits = [split for split in (VALIDATION, TEST) if any(line["split"] == split for line in lines)]
-    figure, all_axes = pyplot.subplots(1, len(splits), figsize=(5.5 * len(splits), 4.2), squeeze=False, sharey=True,
-                                       constrained_layout=True)  # fmt: skip
-    for axes, split in zip(all_axes[0], splits, strict=True):
-        some = [line for line in lines if line["split"] == split and not line["sampled"] and not line["blind"]]
-        for kind, (colour, marker) in STYLES.items():
-            points = [line for line in some if kind_of(line) == kind and steered(line) > 0]
-            if not points:
-                continue
-            xs, ys = [100 * steered(line) for line in points], [100 * line["accuracy"] for line in points]
-            below, above = zip(*((line["accuracy"] - low, high - line["accuracy"])
-                                 for line in points for low, high in [line["interval"]]), strict=True)  # fmt: skip
-            errors = [[100 * gap for gap in below], [100 * gap for gap in above]]
-            axes.errorbar(xs, ys, errors, fmt=marker, color=colour, label=kind, markersize=5, linewidth=0.8,
-                          markerfacecolor=colour if split == TEST else "white")  # fmt: skip
-        for line in some:
-            if steered(line) == 0:
-                axes.axhline(100 * line["accuracy"], color="#000000", linestyle=":", label="base", linewidth=1.2)
-        axes.set_xscale("log")
-        axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
-        axes.set(xlabel="steered tokens, % of those generated", ylabel="accuracy, %",
-                 title=f"{split}, greedy, {some[0]['n']} problems")  # fmt: skip
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower center", framealpha=0.85, edgecolor="none")
-    figure.savefig(file, dpi=130)
+    figure, all_axes = pyplot.subplots(len(ways), len(splits), figsize=(5.5 * len(splits), 4.2 * len(ways)),
+                                       squeeze=False, sharey="row", constrained_layout=True)  # fmt: skip
+    for row, sampled in zip(all_axes, ways, strict=True):
+        for axes, split in zip(row, splits, strict=True):
+            if some := _chosen(lines, split, sampled):
+                _draw(axes, some, filled=split == TEST)
+                axes.set_title(f"{split}, {'temperature 1' if sampled else 'greedy'}, {some[0]['n']} problems")
+            else:
+                axes.set_axis_off()
+    handles = {
+        label: handle for axes in all_axes.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.savefig(file, dpi=110)
     pyplot.close(figure)
+
+
+def _draw(axes: Any, lines: list[Line], filled: bool) -> None:
+    for kind, (colour, marker) in STYLES.items():
+        points = [line for line in lines if kind_of(line) == kind and steered(line) > 0]
+        if not points:
+            continue
+        xs, ys = [100 * steered(line) for line in points], [100 * line["accuracy"] for line in points]
+        below, above = zip(*((line["accuracy"] - low, high - line["accuracy"])
+                             for line in points for low, high in [line["interval"]]), strict=True)  # fmt: skip
+        errors = [[100 * gap for gap in below], [100 * gap for gap in above]]
+        axes.errorbar(xs, ys, errors, fmt=marker, color=colour, label=kind, markersize=5, linewidth=0.8,
+                      markerfacecolor=colour if filled else "white")  # fmt: skip
+    for line in lines:
+        if steered(line) == 0:
+            axes.axhline(100 * line["accuracy"], color="#000000", linestyle=":", label="base", linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    axes.set(xlabel="steered tokens, % of those generated", ylabel="accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

@@ -115,9 +115,10 @@ def _laws() -> Iterator[Setting]:
 
 
 LAWS = tuple(_laws())
-SETTINGS = {
-    setting.name: setting
-    for setting in (*_table(), *LAWS, *(replace(law, name=f"{law.name}-sampled", sampled=True) for law in LAWS))
+CONSTANTS = tuple(Setting(f"guided-{alpha:g}", "guided", alpha) for alpha in ALPHAS)
+SETTINGS = {setting.name: setting for setting in (*_table(), *LAWS)} | {
+    f"{setting.name}-sampled": replace(setting, name=f"{setting.name}-sampled", sampled=True)
+    for setting in (*CONSTANTS, *LAWS)
 }
 QUICK = ("base", "guided-0.5", "expert")
 
