@@ -44,7 +44,7 @@ class Family(NamedTuple):
 # Where the heads together are not as wide as the residual stream.
 _NARROW = Size(layers=4, heads=8, kv_heads=4, mlp=512, width=192, vision_layers=3)
 # SGLang takes it for granted that three blocks of the tower of a mixture of experts reach into the decoder.
-_EXPERTS = Size(layers=4, heads=8, kv_heads=4, mlp=128, width=192, experts=4, vision_layers=4)
+_EXPERTS = Size(layers=4, heads=8, kv_heads=4, mlp=128, width=192, experts=16, vision_layers=4)
 
 QWEN2_5_VL = RandomModel(qwen2_vl.qwen2_5_vl_weights, qwen2_vl.qwen2_5_vl_config, qwen2_image_config)
 _QWEN2_VL = RandomModel(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from sgl_proxythinker.programs.random_models.size import Size
-from sgl_proxythinker.programs.random_models.weights import ATTENTION_GAIN, Weights
+from sgl_proxythinker.programs.random_models.weights import ATTENTION_GAIN, ROUTER_GAIN, Weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Decoder:
 
     def _experts(self, weights: Weights, name: str, size: Size) -> None:
         width, random = size.hidden, weights.random
-        weights.linear(f"{name}.gate", size.experts, width)
+        weights.linear(f"{name}.gate", size.experts, width, ROUTER_GAIN)
         if self.experts == "one by one":
             for index in range(size.experts):
                 weights.gated_mlp(f"{name}.experts.{index}", width, size.mlp, bias=False)

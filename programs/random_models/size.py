@@ -15,7 +15,7 @@ class Size:
     head_dim: int = 32
     mlp: int = 256
     width: int | None = None  # of the residual stream; None: that of all heads
-    experts: int = 0  # of each layer, two of which read a token; 0: one MLP
+    experts: int = 0  # of each layer, half of which read a token; 0: one MLP
     vision_layers: int = 2
     vision_heads: int = 4
     vision_head_dim: int = 32

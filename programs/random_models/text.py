@@ -62,7 +62,7 @@ def qwen3_fields(size: Size, rows: int, ids: Mapping[str, int]) -> dict:
     if size.experts:
         fields |= {
             "num_experts": size.experts,
-            "num_experts_per_tok": 2,
+            "num_experts_per_tok": size.experts // 2,
             "moe_intermediate_size": size.mlp,
             "norm_topk_prob": True,
             "decoder_sparse_step": 1,
