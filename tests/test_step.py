@@ -142,6 +142,7 @@ def test_pairs_stand_in_the_order_of_the_roster_whoever_is_first(sglang):
 
 def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
     """Kills: a law or a trace of one expert's rows that reads another's logits, or steers by another too."""
+    from sgl_proxythinker.step.law_strengths import NUMBERS
     from sgl_proxythinker.step.plan import StepInputs
 
     math = Role("math")
@@ -157,8 +158,10 @@ def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
     everyone = [guidance.reads | {"expert"} for guidance in asked]  # as under speculation
     step = inputs.on_device(asked, everyone, prompt_tokens=[5] * 4)
     assert step.pairs == (SMALL, ("math", "amateur"))
-    assert [(laws.pair, laws.rows.tolist()) for laws in step.laws] == [(SMALL, [0]), (("math", "amateur"), [1])]
-    assert [rows.tolist() for rows in step.laws[1].model_rows] == [[0], [1]]
+    scheduled = [laws.numbers[:, NUMBERS].isfinite().tolist() for laws in step.laws]
+    assert [laws.pair for laws in step.laws] == [SMALL, ("math", "amateur")]
+    assert scheduled == [[True, False, False, False], [False, True, False, False]]
+    assert [rows[1].item() for rows in step.laws[1].model_rows] == [0, 1]
     traced = [(told.pair, told.rows[BASE].tolist()) for told in step.traced]
     assert traced == [(("math", "amateur"), [1, 2]), (SMALL, [3])]
     assert step.runs[math].index == [1, 2] and step.runs[EXPERT].index == [0, 1, 2, 3]

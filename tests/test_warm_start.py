@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -96,6 +97,12 @@ class TestFork:
         text, code = started("raise ValueError('of this test')")
         assert text.endswith("ValueError: of this test\n") and code == 1
         assert started("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)") == ("", -9)
+
+    def test_an_engine_that_is_shut_down_in_the_process_of_the_tests_ends_none(self, started):
+        """It ends all children of its process."""
+        code = "import os, psutil\nprint(*(process.pid for process in psutil.Process().parents()))"
+        above = started(code)[0].split()
+        assert above and str(os.getpid()) not in above
 
     def test_what_is_spawned_has_its_environment_and_not_its_state(self, started):
         """It is a child of the process that spawned it, which learns how it ended."""

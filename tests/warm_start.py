@@ -122,9 +122,9 @@ def _start_template() -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = clean_environment(cpu.ENVIRONMENT | ONE_THREAD)
     with its:
-        subprocess.Popen(
+        subprocess.run(
             [sys.executable, __file__, str(its.fileno())], env=environment, cwd=ROOT, pass_fds=[its.fileno()],
-            stdout=_template_log(), stderr=subprocess.STDOUT, process_group=0,
+            stdout=_template_log(), stderr=subprocess.STDOUT, process_group=0, check=True,
         )  # fmt: skip
     return ours
 
@@ -284,6 +284,8 @@ def _spawn_by_forks() -> None:
 
 if __name__ == "__main__":
     asked = socket.socket(fileno=int(sys.argv[1]))
+    if os.fork():
+        os._exit(0)  # nobody's child: an `Engine` that is shut down ends all that its process, a test's, has started
     _import_all()
     of_server = _serve_forks(asked, is_told_of_ends=True)
     _spawn_by_forks()
