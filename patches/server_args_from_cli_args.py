@@ -5,6 +5,8 @@ Ours:  the same; when `--plugin proxythinker` was given, the configuration is va
 Why a hook: fields of ours would be dropped here, and this is the last point before SGLang's heavy imports.
 """
 
+import sys
+
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.command_line import take_flags
 from sgl_proxythinker.launch.server_args import build_server_args
@@ -23,8 +25,16 @@ def around(original, cls, args):
     flags = take_flags(args)
     if flags is None:
         return original(cls, args)
+    sys.excepthook = say_the_sentence_alone
     try:
         return build_server_args(flags, vars(args), lambda: original(cls, args))
     except LaunchError as error:
-        # A person at a terminal needs the sentence, not the traceback under it.
         raise SystemExit(f"proxythinker: {error}") from error
+
+
+def say_the_sentence_alone(kind, error, traceback):
+    """A person at a terminal needs what a start is refused for, here or once nodes have met, and no traceback above."""
+    if issubclass(kind, LaunchError):
+        sys.stderr.write(f"proxythinker: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)

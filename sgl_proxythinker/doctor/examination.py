@@ -143,7 +143,7 @@ class Examination:
             if (least := min(rank.left_bytes for rank in made.beside)) < 0:
                 raise LaunchError(
                     f"weights, KV and graphs take {-least / GIB:.1f} GiB more than a GPU has: lower "
-                    "--mem-fraction-static or --max-total-tokens."
+                    "--mem-fraction-static or --max-total-tokens, or use more or larger GPUs (--tp-size)."
                 )
             return made
 
