@@ -67,7 +67,7 @@ def test_expert_and_amateur_are_told_apart_with_weights_of_their_own(guided, ref
 def test_it_shows_the_models_before_whatever_shapes_the_sampling(guided, reference):
     """Temperature, penalties, bias, top-k and a grammar change the choice, not the evidence."""
     shapes = [
-        {"temperature": 1.7, "top_k": 40},
+        {"temperature": 20.0, "top_k": 40},  # at 1.7 all twelve were once the greedy ones
         {"frequency_penalty": 1.9, "presence_penalty": 1.0},
         {"logit_bias": {"65": 100.0}},
         {"regex": r"[0-9]{6}"},
