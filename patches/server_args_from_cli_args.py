@@ -6,6 +6,7 @@ Why a hook: fields of ours would be dropped here, and this is the last point bef
 """
 
 import sys
+from functools import partial
 
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.command_line import take_flags
@@ -25,16 +26,16 @@ def around(original, cls, args):
     flags = take_flags(args)
     if flags is None:
         return original(cls, args)
-    sys.excepthook = say_the_sentence_alone
+    sys.excepthook = partial(say_the_sentence_alone, sys.excepthook)
     try:
         return build_server_args(flags, vars(args), lambda: original(cls, args))
     except LaunchError as error:
         raise SystemExit(f"proxythinker: {error}") from error
 
 
-def say_the_sentence_alone(kind, error, traceback):
+def say_the_sentence_alone(otherwise, kind, error, traceback):
     """A person at a terminal needs what a start is refused for, here or once nodes have met, and no traceback above."""
     if issubclass(kind, LaunchError):
         sys.stderr.write(f"proxythinker: {error}\n")
     else:
-        sys.__excepthook__(kind, error, traceback)
+        otherwise(kind, error, traceback)

@@ -6,7 +6,7 @@ Formulas and sources stand in docs/laws.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -90,8 +90,9 @@ class ScheduleLaw(_Written):
         return self
 
 
-_OneLaw = Annotated[DivergenceLaw | EntropyLaw | ScheduleLaw, Field(discriminator="kind")]
-_KINDS = ("divergence", "entropy", "schedule")
+_AnyLaw = DivergenceLaw | EntropyLaw | ScheduleLaw
+_OneLaw = Annotated[_AnyLaw, Field(discriminator="kind")]
+_KINDS = [get_args(law.model_fields["kind"].annotation)[0] for law in get_args(_AnyLaw)]
 
 
 class Divergence(NamedTuple):
