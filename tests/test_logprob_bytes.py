@@ -38,7 +38,8 @@ def check_server(server, alpha):
         for choice in chunk["choices"]
         for token in (choice["logprobs"] or {"content": []})["content"]
     ]
-    assert joined(told) == TEXT.encode()
+    # The end has no text. SGLang sends no chunk for it alone; where a host is slow, it is told with the last text.
+    assert joined(told) in (TEXT.encode(), TEXT.encode() + b"<|im_end|>")
     assert told == tokens[: len(told)], "as in the whole answer"
 
     choice = server.post("/v1/completions", body(alpha, prompt="Hi", logprobs=3)).json()["choices"][0]
