@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,7 +25,7 @@ ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(
 MAX_DRAFTS = 7
 
 
-AUTO = "auto"
+AUTO: Final = "auto"
 # Of `auto`, where drafts pay. More bring little where some are wrong, and wait for more of the drafter's steps.
 AUTO_DRAFTS = 3
 
