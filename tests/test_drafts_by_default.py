@@ -7,7 +7,10 @@ import sys
 
 import pytest
 import yaml
-from test_oracle import test_one_request_alone_gives_the_same_tokens_as_in_a_crowd  # noqa: F401
+from test_oracle import (  # noqa: F401
+    expected,
+    test_one_request_alone_gives_the_same_tokens_as_in_a_crowd,
+)
 
 from servers import COMMON, ENGINE_DEVICE, clean_environment, command, launch_and_wait, serving
 from sgl_proxythinker.config import ProxyConfig

@@ -285,7 +285,7 @@ def test_scoring_is_at_no_temperature(guided, reference):
 
 
 def test_a_stream_with_an_interval_gets_one_token_a_cycle_and_others_what_is_right(guided):
-    """Kills: a chain that jumps over the numbers of tokens at which SGLang sends, so that nothing comes before the end."""
+    """Kills: a chain that jumps over the numbers of tokens at which SGLang sends: nothing comes before the end."""
     params = {"temperature": 0, "max_new_tokens": 33, "ignore_eos": True, "custom_params": {"proxy_alpha": 0.5}}
 
     def ask(text: str, **more):
