@@ -135,7 +135,7 @@ speculate: str | None = None
 
 
 def told_speculation(flag: str | None) -> int | str:
-    """What `/server_info` says of `--proxy-speculate FLAG`; None: it is not given."""
+    """What `/server_info` says of `--proxy-speculate FLAG`; None: of a server that `command` keeps from it."""
     return int(flag) if flag and flag.isdecimal() else flag or "off"
 
 
