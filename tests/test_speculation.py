@@ -7,7 +7,6 @@ drafts by the expert).
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -284,34 +283,8 @@ def test_scoring_is_at_no_temperature(guided, reference):
         assert logprob == pytest.approx(row[token].item(), abs=logprob_tolerance(0.7))
 
 
-def test_a_stream_with_an_interval_gets_one_token_a_cycle_and_others_what_is_right(guided):
-    """Kills: a chain that jumps over the numbers of tokens at which SGLang sends: nothing comes before the end."""
-    params = {"temperature": 0, "max_new_tokens": 33, "ignore_eos": True, "custom_params": {"proxy_alpha": 0.5}}
-
-    def ask(text: str, **more):
-        return guided.generate(text=text, sampling_params={**params, **more})
-
-    def stream(text: str):
-        body = {"text": text, "stream": True, "sampling_params": {**params, "stream_interval": 4}}
-        response = guided.post("/generate", body, stream=True)
-        lines = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: {")]
-        return [json.loads(line) for line in lines]
-
-    with ThreadPoolExecutor(8) as pool:
-        streams = [pool.submit(stream, f"Tell {number}") for number in range(4)]
-        whole = [pool.submit(ask, f"Tell {number}") for number in range(4)]
-        # Of an answer that is sent as a whole, an interval says nothing.
-        others = [pool.submit(ask, "Say more", stream_interval=4)]
-    cycles = {answer.result()["meta_info"]["spec_verify_ct"] for answer in (*whole, *others)}
-    assert max(cycles) < 32, "every draft was wrong, and nothing is said here"
-    for told, answer in zip(streams, whole, strict=True):
-        *steps, last = told.result()
-        assert [step["meta_info"]["completion_tokens"] for step in steps] == [*range(1, 33, 4), 33][: len(steps)]
-        assert len(steps) >= 8 and last["meta_info"]["spec_verify_ct"] == 32
-        assert last["output_ids"] == answer.result()["output_ids"]
-
-
 def test_drafts_are_not_tried_for_streams_with_an_interval_alone(guided):
+    """They get one token a cycle (`test_tiny_served.py`)."""
     params = {"max_new_tokens": 24, "ignore_eos": True, "stream_interval": 4, "custom_params": {"proxy_alpha": 0.5}}
     with counting(guided) as grown:
         response = guided.post("/generate", {"text": "Say", "stream": True, "sampling_params": params}, stream=True)
