@@ -59,7 +59,7 @@ def run_engine(plan: Plan, configuration: str, folder: str) -> None:
     from sgl_proxythinker import ProxyConfig
 
     triple = Triple(*(Path(folder) / role for role in ROLES))
-    proxy = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur))
+    proxy = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), speculate="off")
     measure_engine(
         plan,
         proxy if configuration == "guided" else None,

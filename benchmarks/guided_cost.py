@@ -167,7 +167,7 @@ def run_engine(args: argparse.Namespace) -> None:
             write_weightless(args.models / f"{args.proxy}-{role}", args.proxy) for role in ("expert", "amateur")
         )
         # Older code, which is compared with this one, knows no speculation.
-        speculate = {"speculate": args.speculate} if args.speculate else {}
+        speculate = {"speculate": args.speculate or "off"} if "speculate" in ProxyConfig.model_fields else {}
         proxy = ProxyConfig(
             expert_path=str(expert), amateur_path=str(amateur), **layout_of(args).proxy_settings(), **speculate
         )

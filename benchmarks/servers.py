@@ -20,11 +20,12 @@ from benchmarks import accepting_server, forced_acceptance, layout
 from benchmarks.weightless import write_weightless
 from sgl_proxythinker.programs.server_process import reserve_port, running, wait_until_ready
 
+WITHOUT_DRAFTS = ("--proxy-speculate", "off")
 # Name of an engine: is it guided, and further flags.
-ENGINES = {
+ENGINES: dict[str, tuple[bool, tuple[str, ...]]] = {
     "plain": (False, ()),
-    "guided": (True, ()),
-    "guided-no-cache": (True, ("--disable-radix-cache",)),
+    "guided": (True, WITHOUT_DRAFTS),
+    "guided-no-cache": (True, ("--disable-radix-cache", *WITHOUT_DRAFTS)),
     "guided-auto": (True, ("--proxy-speculate", "auto")),
 }
 ADMIN_KEY = "of-these-benchmarks"  # opens /flush_cache

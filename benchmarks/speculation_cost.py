@@ -55,7 +55,7 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory(prefix="speculation_cost.") as folder:
         models = named_models("family", Path(folder))
-        with serving(models) as plain:
+        with serving(models, "--proxy-speculate", "off") as plain:
             for drafts in args.drafts.split(","):
                 with serving(models, "--proxy-speculate", drafts) as speculating:
                     for alpha in map(float, args.alphas.split(",")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,7 +25,7 @@ ModelPath = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(
 MAX_DRAFTS = 7
 
 
-AUTO = "auto"
+AUTO: Final = "auto"
 # Of `auto`, where drafts pay. More bring little where some are wrong, and wait for more of the drafter's steps.
 AUTO_DRAFTS = 3
 
@@ -116,7 +116,7 @@ class ProxyConfig(BaseModel):
     tp_size: int | None = Field(None, ge=1, description="ranks of each proxy; None: the placement's default")
     streams: bool = Field(True, description="on a GPU, decode steps of the models of a rank run at the same time")
     speculate: Speculate = Field(
-        0, description="tokens that the expert writes ahead in each cycle; off: none; auto: some where that pays"
+        AUTO, description="tokens that the expert writes ahead in each cycle; off: none; auto: some where that pays"
     )
     expert: ProxyOptions = ProxyOptions()
     amateur: ProxyOptions = ProxyOptions()
@@ -158,6 +158,15 @@ class ProxyConfig(BaseModel):
     def drafts(self) -> int:
         """Tokens that are written ahead in a cycle that has any; 0 where none ever has."""
         return self.speculate if isinstance(self.speculate, int) else AUTO_DRAFTS
+
+    @property
+    def asks_for_drafts(self) -> bool:
+        """Whether somebody wants them. What nobody chose gives way to what can't be served with it; a wish doesn't."""
+        return bool(self.drafts) and "speculate" in self.model_fields_set
+
+    def without_drafts(self) -> ProxyConfig:
+        """All else as it is."""
+        return self.model_copy(update={"speculate": 0})
 
     @property
     def chooses_drafts(self) -> bool:

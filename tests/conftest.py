@@ -182,7 +182,8 @@ def engine(equal_triple):
 
     engine = Engine(
         model_path=str(equal_triple.base),
-        proxy=ProxyConfig(expert_path=str(equal_triple.expert), amateur_path=str(equal_triple.amateur), alpha=0.25),
+        proxy=ProxyConfig(expert_path=str(equal_triple.expert), amateur_path=str(equal_triple.amateur), alpha=0.25,
+                          speculate="off"),
         max_total_tokens=4096, max_running_requests=32, **ENGINE_DEVICE,
     )  # fmt: skip
     yield engine

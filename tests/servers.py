@@ -130,20 +130,23 @@ def _starter(arguments: list[str], extra: dict[str, str] | None, cold: bool = Fa
     return warm_start.WarmProcess if is_warm else subprocess.Popen
 
 
-# Drafts of each guided server under test, None for no speculation (`pytest --speculate K`).
+# Drafts of each guided server under test that is not asked about its own, None for none (`pytest --speculate K`).
 speculate: str | None = None
 
 
 def told_speculation(flag: str | None) -> int | str:
-    """What `/server_info` says of `--proxy-speculate FLAG`; None: it is not given."""
+    """What `/server_info` says of `--proxy-speculate FLAG`; None: of a server that `command` keeps from it."""
     return int(flag) if flag and flag.isdecimal() else flag or "off"
 
 
-def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str) -> list[str]:
-    """The command line of a server with our plugin."""
-    if speculate and proxies and "--proxy-speculate" not in flags:
-        flags = (*flags, "--proxy-speculate", speculate)
-    if "--proxy-speculate" in flags:
+def command(base: Path, proxies: tuple[Path, Path] | None, *flags: str, drafts_by_default: bool = False) -> list[str]:
+    """The command line of a server with our plugin; one that doesn't speculate says so.
+
+    `drafts_by_default`: it says nothing of drafts, as most servers do.
+    """
+    if proxies and "--proxy-speculate" not in flags and not drafts_by_default:
+        flags = (*flags, "--proxy-speculate", speculate or "off")
+    if "--proxy-speculate" in flags and flags[flags.index("--proxy-speculate") + 1] != "off":
         flags = tuple(flag for flag in flags if flag != "--enable-mixed-chunk")  # the two don't go together
     paths = () if proxies is None else ("--proxy-expert-path", str(proxies[0]), "--proxy-amateur-path", str(proxies[1]))
     ranks = int(flags[flags.index("--tp-size") + 1]) if "--tp-size" in flags else 1

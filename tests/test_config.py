@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text):
 
 
 def test_a_rank_describes_the_proxies_that_it_runs_and_no_other():
-    config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1)
+    config = ProxyConfig(**PATHS, placement="dedicated", tp_size=1, speculate="off")
     whole = {"expert": "E", "amateur": "A", "experts": {}, "alpha": 0.5, "law": None, "clip": None, "plausible": None,
              "placement": "dedicated", "streams": True, "speculate": "off"}  # fmt: skip
     assert config.describe() == config.describe_rank(TRIPLE) == whole
@@ -112,6 +112,24 @@ def test_it_is_frozen_and_travels():
     with pytest.raises(ValueError):
         config.alpha = 2.0
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "drafts", "asks"),
+    [(None, "auto", 3, False), ("auto", "auto", 3, True), ("3", 3, 3, True), ("off", "off", 0, False)],
+)
+def test_drafts_where_they_pay_are_the_default_and_no_wish(tmp_path, said, told, drafts, asks):
+    """By the flag, in the file, where YAML makes a bool of `off`, and for the `Engine`."""
+    file = tmp_path / "proxies.yaml"
+    file.write_text("expert_path: E\namateur_path: A\n" + ("" if said is None else f"speculate: {said}\n"))
+    for config in (
+        build_config({**NO_FLAGS, **PATHS, "speculate": said}, None),
+        build_config(NO_FLAGS, str(file)),
+        ProxyConfig(**PATHS, **({} if said is None else {"speculate": said})),
+    ):
+        settled = config.model_copy(update={"placement": "shared"})  # as by a start
+        assert (settled.describe()["speculate"], settled.drafts, settled.asks_for_drafts) == (told, drafts, asks)
+        assert settled.without_drafts().describe() == settled.describe() | {"speculate": "off"}
 
 
 @pytest.mark.parametrize(("said", "streams"), [("on", True), ("off", False), (None, True)])

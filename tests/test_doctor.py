@@ -116,6 +116,7 @@ def test_the_plan_is_what_was_measured(doctor, layout, tmp_path):
     # What a server holds before its weights has a test of its own: it was more when SGLang kept pixels on the GPU.
     memory = str(record["free_before_gib"] + held_before_weights(ranks) / GIB)
     asked = ("--tp-size", str(ranks), "--proxy-placement", placement, "--gpu-memory", memory, "--json")
+    asked = (*asked, "--proxy-speculate", "off")
     code, told = doctor(folders[0], folders[1], folders[1], *asked)
     plan = json.loads(told)["memory"]
     assert code == 0
@@ -239,6 +240,32 @@ def test_drafts_without_a_gpu_to_ask_are_fine_where_their_attention_is(doctor, t
     )
     assert code == 0 and ("on other GPUs give --attention-backend triton" in told) is (not attention)
     assert "may write 3 tokens ahead" in told
+
+
+def test_a_launch_that_says_nothing_of_drafts_is_planned_with_them_where_they_can_be(doctor, triple):
+    """Kills: a plan without the rows of chains, a finding of what a start would not refuse, and drafts on no device."""
+    rows = {}
+    for flags, told in (
+        ((), "may write 3 tokens ahead, where SGLang chooses fa3, as on Hopper; on other GPUs give --attention-backend "
+             "triton, else there are none"),
+        (("--enable-mixed-chunk",), "no drafts, because --enable-mixed-chunk doesn't go with --proxy-speculate: "),
+        (("--attention-backend", "flashinfer"), "no drafts, because --proxy-speculate was not tried with "),
+        (("--proxy-speculate", "off"), None),
+    ):  # fmt: skip
+        paths = triple.base, triple.expert, triple.amateur
+        code, printed = doctor(*paths, *flags, "--gpu-memory", "24", "--json")
+        examination = json.loads(printed)
+        found = [finding["found"] for finding in examination["checks"] if finding["check"] == "speculation"]
+        assert code == 0 and [told in each for each in found] == [True] * (told is not None), printed
+        rows[flags] = examination["memory"]["ranks"][0]["drafted_bytes"]
+    assert [bool(drafted) for drafted in rows.values()] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("flags", [("--enable-mixed-chunk",), ("--attention-backend", "flashinfer")])
+def test_drafts_that_were_asked_for_and_can_not_be_are_wrong(doctor, triple, flags):
+    paths = triple.base, triple.expert, triple.amateur
+    code, told = doctor(*paths, *flags, "--proxy-speculate", "auto", "--gpu-memory", "24", "--json")
+    assert code == 1 and list(wrong_of(told)) == ["speculation"]
 
 
 @pytest.mark.parametrize(("file", "old", "new"), [

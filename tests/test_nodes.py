@@ -205,7 +205,8 @@ def test_one_weight_more_or_less_is_found(triple, another):
     ("there", "found"),
     [
         ({"alpha": 0.7}, "--proxy-alpha: 0.5 on node 0, 0.7 on node 1"),
-        ({"speculate": 2}, "--proxy-speculate: 'off' on node 0, 2 on node 1"),
+        ({"speculate": 2}, "--proxy-speculate: 'auto' on node 0, 2 on node 1"),
+        ({"speculate": "off"}, "--proxy-speculate: 'auto' on node 0, 'off' on node 1"),
         ({"placement": "shared"}, "--proxy-placement: 'split' on node 0, 'shared' on node 1"),
         ({"page_size": 16}, "--page-size: 1 on node 0, 16 on node 1"),
         ({"expert": {"quantization": "fp8"}}, "quantization of the expert: None on node 0, 'fp8' on node 1"),

@@ -7,6 +7,7 @@ drafts by the expert).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -47,12 +48,19 @@ from cases import Case, assert_agrees, assert_same_tokens, logprob_tolerance, or
 from chi_square import SIGNIFICANCE, p_value
 from live_metrics import counting, samples_of
 from servers import COMMON, ON_GPU, chat_messages, command, sabotaged, serving
-from sgl_proxythinker.config import MAX_DRAFTS
+from sgl_proxythinker.config import MAX_DRAFTS, ProxyConfig
 from sgl_proxythinker.errors import LaunchError
-from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.programs.pictures import random_picture
 
 pytestmark = pytest.mark.xdist_group("speculation")
+
+PATHS = {"expert_path": "E", "amateur_path": "A"}
+
+
+def asking(drafts: str) -> ProxyConfig:
+    return ProxyConfig(**PATHS, speculate=drafts)
+
 
 K = 3
 # In place of the expert's choice; the tokenizer of the random triple ends an answer with this id. And cycles go without
@@ -275,10 +283,14 @@ def test_scoring_is_at_no_temperature(guided, reference):
         assert logprob == pytest.approx(row[token].item(), abs=logprob_tolerance(0.7))
 
 
-def test_an_interval_of_streams_is_a_400(guided):
-    params = {"max_new_tokens": 8, "stream_interval": 4}
-    answer = guided.post("/generate", {"text": "Say", "stream": True, "sampling_params": params})
-    assert answer.status_code == 400 and "stream_interval 4" in answer.text
+def test_drafts_are_not_tried_for_streams_with_an_interval_alone(guided):
+    """They get one token a cycle (`test_tiny_served.py`)."""
+    params = {"max_new_tokens": 24, "ignore_eos": True, "stream_interval": 4, "custom_params": {"proxy_alpha": 0.5}}
+    with counting(guided) as grown:
+        response = guided.post("/generate", {"text": "Say", "stream": True, "sampling_params": params}, stream=True)
+        assert list(response.iter_lines())
+    assert grown("sglang:proxy_rows_total", guided="true", phase="verify") == 0
+    assert grown("sglang:proxy_rows_total", guided="true", phase="decode") >= 23
 
 
 @pytest.mark.parametrize(
@@ -295,16 +307,24 @@ def test_an_interval_of_streams_is_a_400(guided):
 )
 def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        check_speculation(given, attention_backend, False)
+        settle_speculation(asking("3"), given, attention_backend)
+    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, attention_backend)
+    assert config.describe()["speculate"] == "off" and re.search(complaint.split(" Use ")[0][:40], why_not)
+    off = ProxyConfig(**PATHS, speculate="off")
+    assert settle_speculation(off, given, attention_backend) == (off, None)
 
 
 def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
     given = {"enable_deterministic_inference": True}
-    check_speculation(given, "fa3", False)
+    assert settle_speculation(asking("3"), given, "fa3") == (asking("3"), None)
     with pytest.raises(LaunchError, match="--enable-deterministic-inference doesn't go with --proxy-speculate auto"):
-        check_speculation(given, "fa3", True)
+        settle_speculation(asking("auto"), given, "fa3")
+    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, "fa3")
+    assert not config.drafts and why_not.startswith("--enable-deterministic-inference doesn't go with")
 
 
 @pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton"])
-def test_what_it_was_tried_with_is_not(attention_backend):
-    check_speculation({"enable_mixed_chunk": False, "page_size": 16}, attention_backend, True)
+@pytest.mark.parametrize("config", [ProxyConfig(**PATHS), asking("auto"), asking("3")], ids=["default", "auto", "3"])
+def test_what_it_was_tried_with_is_not(attention_backend, config):
+    given = {"enable_mixed_chunk": False, "page_size": 16}
+    assert settle_speculation(config, given, attention_backend) == (config, None)

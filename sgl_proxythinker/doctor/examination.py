@@ -22,7 +22,7 @@ from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.placement import GIB, Placement, place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
-from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.sentences import tidy
 
@@ -94,7 +94,13 @@ class Examination:
         if config is None:
             return
         if config.drafts:
-            self.check("speculation", lambda: _check_speculation(config, given))
+            asked, attention = config, _attention_of(given)
+            settled = self.check(
+                "speculation",
+                lambda: settle_speculation(asked, given, attention),
+                lambda found: _drafts_in_words(*found, given),
+            )
+            config = config if settled is None else settled[0]
         checkpoints = Checkpoints(config, given)
         found: list[str | None] = []
         for name, check in CHECKS.items():
@@ -184,15 +190,19 @@ def _nodes_in_words(nodes: int) -> str:
     return "one host" if nodes == 1 else f"{nodes} hosts, which are to have GPUs of the same size"
 
 
-def _check_speculation(config: ProxyConfig, given: dict[str, Any]) -> str:
-    on_cpu = cpu.is_needed(given.get("device"))
-    usual = cpu.SERVER_DEFAULTS["attention_backend"] if on_cpu else _ATTENTION
-    attention = str(given.get("attention_backend") or usual)
-    check_speculation(given, attention, config.chooses_drafts)
+def _attention_of(given: Mapping[str, Any]) -> str:
+    usual = cpu.SERVER_DEFAULTS["attention_backend"] if cpu.is_needed(given.get("device")) else _ATTENTION
+    return str(given.get("attention_backend") or usual)
+
+
+def _drafts_in_words(config: ProxyConfig, why_not: str | None, given: Mapping[str, Any]) -> str:
+    if why_not:
+        return f"no drafts, because {why_not}"
     found = f"the {DRAFTER} may write {config.drafts} tokens ahead"
-    if on_cpu or given.get("attention_backend"):
+    if cpu.is_needed(given.get("device")) or given.get("attention_backend"):
         return found
-    return f"{found}, where SGLang chooses {_ATTENTION}, as on Hopper; on other GPUs give --attention-backend triton"
+    found += f", where SGLang chooses {_ATTENTION}, as on Hopper; on other GPUs give --attention-backend triton"
+    return found if config.asks_for_drafts else f"{found}, else there are none"
 
 
 def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None:

@@ -81,8 +81,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "speculate": dict(
         metavar="off|K|auto",
         help="Let the expert write K tokens ahead, which all models then read in one step: the same tokens, fewer "
-        "steps (default: off). With K the expert reads requests at alpha 0 too; 'auto' writes "
-        "ahead for guided ones, and where it brings more tokens a second.",
+        "steps (default: auto, and off where that can't be served). With K the expert reads requests at alpha 0 too; "
+        "'auto' writes ahead for guided ones, and where it brings more tokens a second.",
     ),
     "config": dict(
         metavar="FILE",

@@ -20,7 +20,7 @@ from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
-from sgl_proxythinker.policy.speculation import check_speculation
+from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.server import mark_as_ours, proxy_config
 
 if TYPE_CHECKING:
@@ -82,9 +82,12 @@ def finish_server_args(
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
+        config, why_not = settle_speculation(config, given, server_args.attention_backend)
         if config.drafts:
-            _speculate(server_args, given, config)
+            _speculate(server_args, config.drafts)
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.in_words())
+        if why_not:
+            logger.info("proxythinker: without drafts, because %s; --proxy-speculate off says so itself", why_not)
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
     mark_as_ours(server_args, config, placement, limits)
@@ -116,12 +119,11 @@ def settled_arguments(
     return settled
 
 
-def _speculate(server_args: Any, given: dict[str, Any], config: ProxyConfig) -> None:
+def _speculate(server_args: Any, drafts: int) -> None:
     from sgl_proxythinker.speculation.algorithm import arguments_for, register
 
-    check_speculation(given, server_args.attention_backend, config.chooses_drafts)
     register()
-    server_args.override("proxythinker.speculate", **arguments_for(config.drafts))
+    server_args.override("proxythinker.speculate", **arguments_for(drafts))
 
 
 def prepare_main_process(manager: Any) -> None:

@@ -1,10 +1,11 @@
-"""What a server that speculates refuses of SGLang's arguments, beside what every guided server does."""
+"""What of SGLang's arguments doesn't go with drafts: refused where they were asked for, else served without them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 
 _REFUSED = {
@@ -21,37 +22,66 @@ _MORE_THAN_ONE = {
 }
 
 
-def check_speculation(given: Mapping[str, Any], attention_backend: str, chooses_drafts: bool) -> None:
-    """Raise unless a server with these arguments can speculate.
+_LEAVE_ONE_OUT = "Leave one of them out."
 
-    Args:
-        given: SGLang's arguments by field name, as the user gave them.
-        attention_backend: that SGLang chose, or the user.
-        chooses_drafts: by what it sees (`auto`).
 
-    Raises:
-        LaunchError: they can't; says what to leave out.
-    """
+class Obstacle(NamedTuple):
+    """What keeps a server from speculating."""
+
+    reason: str  # a sentence without its full stop
+    way_out: str  # for one who asked for drafts
+
+
+def _obstacle(given: Mapping[str, Any], attention_backend: str, chooses_drafts: bool) -> Obstacle | None:
+    """None: nothing keeps a server with these arguments from it."""
     if attention_backend not in _CAUSAL_BACKENDS:
-        raise LaunchError(
+        return Obstacle(
             f"--proxy-speculate was not tried with --attention-backend {attention_backend}, which was asked for or is "
-            f"what SGLang chooses here. Use one of {', '.join(_CAUSAL_BACKENDS[:-1])}, or leave --proxy-speculate out."
+            "what SGLang chooses here",
+            f"Use one of {', '.join(_CAUSAL_BACKENDS[:-1])}, or say --proxy-speculate off.",
         )
     if chooses_drafts and given.get("enable_deterministic_inference"):
-        raise LaunchError(
+        return Obstacle(
             "--enable-deterministic-inference doesn't go with --proxy-speculate auto: whether a token is read alone or "
-            "in a chain would depend on the load. Name a number of drafts, or leave one of them out."
+            "in a chain would depend on the load",
+            "Name a number of drafts, or leave one of them out.",
         )
     if str(given.get("kv_cache_dtype") or "").startswith("fp8"):
-        raise LaunchError(
+        return Obstacle(
             f"--kv-cache-dtype {given['kv_cache_dtype']} doesn't go with --proxy-speculate: kernels of a chain round "
-            "other numbers than those of a token, so the tokens would be others. Leave one of them out."
+            "other numbers than those of a token, so the tokens would be others",
+            _LEAVE_ONE_OUT,
         )
     for name, why in _REFUSED.items():
         if given.get(name):
             flag = f"--{name.replace('_', '-')}"
-            raise LaunchError(f"{flag} doesn't go with --proxy-speculate: {why}. Leave one of them out.")
+            return Obstacle(f"{flag} doesn't go with --proxy-speculate: {why}", _LEAVE_ONE_OUT)
     for name, why in _MORE_THAN_ONE.items():
         if (given.get(name) or 1) > 1:
             flag = f"--{name.replace('_', '-')} {given[name]}"
-            raise LaunchError(f"{flag} doesn't go with --proxy-speculate: {why}. Leave one of them out.")
+            return Obstacle(f"{flag} doesn't go with --proxy-speculate: {why}", _LEAVE_ONE_OUT)
+    return None
+
+
+def settle_speculation(
+    config: ProxyConfig, given: Mapping[str, Any], attention_backend: str
+) -> tuple[ProxyConfig, str | None]:
+    """Drafts that were asked for, or that nobody spoke against, if a server with these arguments can have them.
+
+    Args:
+        config: as it was asked for.
+        given: SGLang's arguments by field name, as the user gave them.
+        attention_backend: that SGLang chose, or the user.
+
+    Returns:
+        What is served; and why it has no drafts, a sentence without its full stop, where the default had to give way.
+
+    Raises:
+        LaunchError: drafts were asked for and can't be; says what to leave out.
+    """
+    obstacle = _obstacle(given, attention_backend, config.chooses_drafts) if config.drafts else None
+    if obstacle is None:
+        return config, None
+    if config.asks_for_drafts:
+        raise LaunchError(f"{obstacle.reason}. {obstacle.way_out}")
+    return config.without_drafts(), obstacle.reason

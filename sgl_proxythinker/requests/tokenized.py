@@ -44,11 +44,6 @@ def admit_tokenized(obj: Any, tokenized: Any, config: ProxyConfig | None) -> Non
     sampling_params = tokenized.sampling_params
     default = Guidance() if config is None else config.guidance
     guidance = default if sampling_params.custom_params is None else sampling_params.custom_params[CARRIED]
-    if config is not None and config.drafts and (getattr(sampling_params, "stream_interval", None) or 1) > 1:
-        raise RequestError(
-            f"stream_interval {sampling_params.stream_interval} may send nothing before the end here: this server "
-            "writes several tokens in a step, and SGLang sends at certain numbers of tokens. Leave it out."
-        )
     if config is not None:
         tokenized.extra_key = guidance.tree_key(tokenized.extra_key, config.always_read)
         if not guidance.is_base_alone:

@@ -115,7 +115,7 @@ class SpeculativeWorker(BaseSpecWorker):
         """How many drafts each of these requests gets now; the same on all ranks."""
         if self._choice is None:
             return self.speculative_num_steps
-        if not any(_is_drafted_for(req) for req in reqs):
+        if not any(_is_drafted_for(req) and _takes_several(req) for req in reqs):
             self._choice.skip()
             return 0
         target = self._target_worker
@@ -160,6 +160,9 @@ class SpeculativeWorker(BaseSpecWorker):
             drawn = one_token_for_all(drawn, target.world)
         chains = drawn.view_as(tokens).long()
         accept_lens = self._accept(chains, tokens)
+        takes_several = [_takes_several(req) for req in batch.reqs]
+        if not all(takes_several):
+            accept_lens = accept_lens.where(to_device(takes_several, torch.bool, self.device), 1)
         if verified.marked is not None:
             target.written.accept(verified.marked, accept_lens)
         # A row that follows a draft which was not drawn counts for nothing.
@@ -263,3 +266,11 @@ class SpeculativeWorker(BaseSpecWorker):
 def _is_drafted_for(req: Any) -> bool:
     """Whether the drafter has read what a request has written. `req`: SGLang's `Req`."""
     return DRAFTER in readers_of(req.extra_key)
+
+
+def _takes_several(req: Any) -> bool:
+    """Whether a request may get several tokens of one cycle. `req`: SGLang's `Req`.
+
+    A stream with an interval of its own is sent at certain numbers of tokens, which a chain would jump over.
+    """
+    return not req.stream or (req.sampling_params.stream_interval or 1) == 1
