@@ -28,11 +28,12 @@ READY_WITHIN_S = 420  # imports in three to six processes on two busy cores; a b
 EXIT_WITHIN_S = 300
 
 # On a GPU the same tests run with decode graphs and overlap. SGLang's normalisation kernels take 16 bits only there,
-# and heads of 32 need other attention than the default.
+# and heads of 32 need other attention than the default. Servers of several workers share the cores, as those on a CPU
+# do, which sleep by default.
 ON_GPU = torch.cuda.is_available()
 DEVICE = (
     ("--dtype", "float16", "--attention-backend", "triton", "--mm-attention-backend", "sdpa",
-     "--sampling-backend", "pytorch")
+     "--sampling-backend", "pytorch", "--sleep-on-idle")
     if ON_GPU
     else ("--dtype", "float32")
 )  # fmt: skip

@@ -45,7 +45,9 @@ def test_it_writes_ahead(guided):
     assert WITHOUT not in guided.log_text()
 
 
-@pytest.mark.parametrize("name", GIVES_WAY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.rare] * (name != "kv_cache_dtype")) for name in GIVES_WAY]
+)
 def test_it_gives_way_to_what_drafts_do_not_go_with(triple, reference, tmp_path, name):
     """Kills: a launch that was served yesterday and is refused, and drafts that are left out without a word."""
     with serving(started(triple, *GIVES_WAY[name]), tmp_path / "log") as server:
@@ -91,7 +93,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("more", "told"), [({}, "auto True"), ({"stream_interval": 4}, "off False")], ids=str)
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [({}, "auto True"), pytest.param({"stream_interval": 4}, "off False", marks=pytest.mark.rare)],
+    ids=str,
+)
 def test_an_engine_has_the_same_default(triple, tmp_path, more, told):
     arguments = {**ENGINE_DEVICE, "max_total_tokens": 4096, "max_running_requests": 8, **more}
     script = tmp_path / "script.py"
