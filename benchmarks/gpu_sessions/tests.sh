@@ -6,8 +6,8 @@
 #   tests.sh both         the two at once: on a host of several GPUs, a third of the cores for the second
 #   tests.sh some ARGUMENTS   of pytest
 #
-# COMMIT, LIMIT (s, default 540), KERNELS, AFTER and OUT come from the environment. Results, failures as they come, and
-# logs go to $OUT. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and
+# COMMIT, LIMIT (s, default 540), JOBS, KERNELS, AFTER and OUT come from the environment. Results, failures as they come,
+# and logs go to $OUT. KERNELS is a folder that `python -m benchmarks.sglang_kernels` filled: else servers compile them, and
 # wait minutes for each other. AFTER is what a run that was cut off left (gpu-tests.ended.txt): the same goes on there.
 # About one worker for every four cores: each has a server or more, whose schedulers poll. One H200 with 16 cores ended
 # 650 tests in ten minutes.
@@ -19,7 +19,7 @@ mkdir -p "$OUT"
 export PYTHONPATH=$HOME/site PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 export SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2=0 PYTEST_ADDOPTS="--tb=short -p no:cacheprovider"
 [ -z "${KERNELS:-}" ] || { mkdir -p ~/.cache/tvm-ffi && cp -r "$KERNELS/." ~/.cache/tvm-ffi/; }
-JOBS=$(($(env -u OMP_NUM_THREADS nproc) / 4))
+JOBS=${JOBS:-$(($(env -u OMP_NUM_THREADS nproc) / 4))}
 SPECULATING=$(for name in oracle laws sampling trace seeds memory_pressure families tiny_served http grammars image_cache; do
     echo tests/test_$name.py; done)
 
