@@ -331,7 +331,7 @@ CALLS: tuple[Upstream, ...] = (
         "sglang.srt.managers.mm_utils:embed_mm_inputs",
         "(mm_inputs_list, extend_prefix_lens, extend_seq_lens, input_ids, input_embedding, multimodal_model=None, data_embedding_func_mapping=None, placeholder_tokens=None, use_deepstack={})",
         "e2e9df75bd42",
-        "it clamps input ids in place, which is why each proxy gets a copy",
+        "it clamps input ids in place, which is why each proxy gets a copy; models embed a batch with it before one of them reads",
     ),
     _call(
         "sglang.srt.managers.mm_utils:init_mm_embedding_cache",

@@ -56,7 +56,8 @@ def main() -> None:
         sys.exit("there is no GPU to share; on a CPU ranks need none: python -m sglang.launch_server")
     share_gpus(range(torch.cuda.device_count()))
     sys.argv.append(NO_CUSTOM_ALL_REDUCE)
-    runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)
+    # Ranks begin with what this process runs as `__main__`, which may be a script that has changed something first.
+    runpy.run_module("sglang.launch_server", run_name="__main__")
 
 
 if __name__ == "__main__":

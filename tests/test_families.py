@@ -9,7 +9,7 @@ import pytest
 import sglang as sgl
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
-from servers import COMMON, command, serving
+from servers import COMMON, ON_GPU, command, serving
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.programs.pictures import data_url, random_picture
 from sgl_proxythinker.programs.random_models import FAMILIES
@@ -44,6 +44,16 @@ def reference(triple):
 
 
 @pytest.fixture(scope="module")
+def rounding(family):
+    """Of a dense model a log probability may be off by eight times what rounding is worth, and so of a mixture.
+
+    Its oracle in float16 is 0.029 away from that in float32, a dense one's 0.0125 (root mean square); at a token that
+    another expert reads then it is up to 0.19.
+    """
+    return 2.5 if ON_GPU and FAMILIES[family].wide.experts else 1.0
+
+
+@pytest.fixture(scope="module")
 def server(request, family, triple, tmp_path_factory):
     ranks = request.config.getoption("--family-ranks") or RANKS[family]
     flags = (*COMMON, "--chunked-prefill-size", "64", "--tp-size", str(ranks))
@@ -60,26 +70,26 @@ def cases_of(family):
     return [Case(text, (), alpha) for text in texts for alpha in (-1.0, 0.0, 0.5, 1.5)]
 
 
-def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(family, server, reference):
+def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(family, server, reference, rounding):
     cases = cases_of(family)
     expected = [oracle_answer(reference, case) for case in cases]
     assert len({tuple(answer.token_ids) for answer in expected}) == len(cases), "answers don't depend on the case"
     for answers in (ask_all(server, cases), ask_all(server, cases)):
         for answer, oracle, case in zip(answers, expected, cases, strict=True):
-            assert_agrees(answer, oracle, case, reference)
+            assert_agrees(answer, oracle, case, reference, rounding)
     for answer, oracle in zip(answers, expected, strict=True):
         assert answer["choices"][0]["meta_info"]["cached_tokens"] == len(oracle.input_ids) - 1
 
 
-def test_a_text_is_read_as_the_tokenizer_reads_it(server, reference):
+def test_a_text_is_read_as_the_tokenizer_reads_it(server, reference, rounding):
     oracle = reference.generate(QUESTION, alpha=1.5, max_new_tokens=12)
     params = {"temperature": 0, "max_new_tokens": 12, "custom_params": {"proxy_alpha": 1.5}}
     answer = server.generate(text=QUESTION, sampling_params=params)
     assert answer["meta_info"]["prompt_tokens"] == len(oracle.input_ids)
-    assert_same_tokens(answer["output_ids"], oracle, reference, 1.5)
+    assert_same_tokens(answer["output_ids"], oracle, reference, 1.5, rounding=rounding)
 
 
-def test_a_program_writes_the_servers_template(family, server, reference):
+def test_a_program_writes_the_servers_template(family, server, reference, rounding):
     @sgl.function
     def ask(s, pictures):
         for picture in pictures:
@@ -100,7 +110,7 @@ def test_a_program_writes_the_servers_template(family, server, reference):
     meta = state.get_meta_info("answer")
     assert meta["prompt_tokens"] == len(oracle.input_ids)
     token_ids = [token_id for _, token_id, _ in meta["output_token_logprobs"]]
-    assert_same_tokens(token_ids, oracle, reference, 1.5, images=pictures)
+    assert_same_tokens(token_ids, oracle, reference, 1.5, images=pictures, rounding=rounding)
     if token_ids == oracle.token_ids:
         assert state["answer"] == oracle.text
 

@@ -75,6 +75,15 @@ def tell(models, placement, world):
         return embedding, *rest
 
     kind.forward, mm_utils.get_embedding_and_mask = encode_aloud, embed_aloud
+    reader = type(models["base"].runner.model.model)
+    read = reader.forward
+
+    def read_aloud(self, *args, input_embeds=None, **kwargs):
+        if input_embeds is not None:  # of a prefill
+            say(event="reads")
+        return read(self, *args, input_embeds=input_embeds, **kwargs)
+
+    reader.forward = read_aloud
 
 vision_towers.share_equal_towers = tell
 """
@@ -130,9 +139,15 @@ class Told:
         self._server, self._before = server, len(server.log_text())
 
     def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self._all() if event["event"] == kind]
+
+    def _all(self) -> list[dict[str, Any]]:
         lines = self._server.log_text()[self._before :].splitlines()
-        told = [json.loads(line.partition("told: ")[2]) for line in lines if line.startswith("told: ")]
-        return [event for event in told if event["event"] == kind]
+        return [json.loads(line.partition("told: ")[2]) for line in lines if line.startswith("told: ")]
+
+    def order(self, rank: int) -> list[str]:
+        """Of a rank: what happened, one after the other."""
+        return [event["event"] for event in self._all() if event["rank"] == rank]
 
     def patches(self) -> dict[int, int]:
         """How many were encoded on each rank, by any tower."""
@@ -199,6 +214,15 @@ def test_several_pictures_in_chunks_are_each_encoded_once_by_each_tower(server, 
         [answer] = ask_all(server, [case])
         assert_agrees(answer, oracle_answer(reference, case), case, reference)
     assert told.patches() == dict.fromkeys(range(layout.ranks), 2 * patches_of(case))
+
+
+def test_all_models_have_embedded_a_picture_before_one_of_them_reads(server, layout):
+    """Kills: an embedding that waits until another language model has read, and the answer before it with it."""
+    told = Told(server)
+    ask_all(server, [Case("Look here.", (random_picture(141),), 1.0)])
+    for rank in range(layout.ranks):
+        order = [event for event in told.order(rank) if event != "encoded"]
+        assert order[:6] == ["embedded"] * 3 + ["reads"] * 3, order
 
 
 def test_both_embed_the_same_bits_and_the_base_its_own(server, layout):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from sgl_proxythinker.models.chains import as_extend
 from sgl_proxythinker.models.graph_buffers import GraphBuffers
 from sgl_proxythinker.models.groups import RoleGroup, swapped
 from sgl_proxythinker.models.memory import GraphMemory
+from sgl_proxythinker.models.picture_embeddings import embed, embedded
 from sgl_proxythinker.models.verify_graphs import capturing_chains
 from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.roles import Role
@@ -62,6 +63,7 @@ class HostedModel:
         # SGLang keeps image embeddings in one process-wide cache by the image's hash, whichever model made them.
         self._image_cache = MultiModalStaticCache(envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20)
         self._sees_with_anothers = False
+        self._seen: tuple[ForwardBatch, Any] | None = None  # a batch, and what it is embedded
         self._graph_buffers = GraphBuffers()
         self._graph_bytes = 0
         # Graphs and attention of decode steps, where it also has those of chains: a model that may go without drafts.
@@ -179,18 +181,31 @@ class HostedModel:
                 get_context().set_server_args(self.server_args)
                 yield
 
+    def see(self, forward_batch: ForwardBatch) -> None:
+        """Embed the ids and pictures of a prefill, for the `forward` of the same batch that comes next."""
+        with self._running():
+            self._seen = forward_batch, embed(self.runner.model, forward_batch)
+
     def forward(self, forward_batch: ForwardBatch, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """Run this model, whatever stands in the place of its runner's `forward`.
 
         Of a decode graph the logits in the output are there until its next replay.
         """
+        seen, self._seen = self._seen, None
         is_verify = forward_batch.forward_mode.is_target_verify()
-        if is_verify and self.worker.device == "cpu":
-            forward_batch = as_extend(forward_batch)
         if own := self._verifies if is_verify else self._decodes:
             self.runner.decode_cuda_graph_runner, self.runner.attn_backend = own
+        with ExitStack() as stack:
+            stack.enter_context(self._running())
+            if seen and seen[0] is forward_batch:
+                stack.enter_context(embedded(seen[1]))
+            is_on_cpu = is_verify and self.worker.device == "cpu"
+            return self._forward(as_extend(forward_batch) if is_on_cpu else forward_batch, *args, **kwargs)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
         with self.group.active(), swapped(mm_utils, "embedding_cache", self._image_cache):
-            return self._forward(forward_batch, *args, **kwargs)
+            yield
 
 
 def _bytes_of(module: nn.Module) -> int:

@@ -69,24 +69,30 @@ class Ensemble:
             given: raw logits of models of this rank that have read the batch, and don't run.
             args, kwargs: of the runner's `forward`, for a primary base.
         """
-        batches = _divided(step, batch)
+        divided = {role: own for role, own in _divided(step, batch).items() if role not in given}
+        views = {role: _without_logprobs(own) for role, own in divided.items()}
+        # Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
+        if self.primary.role == BASE or divided.get(self.primary.role) is batch:
+            views[self.primary.role] = batch
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
         is_short = batch.forward_mode.is_decode() or batch.forward_mode.is_target_verify()
+        if not is_short:
+            self._see(views)
         streams = self._streams if is_short else {}
         here = dict(given)
         for model in self.colocated:
-            if model.role in batches and model.role not in given:
-                here[model.role] = self._launch(model, batches[model.role], streams.get(model.role))
-        of_primary = self._run_primary(batch, {} if self.primary.role in given else batches, *args, **kwargs)
-        if self.primary.role in (BASE, *batches) and self.primary.role not in given:
+            if model.role in views:
+                here[model.role] = self._launch(model, views[model.role], streams.get(model.role))
+        of_primary = self._run_primary(views.get(self.primary.role), *args, **kwargs)
+        if self.primary.role in views:
             here[self.primary.role] = of_primary.logits_output.next_token_logits
         if streams:
-            self.wait_for(batches)
+            self.wait_for(step.runs)
         return EnsembleOutput(of_primary, self.gather(here, step))
 
     def raw_logits(self, model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
         """[rows, head rows] float32: what a model of this rank says of a batch; of a graph, until its next replay."""
-        return model.forward(_without_logprobs(batch)).logits_output.next_token_logits
+        return _logits(model, _without_logprobs(batch))
 
     def start(self, model: HostedModel, batch: ForwardBatch, out: torch.Tensor) -> None:
         """Start a decode step of a model, which may run beside the next `forward` of those that it is given to.
@@ -97,7 +103,7 @@ class Ensemble:
             out: [rows, head rows] float32, where its raw logits are by then.
         """
         stream = self._streams.get(model.role)
-        logits = self._launch(model, batch, stream)
+        logits = self._launch(model, _without_logprobs(batch), stream)
         with torch.cuda.stream(stream) if stream else nullcontext():
             out.copy_(logits)
 
@@ -134,11 +140,11 @@ class Ensemble:
         With a stream they are there once the current one has waited for it; the batch must live until then.
         """
         if stream is None:
-            return self.raw_logits(model, batch)
+            return _logits(model, batch)
         main = torch.cuda.current_stream()
         stream.wait_stream(main)
         with torch.cuda.stream(stream):
-            logits = self.raw_logits(model, batch)
+            logits = _logits(model, batch)
         # The primary announces to the scheduler that its step's shared tables were read: for this model too. Its graph
         # copies what it reads of them before it is replayed.
         was_read, model.runner.war_fastpath_read_done_event = model.runner.war_fastpath_read_done_event, None
@@ -148,17 +154,26 @@ class Ensemble:
             main.wait_event(was_read)
         return logits
 
-    def _run_primary(
-        self, batch: ForwardBatch, batches: Mapping[Role, ForwardBatch], *args: Any, **kwargs: Any
-    ) -> ModelRunnerOutput:
+    def _run_primary(self, batch: ForwardBatch | None, *args: Any, **kwargs: Any) -> ModelRunnerOutput:
         """The base on all requests; where a small model is the primary, that one on its own, if there are any."""
-        if self.primary.role == BASE:
-            return self.primary.forward(batch, *args, **kwargs)
-        if self.primary.role not in batches:
+        if batch is None:
             return ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
-        own = batches[self.primary.role]
-        # Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
-        return self.primary.forward(own if own is batch else _without_logprobs(own))
+        return (
+            self.primary.forward(batch, *args, **kwargs) if self.primary.role == BASE else self.primary.forward(batch)
+        )
+
+    def _see(self, batches: Mapping[Role, ForwardBatch]) -> None:
+        """Have all models embed the pictures of a prefill before the first of them reads it.
+
+        The primary is the last: its batch may be the one that all views are of, and its ids are clamped in place.
+        """
+        for model in (*self.colocated, self.primary):
+            if (batch := batches.get(model.role)) is not None and batch.contains_mm_inputs():
+                model.see(batch)
+
+
+def _logits(model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
+    return model.forward(batch).logits_output.next_token_logits
 
 
 def _divided(step: Step, batch: ForwardBatch) -> dict[Role, ForwardBatch]:
