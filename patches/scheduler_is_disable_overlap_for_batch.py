@@ -1,8 +1,12 @@
-"""Let a cycle wait for the last one's tokens where they decide what it may draw.
+"""Process the results of the last batch before the next one is launched, where it would wait for them anyway.
 
-Stock: under speculation a step waits for the results of the last one if a request has a grammar.
-Ours:  also if a request has penalties or a minimum of tokens, which are worked out from all that it has written.
-Why a hook: the scheduler asks no algorithm of its registry.
+Stock: under speculation a step waits for the results of the last one if a request has a grammar; with
+       SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP each prefill waits for those of the prefill before it.
+Ours:  a step of speculation also if a request has penalties or a minimum of tokens, which are worked out from all that
+       it has written; and a prefill with pictures, of a server with small models, for the prefill before it. To embed
+       pictures is to wait for the device, and the kernels of three language models are more than a queue takes: the
+       first tokens of the last batch would be sent when half of the next one is done.
+Why a hook: the scheduler asks no algorithm of its registry, and the variable is for all prefills.
 """
 
 from sgl_proxythinker.upstream.record import Upstream
@@ -10,8 +14,9 @@ from sgl_proxythinker.upstream.record import Upstream
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.is_disable_overlap_for_batch",
     signature="(self, batch, last_batch)",
-    why="penalties of a speculating server would miss the tokens of the last cycle",
-    until="SGLang's penalties count what a verify accepts",
+    why="penalties of a speculating server would miss the tokens of the last cycle, and first tokens would wait for "
+    "the next prefill",
+    until="SGLang's penalties count what a verify accepts, and it sends what is ready before it embeds pictures",
     checked={"0.5.17": "6e80805a2e8c"},
 )
 
@@ -23,6 +28,12 @@ def around(original, scheduler, batch, last_batch):
     if original(scheduler, batch, last_batch):
         return True
     config = proxy_config(scheduler.server_args)
-    if config is None or not config.drafts or not batch or not batch.forward_mode.is_decode():
+    if config is None or not batch or not scheduler.result_queue:
         return False
-    return bool(scheduler.result_queue) and any(map(is_penalized, batch.reqs))
+    if batch.forward_mode.is_extend():
+        return _is_prefill(last_batch) and any(req.multimodal_inputs is not None for req in batch.reqs)
+    return bool(config.drafts) and batch.forward_mode.is_decode() and any(map(is_penalized, batch.reqs))
+
+
+def _is_prefill(batch):
+    return bool(batch) and batch.forward_mode.is_extend()

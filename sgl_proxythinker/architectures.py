@@ -113,7 +113,7 @@ ARCHITECTURES = {
         _qwen2_vl_shape, _QWEN2_VL, was_on_gpu=True, tower_layers=_PLAIN_TOWER
     ),
     "Qwen3VLForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, was_on_gpu=True),
-    "Qwen3VLMoeForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, is_small=False),
+    "Qwen3VLMoeForConditionalGeneration": Architecture(_qwen3_vl_shape, _QWEN3_VL, is_small=False, was_on_gpu=True),
     "Qwen2ForCausalLM": Architecture(_text_shape, was_on_gpu=True),
     "Qwen3ForCausalLM": Architecture(_text_shape, was_on_gpu=True),
     "Qwen3MoeForCausalLM": Architecture(_text_shape, is_small=False, was_on_gpu=True),

@@ -21,6 +21,8 @@ step() { echo "== $* ($SECONDS s)"; }
 prepare() {
     export PYTHONPATH=$(python3 -m benchmarks.bare_checkout ~/meta):$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
     export TOKENIZERS_PARALLELISM=false
+    # A host's image may forbid it, and each of a server's processes would compile 9,000 modules.
+    export PYTHONDONTWRITEBYTECODE=
 }
 
 prepare_old() {

@@ -16,6 +16,8 @@ COMMIT=${COMMIT:-unknown}
 BATCHES=${BATCHES:-1,8,32,64}
 FLAGS=${FLAGS:-}
 mkdir -p "$OUT"
+# A host's image may forbid it, and each of a server's processes would compile 9,000 modules.
+export PYTHONDONTWRITEBYTECODE=
 export PYTHONPATH=$(python3 -m benchmarks.bare_checkout ~/meta):$HOME/site PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
 export TOKENIZERS_PARALLELISM=false
 step() { echo "== $* ($SECONDS s)"; }

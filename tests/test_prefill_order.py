@@ -1,0 +1,60 @@
+"""What is ready is sent before the next prefill is launched, where that one waits for it anyway."""
+
+from __future__ import annotations
+
+import pytest
+
+from cases import Case, ask_all
+from servers import COMMON, Server, command, sabotaged, serving
+from sgl_proxythinker.programs.pictures import random_picture
+
+pytestmark = pytest.mark.xdist_group("prefill_order")
+
+TELLS_ITS_ORDER = """
+from sglang.srt.managers.scheduler import Scheduler
+
+launch, process = Scheduler.run_batch, Scheduler.process_batch_result
+
+def launch_aloud(self, batch, *args, **kwargs):
+    if batch.forward_mode.is_extend():
+        print("told: launched", flush=True)
+    return launch(self, batch, *args, **kwargs)
+
+def process_aloud(self, batch, *args, **kwargs):
+    if batch.forward_mode.is_extend():
+        print("told: processed", flush=True)
+    return process(self, batch, *args, **kwargs)
+
+Scheduler.run_batch, Scheduler.process_batch_result = launch_aloud, process_aloud
+"""
+CHUNK = 64  # tokens
+
+
+@pytest.fixture(scope="module")
+def server(triple, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("order")
+    arguments = command(triple.base, (triple.expert, triple.amateur), *COMMON, "--chunked-prefill-size", str(CHUNK))
+    with serving(sabotaged(folder, TELLS_ITS_ORDER, arguments), folder / "log") as server:
+        yield server
+
+
+def order_of(server: Server, case: Case) -> list[str]:
+    """Of the prefills of one prompt, which is read in chunks."""
+    before = len(server.log_text())
+    [answer] = ask_all(server, [case])
+    assert answer["usage"]["prompt_tokens"] > 2 * CHUNK
+    told = [line for line in server.log_text()[before:].splitlines() if line.startswith("told: ")]
+    return [line.removeprefix("told: ") for line in told]
+
+
+def test_a_prefill_with_pictures_is_launched_when_the_one_before_it_is_processed(server):
+    """Kills: first tokens that wait until pictures of others are embedded, and half of their prefill is done."""
+    pictures = tuple(random_picture(151 + place, 224, 224) for place in range(3))
+    order = order_of(server, Case("Compare them.", pictures, 0.5))
+    assert order == ["launched", "processed"] * (len(order) // 2), order
+
+
+def test_prefills_of_texts_overlap_as_sglangs_do(server):
+    """Kills: a rule for all prefills, which would leave the device without work between them."""
+    order = order_of(server, Case("What is the answer to this question? " * 40, (), 0.5))
+    assert order[:3] == ["launched", "launched", "processed"], order
