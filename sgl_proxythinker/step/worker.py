@@ -296,7 +296,7 @@ class ProxyWorker(WholeModelWorker):
             for role, model in self.ensemble.models.items()
         }
         law = Law(divergence=Divergence(1.0, 0.0, 1.0, 0), entropy_above=0.0)
-        every_law = Guidance.of(1.0, law=law, clip=1.0, trace=True)
+        every_law = Guidance.of(1.0, law=law, clip=1.0, plausible=0.5, trace=True)
         # A batch in which a request waits for a marker has a kernel of its own.
         marked = Guidance.of(1.0, law=Law(after=Marker("a", 0.0)))
         # A second pair is another kernel: it adds to what the first one wrote.
@@ -307,7 +307,12 @@ class ProxyWorker(WholeModelWorker):
             here = {role: rows for role, rows in logits.items() if role in guidance.reads}
             past_marker = None if step.marked is None else self.written.rehearse(step.marked)
             said = self.ensemble.gather(here, step)
-            self._attach(SimpleNamespace(), step, said, *self._fuse(said, step, lambda: one, past_marker))
+            pairs, fused = self._fuse(said, step, lambda: one, past_marker)
+            output = SimpleNamespace(next_token_logits=fused.logits)
+            # With and without a bias, which the cut of implausible ids reads too.
+            for logit_bias in (None, torch.zeros_like(fused.logits)):
+                self._attach(output, step, said, pairs, fused)
+                cut_implausible(output, logit_bias)
 
     def _shape_rows(self, logits_output: LogitsProcessorOutput, sampling_info: Any) -> None:
         """On every rank: with a grammar SGLang's sampler takes the smallest of their tokens."""
