@@ -117,8 +117,11 @@ def test_steered_tokens_are_counted_over_all_answers():
 def test_a_law_is_asked_for_as_requests_write_it(setting):
     params = GuidanceParams(**setting.extra_body()["custom_params"])
     law = read_law(params.proxy_law) if params.proxy_law else None
-    assert params.proxy_trace and (law is not None or params.proxy_clip is not None)
-    assert params.proxy_amateur_alpha is None  # not beside most laws
+    if setting.plausible is None:
+        assert params.proxy_trace and (law is not None or params.proxy_clip is not None)
+        assert params.proxy_amateur_alpha is None  # not beside most laws
+    else:
+        assert params.proxy_plausible == setting.plausible and not params.proxy_trace
     assert (params.proxy_alpha is None) == (law is not None and law.schedule is not None)
     assert setting.name not in {other.name for other in choose(None, sampled=True)}
     assert SETTINGS[f"{setting.name}-sampled"].extra_body() == setting.extra_body()
