@@ -152,6 +152,7 @@ def test_laws_are_compared_with_the_constant_that_the_validation_split_prefers()
     lines = [
         told("guided-0.5", "validation", theirs), told("guided-1", "validation", ours, tokens=20),
         told("guided-0.75", "validation", ours, tokens=30), told("entropy-0.3", "validation", [[1], [1], [1]]),
+        told("plausible-0.1", "validation", [[1], [1], [1]]),
         told("guided-0.5", "test", theirs), told("guided-1", "test", [[0], [0], [1]]), told("clip-4", "test", ours),
         told("guided-1.5", "test", [[1], [1], [1]]), told("guided-1.5-sampled", "validation", [[1, 1], [1, 1]]),
         told("guided-0.5-sampled", "validation", [[1, 0], [1, 0]]),
