@@ -117,8 +117,11 @@ def test_steered_tokens_are_counted_over_all_answers():
 def test_a_law_is_asked_for_as_requests_write_it(setting):
     params = GuidanceParams(**setting.extra_body()["custom_params"])
     law = read_law(params.proxy_law) if params.proxy_law else None
-    assert params.proxy_trace and (law is not None or params.proxy_clip is not None)
-    assert params.proxy_amateur_alpha is None  # not beside most laws
+    if setting.plausible is None:
+        assert params.proxy_trace and (law is not None or params.proxy_clip is not None)
+        assert params.proxy_amateur_alpha is None  # not beside most laws
+    else:
+        assert params.proxy_plausible == setting.plausible and not params.proxy_trace
     assert (params.proxy_alpha is None) == (law is not None and law.schedule is not None)
     assert setting.name not in {other.name for other in choose(None, sampled=True)}
     assert SETTINGS[f"{setting.name}-sampled"].extra_body() == setting.extra_body()
@@ -149,6 +152,7 @@ def test_laws_are_compared_with_the_constant_that_the_validation_split_prefers()
     lines = [
         told("guided-0.5", "validation", theirs), told("guided-1", "validation", ours, tokens=20),
         told("guided-0.75", "validation", ours, tokens=30), told("entropy-0.3", "validation", [[1], [1], [1]]),
+        told("plausible-0.1", "validation", [[1], [1], [1]]),
         told("guided-0.5", "test", theirs), told("guided-1", "test", [[0], [0], [1]]), told("clip-4", "test", ours),
         told("guided-1.5", "test", [[1], [1], [1]]), told("guided-1.5-sampled", "validation", [[1, 1], [1, 1]]),
         told("guided-0.5-sampled", "validation", [[1, 0], [1, 0]]),

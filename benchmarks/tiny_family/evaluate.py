@@ -65,7 +65,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help=f"problems (1000; {QUICK_COUNT} with --quick)")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="these alone; all are in settings.py")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}: minutes on two cores")
-    parser.add_argument("--laws", action="store_true", help="the greedy settings with laws of strength or a clip")
+    parser.add_argument("--laws", action="store_true", help="the greedy settings with laws of strength or cuts")
     parser.add_argument("--pass-at", action="store_true", help="also the settings with sampled answers")
     parser.add_argument("--epochs", type=int, default=16, help="sampled answers to a problem (%(default)s)")
     parser.add_argument("--connections", type=int, default=64, help="requests at once, over all jobs (%(default)s)")

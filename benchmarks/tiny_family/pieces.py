@@ -119,6 +119,7 @@ def _check_strength(piece: Piece, log: EvalLog) -> None:
     asked = dict(zip(("proxy_alpha", "proxy_amateur_alpha"), setting.strength, strict=True)) | {
         "proxy_law": law and law.as_params(),
         "proxy_clip": setting.clip,
+        "proxy_plausible": setting.plausible,
         "proxy_expert": setting.expert,
         "proxy_experts": dict(setting.experts) or None,
     }

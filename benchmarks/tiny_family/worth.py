@@ -28,6 +28,7 @@ STYLES = {
     "divergence": ("#0072B2", "s"),
     "schedule": ("#009E73", "D"),
     "clip": ("#CC79A7", "v"),
+    "plausible": ("#E69F00", "P"),
 }
 COMPARED = ("to {}, points [95 % CI]", "problems better, worse; p")
 MEASURED = ("thinks", "tokens", "steered, %", "steered tokens of an answer")
@@ -127,6 +128,8 @@ def kind_of(line: Line) -> str:
     """Which law a line is of; one that is no law is a constant."""
     if line.get("clip") is not None:
         return "clip"
+    if line.get("plausible") is not None:
+        return "plausible"
     laws = line.get("law") or []
     return laws[0]["kind"] if laws else "constant"
 
@@ -169,7 +172,7 @@ def _draw(axes: Any, lines: list[Line], filled: bool) -> None:
         axes.errorbar(xs, ys, errors, fmt=marker, color=colour, label=kind, markersize=5, linewidth=0.8,
                       markerfacecolor=colour if filled else "white")  # fmt: skip
     for line in lines:
-        if steered(line) == 0:
+        if kind_of(line) == "constant" and steered(line) == 0:
             axes.axhline(100 * line["accuracy"], color="#000000", linestyle=":", label="base", linewidth=1.2)
     axes.set_xscale("log")
     axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])

@@ -16,6 +16,7 @@ CONSTANT = "guided-0.5"  # what laws are measured against
 NATS = (0.1, 0.3, 0.6, 0.9, 1.2)
 SCALES = (1.0, 3.0, 10.0)
 CLIPS = (1.0, 2.0, 4.0, 8.0)
+SHARES = (0.03, 0.1, 0.3, 0.9)  # of the base's best probability, below which an id can't be drawn
 SCHEDULES: dict[str, tuple[tuple[int, float], ...]] = {
     "first-token": ((0, 0.5), (1, 0.0)),
     "first-token-at-1": ((0, 1.0), (1, 0.0)),
@@ -39,6 +40,7 @@ class Setting:
     sampled: bool = False  # temperature 1 and pass@k, instead of greedy
     law: tuple[dict[str, Any], ...] = ()  # `proxy_law`
     clip: float | None = None  # `proxy_clip`
+    plausible: float | None = None  # `proxy_plausible`
     expert: str | None = None  # `proxy_expert`
     experts: tuple[tuple[str, float], ...] = ()  # `proxy_experts`, with a strength each, in place of `alpha`
 
@@ -69,6 +71,7 @@ class Setting:
             params |= {} if alpha is None else {"proxy_alpha": alpha}
             params |= {"proxy_law": list(self.law)} if self.law else {}
             params |= {} if self.clip is None else {"proxy_clip": self.clip}
+        params |= {} if self.plausible is None else {"proxy_plausible": self.plausible}
         if self.experts:
             params = {"proxy_experts": dict(self.experts)}
         elif self.expert is not None:
@@ -97,7 +100,7 @@ def _table() -> tuple[Setting, ...]:
 
 
 def _laws() -> Iterator[Setting]:
-    """Greedy settings whose strength changes from token to token, or whose differences are clipped."""
+    """Greedy settings whose strength changes from token to token, whose differences are clipped, or that draw less."""
     for alpha in (0.5, 1.0):
         at = "" if alpha == 0.5 else f"-at-{alpha:g}"
         for above in NATS:
@@ -105,6 +108,9 @@ def _laws() -> Iterator[Setting]:
             yield Setting(f"entropy-{above:g}{at}", "guided", alpha, law=(law,))
         for clip in CLIPS:
             yield Setting(f"clip-{clip:g}{at}", "guided", alpha, clip=clip)
+        for share in SHARES:
+            yield Setting(f"plausible-{share:g}{at}", "guided", alpha, plausible=share)
+    yield Setting("plausible-0.1-at-0", "guided", plausible=0.1)  # the cut alone; greedy it is the base
     for warmup in (0, 5):
         for scale in SCALES:
             law = {"kind": "divergence", "scale": scale, "warmup_tokens": warmup}
