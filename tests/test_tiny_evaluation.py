@@ -84,6 +84,8 @@ def test_strengths_of_the_settings():
     assert SETTINGS["base"].extra_body()["custom_params"] == {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}
     assert SETTINGS["guided-0.5"].strength == (0.5, 0.5)
     assert SETTINGS["no-amateur-0.5"].strength == (0.5, 0.0)
+    cut = SETTINGS["min-p-0.1-at-1-sampled"]
+    assert cut.extra_body() == {**SETTINGS["guided-1-sampled"].extra_body(), "min_p": 0.1} and cut.temperature == 1
     assert "custom_params" not in SETTINGS["expert"].extra_body()
     assert not any(setting.sampled for setting in choose(None, sampled=False))
     with pytest.raises(ValueError, match="no setting nonsense"):
@@ -153,13 +155,14 @@ def test_laws_are_compared_with_the_constant_that_the_validation_split_prefers()
         told("guided-0.5", "validation", theirs), told("guided-1", "validation", ours, tokens=20),
         told("guided-0.75", "validation", ours, tokens=30), told("entropy-0.3", "validation", [[1], [1], [1]]),
         told("plausible-0.1", "validation", [[1], [1], [1]]),
+        told("min-p-0.1-at-1-sampled", "validation", [[1, 1], [1, 1]], tokens=10),
         told("guided-0.5", "test", theirs), told("guided-1", "test", [[0], [0], [1]]), told("clip-4", "test", ours),
         told("guided-1.5", "test", [[1], [1], [1]]), told("guided-1.5-sampled", "validation", [[1, 1], [1, 1]]),
         told("guided-0.5-sampled", "validation", [[1, 0], [1, 0]]),
     ]  # fmt: skip
     assert worth.best_constant(lines, sampled=False) == "guided-1"
     assert worth.best_constant(lines, sampled=True) == "guided-1.5"
-    assert worth.best_constant(lines[4:8], sampled=False) == "guided-0.5", "the test split chooses nothing"
+    assert worth.best_constant(lines[4:9], sampled=False) == "guided-0.5", "the test split chooses nothing"
     greedy, test, sampled = worth.markdown(lines).split("\n\n")[1::2]
     for table in (greedy, test):
         assert "to guided-0.5, points" in table and "to guided-1, points" in table

@@ -29,6 +29,7 @@ STYLES = {
     "schedule": ("#009E73", "D"),
     "clip": ("#CC79A7", "v"),
     "plausible": ("#E69F00", "P"),
+    "min_p": ("#56B4E9", "X"),
 }
 COMPARED = ("to {}, points [95 % CI]", "problems better, worse; p")
 MEASURED = ("thinks", "tokens", "steered, %", "steered tokens of an answer")
@@ -130,6 +131,8 @@ def kind_of(line: Line) -> str:
         return "clip"
     if line.get("plausible") is not None:
         return "plausible"
+    if line.get("min_p") is not None:
+        return "min_p"
     laws = line.get("law") or []
     return laws[0]["kind"] if laws else "constant"
 

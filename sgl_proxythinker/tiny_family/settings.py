@@ -17,6 +17,7 @@ NATS = (0.1, 0.3, 0.6, 0.9, 1.2)
 SCALES = (1.0, 3.0, 10.0)
 CLIPS = (1.0, 2.0, 4.0, 8.0)
 SHARES = (0.03, 0.1, 0.3, 0.9)  # of the base's best probability, below which an id can't be drawn
+MIN_PS = (0.03, 0.1, 0.3)  # the same of the fused probabilities: SGLang's own cut
 SCHEDULES: dict[str, tuple[tuple[int, float], ...]] = {
     "first-token": ((0, 0.5), (1, 0.0)),
     "first-token-at-1": ((0, 1.0), (1, 0.0)),
@@ -41,6 +42,7 @@ class Setting:
     law: tuple[dict[str, Any], ...] = ()  # `proxy_law`
     clip: float | None = None  # `proxy_clip`
     plausible: float | None = None  # `proxy_plausible`
+    min_p: float | None = None  # SGLang's `min_p`; greedy it does nothing
     expert: str | None = None  # `proxy_expert`
     experts: tuple[tuple[str, float], ...] = ()  # `proxy_experts`, with a strength each, in place of `alpha`
 
@@ -76,7 +78,8 @@ class Setting:
             params = {"proxy_experts": dict(self.experts)}
         elif self.expert is not None:
             params |= {"proxy_expert": self.expert}
-        return {"custom_params": params, "return_meta_info": True}
+        fields = {} if self.min_p is None else {"min_p": self.min_p}
+        return {"custom_params": params, "return_meta_info": True, **fields}
 
 
 def _table() -> tuple[Setting, ...]:
@@ -122,7 +125,8 @@ def _laws() -> Iterator[Setting]:
 
 LAWS = tuple(_laws())
 CONSTANTS = tuple(Setting(f"guided-{alpha:g}", "guided", alpha) for alpha in ALPHAS)
-SETTINGS = {setting.name: setting for setting in (*_table(), *LAWS)} | {
+CUTS = tuple(Setting(f"min-p-{share:g}-at-1-sampled", "guided", 1.0, sampled=True, min_p=share) for share in MIN_PS)
+SETTINGS = {setting.name: setting for setting in (*_table(), *LAWS, *CUTS)} | {
     f"{setting.name}-sampled": replace(setting, name=f"{setting.name}-sampled", sampled=True)
     for setting in (*CONSTANTS, *LAWS)
 }
