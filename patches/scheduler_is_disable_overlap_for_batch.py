@@ -3,7 +3,7 @@
 Stock: under speculation a step waits for the results of the last one if a request has a grammar; with
        SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP each prefill waits for those of the prefill before it.
 Ours:  a step of speculation also if a request has penalties or a minimum of tokens, which are worked out from all that
-       it has written; and a prefill with pictures, of a server with small models, for the prefill before it. To embed
+       it has written; and a prefill that embeds pictures for small models too, for the prefill before it. To embed
        pictures is to wait for the device, and the kernels of three language models are more than a queue takes: the
        first tokens of the last batch would be sent when half of the next one is done.
 Why a hook: the scheduler asks no algorithm of its registry, and the variable is for all prefills.
@@ -31,9 +31,18 @@ def around(original, scheduler, batch, last_batch):
     if config is None or not batch or not scheduler.result_queue:
         return False
     if batch.forward_mode.is_extend():
-        return _is_prefill(last_batch) and any(req.multimodal_inputs is not None for req in batch.reqs)
+        return bool(last_batch) and last_batch.forward_mode.is_extend() and _embeds_for_several(batch)
     return bool(config.drafts) and batch.forward_mode.is_decode() and any(map(is_penalized, batch.reqs))
 
 
-def _is_prefill(batch):
-    return bool(batch) and batch.forward_mode.is_extend()
+def _embeds_for_several(batch):
+    """Whether tokens of a picture are among those that this prefill reads, for another model than the base too."""
+    from sgl_proxythinker.guidance import readers_of
+
+    return any(
+        start < before + count and end >= before
+        for req, before, count in zip(batch.reqs, batch.prefix_lens, batch.extend_lens, strict=True)
+        if req.multimodal_inputs is not None and len(readers_of(req.extra_key)) > 1
+        for item in req.multimodal_inputs.mm_items
+        for start, end in item.offsets or ()
+    )

@@ -285,6 +285,13 @@ def test_a_cold_and_a_warm_cache_give_the_oracles_tokens(server, expected, refer
     assert {case.alpha for case in cases} >= {0.0, 0.5, 1.5, -1.0}
 
 
+def test_logprobs_of_a_prompt_with_a_picture_are_there(server):
+    """Places of a picture have ids past a small model's head. Kills: a rank without the base that looks them up."""
+    asked = body("<|vision_start|><|image_pad|><|vision_end|>Hi", {"proxy_alpha": 0}, random_picture(8, 56, 56))
+    meta = server.generate(**asked, logprob_start_len=0)["meta_info"]
+    assert len(meta["input_token_logprobs"]) == meta["prompt_tokens"]
+
+
 @IN_FLOAT32
 def test_each_law_gives_the_oracles_tokens(server, reference):
     """Kills: a strength of this rank's logits alone, or one that another rank counts otherwise."""

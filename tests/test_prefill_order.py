@@ -54,7 +54,16 @@ def test_a_prefill_with_pictures_is_launched_when_the_one_before_it_is_processed
     assert order == ["launched", "processed"] * (len(order) // 2), order
 
 
-def test_prefills_of_texts_overlap_as_sglangs_do(server):
-    """Kills: a rule for all prefills, which would leave the device without work between them."""
-    order = order_of(server, Case("What is the answer to this question? " * 40, (), 0.5))
+LONG = "What is the answer to this question? " * 40
+OTHERS = {
+    "a text": Case(LONG, (), 0.5),
+    "the base alone": Case("Compare them.", tuple(random_picture(seed, 224, 224) for seed in (161, 162, 163)), 0.0),
+    "a text behind a picture": Case(LONG, (random_picture(164, 56, 56),), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_prefills_overlap_as_sglangs_do(server, name):
+    """Kills: a rule for all prefills, or for all of a request with a picture; the device has work between them."""
+    order = order_of(server, OTHERS[name])
     assert order[:3] == ["launched", "launched", "processed"], order

@@ -216,7 +216,8 @@ def test_a_stream_with_an_interval_gets_one_token_a_cycle_beside_others_that_get
     assert tokens > 100 and cycles < tokens / 2, "few drafts are right, so that little is said here"
     for steps, answer in zip((future.result() for future in streams), answers, strict=True):
         tokens = answer["meta_info"]["completion_tokens"]
-        assert [step["meta_info"]["completion_tokens"] for step in steps] == [*range(1, tokens, 4), tokens]
+        # A process that is late sends the newest of several alone.
+        assert set(step["meta_info"]["completion_tokens"] for step in steps) <= {*range(1, tokens, 4), tokens}
         assert steps[-1]["meta_info"]["spec_verify_ct"] == tokens - 1
         if not ON_GPU:  # in 16 bits a chain that is read at once is rounded otherwise
             assert steps[-1]["output_ids"] == answer["output_ids"]

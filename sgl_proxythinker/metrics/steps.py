@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sgl_proxythinker.metrics.forward_timer import PHASES, ForwardTimer, phase_of
+from sgl_proxythinker.metrics.forward_timer import PHASES, PREFILL, ForwardTimer, phase_of
 from sgl_proxythinker.placement import Placement
 from sgl_proxythinker.roles import BASE
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sgl_proxythinker.step.plan import Step, StepInputs
     from sgl_proxythinker.step.worker import ProxyWorker
 
+PICTURES = "pictures"  # a phase of its own: all models embed those of a prefill before the first of them reads it
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -62,6 +63,8 @@ class StepMetrics:
             if placement.ranks[role][0] == worker.rank:
                 tell = {phase: self._seconds(self._model_seconds, role=role, phase=phase) for phase in PHASES}
                 model.forward = ForwardTimer(model.forward, tell, device)  # type: ignore[method-assign]
+                embedding = {PREFILL: self._seconds(self._model_seconds, role=role, phase=PICTURES)}
+                model.see = ForwardTimer(model.see, embedding, device)  # type: ignore[method-assign]
         if worker.rank == 0:
             tell = {phase: self._seconds(self._fused_seconds, phase=phase) for phase in PHASES}
             timed = ForwardTimer(worker.model_runner.forward, tell, device)

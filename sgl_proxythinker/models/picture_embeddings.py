@@ -45,6 +45,18 @@ def embed(model: Any, batch: ForwardBatch) -> Any:
 
 @contextmanager
 def embedded(made: Any) -> Iterator[None]:
-    """While it is open, the forward of the model takes what `embed` made of its batch."""
-    with swapped(mm_utils, "embed_mm_inputs", lambda **_: made):
+    """While it is open, the forward of the model takes what `embed` made of its batch.
+
+    Raises:
+        RuntimeError: the model says how it wants to be embedded, which `embed` didn't know.
+    """
+
+    def take(data_embedding_func_mapping: Any = None, placeholder_tokens: Any = None, **_: Any) -> Any:
+        if data_embedding_func_mapping is not None or placeholder_tokens is not None:
+            raise RuntimeError(
+                "this architecture embeds by functions or places of its own: let `embed` pass them"
+            )
+        return made
+
+    with swapped(mm_utils, "embed_mm_inputs", take):
         yield

@@ -71,9 +71,10 @@ class Ensemble:
         """
         divided = {role: own for role, own in _divided(step, batch).items() if role not in given}
         views = {role: _without_logprobs(own) for role, own in divided.items()}
-        # Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
-        if self.primary.role == BASE or divided.get(self.primary.role) is batch:
-            views[self.primary.role] = batch
+        if self.primary.role == BASE:
+            views[BASE] = batch
+        elif divided.get(self.primary.role) is batch:
+            views[self.primary.role] = _with_logprobs_of(batch, self.primary.runner.model_config.vocab_size)
         # Prefill fills a GPU by itself; the small kernels of a decode step don't.
         is_short = batch.forward_mode.is_decode() or batch.forward_mode.is_target_verify()
         if not is_short:
@@ -183,6 +184,18 @@ def _divided(step: Step, batch: ForwardBatch) -> dict[Role, ForwardBatch]:
         if requests not in made:
             made[requests] = batch if len(requests) == step.size else select_rows(batch, requests)
     return {role: made[requests] for role, requests in step.runs.items()}
+
+
+def _with_logprobs_of(batch: ForwardBatch, head_rows: int) -> ForwardBatch:
+    """Prompt logprobs are the base's; its scheduler expects them on every rank, where nobody reads them.
+
+    Places of pictures are asked for as the last id of the base's head, and that of a small model may have fewer rows.
+    """
+    if batch.extend_input_logprob_token_ids_gpu is None:
+        return batch
+    view = copy.copy(batch)
+    view.extend_input_logprob_token_ids_gpu = batch.extend_input_logprob_token_ids_gpu.clamp(max=head_rows - 1)
+    return view
 
 
 def _without_logprobs(forward_batch: ForwardBatch) -> ForwardBatch:

@@ -310,7 +310,7 @@ class ProxyWorker(WholeModelWorker):
             pairs, fused = self._fuse(said, step, lambda: one, past_marker)
             output = SimpleNamespace(next_token_logits=fused.logits)
             # With and without a bias, which the cut of implausible ids reads too.
-            for logit_bias in (None, torch.zeros_like(fused.logits)):
+            for logit_bias in (None, torch.zeros(1, self.head_rows, device=self.device)):
                 self._attach(output, step, said, pairs, fused)
                 cut_implausible(output, logit_bias)
 
