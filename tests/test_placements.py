@@ -138,8 +138,8 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def triple(tmp_path_factory):
-    """The proxies' heads are wider than the base's, and no half of one is as wide as another's."""
-    return make_triple(tmp_path_factory.mktemp("ranks"), seed=5, head_rows={"base": 384, "expert": 448, "amateur": 512})
+    """A head is narrower than the base's and one wider, and no half of one is as wide as another's."""
+    return make_triple(tmp_path_factory.mktemp("ranks"), seed=5, head_rows={"base": 448, "expert": 384, "amateur": 512})
 
 
 @pytest.fixture(scope="module")
