@@ -53,9 +53,7 @@ def embedded(made: Any) -> Iterator[None]:
 
     def take(data_embedding_func_mapping: Any = None, placeholder_tokens: Any = None, **_: Any) -> Any:
         if data_embedding_func_mapping is not None or placeholder_tokens is not None:
-            raise RuntimeError(
-                "this architecture embeds by functions or places of its own: let `embed` pass them"
-            )
+            raise RuntimeError("this architecture embeds by functions or places of its own: let `embed` pass them")
         return made
 
     with swapped(mm_utils, "embed_mm_inputs", take):
