@@ -159,9 +159,9 @@ class Ensemble:
         """The base on all requests; where a small model is the primary, that one on its own, if there are any."""
         if batch is None:
             return ModelRunnerOutput(LogitsProcessorOutput(next_token_logits=None), can_run_graph=False)
-        return (
-            self.primary.forward(batch, *args, **kwargs) if self.primary.role == BASE else self.primary.forward(batch)
-        )
+        if self.primary.role != BASE:
+            return self.primary.forward(batch)
+        return self.primary.forward(batch, *args, **kwargs)
 
     def _see(self, batches: Mapping[Role, ForwardBatch]) -> None:
         """Have all models embed the pictures of a prefill before the first of them reads it.
