@@ -30,6 +30,8 @@ pytestmark = pytest.mark.xdist_group("pressure")
 DAMAGED = "<|object_ref_start|>"
 TOKENS = 700
 CHUNK = 64
+# No two begin alike, and a chunk holds few: all of them are begun, whatever the first are yet to write.
+LONG_TEXTS = [f"{chr(ord('A') + place)} is a letter. Say it, and what else comes to your mind." for place in range(16)]
 SEVERAL_CHUNKS = "Look at every picture, count what you see, and say it in order. " * 4
 
 
@@ -72,10 +74,9 @@ def test_unequal_heads_give_the_oracles_tokens(small, reference):
 
 def test_retracted_requests_give_the_oracles_tokens(small, reference):
     """Long answers that together need several times the room, in one burst."""
-    cases = [Case(f"Say number {index}", alpha=index / 4) for index in range(16)]
-    with ThreadPoolExecutor(len(cases)) as pool:
-        # Every other one asks for a trace, which must lose no token where a request is retracted.
-        answers = list(pool.map(lambda case, trace: _long_answer(small, case, trace), cases, [True, False] * 8))
+    cases = [Case(text, alpha=index / 4) for index, text in enumerate(LONG_TEXTS)]
+    # Every other one asks for a trace, which must lose no token where a request is retracted.
+    answers = _long_answers(small, cases, [True, False] * 8)
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
     oracles = [reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False) for case in cases]
     for answer, oracle, case in zip(answers, oracles, cases, strict=True):
@@ -89,12 +90,11 @@ def test_retracted_requests_give_the_oracles_tokens(small, reference):
 
 def test_retracted_requests_know_what_they_have_written(small, reference):
     """Kills: a strength after a text that a request forgets, or finds elsewhere, when it begins again."""
-    cases = [Case(f"Say number {index}", alpha=0.5 + index / 8) for index in range(16)]
-    with ThreadPoolExecutor(len(cases)) as pool:
-        plain = list(pool.map(lambda case: _long_answer(small, case, False), cases))
-        texts = [_text_across_tokens(reference.tokenizer, answer["output_ids"]) for answer in plain]
-        laws = [{"kind": "schedule", "after": {"text": text, "alpha": -0.75}} for text in texts]
-        answers = list(pool.map(lambda case, law: _long_answer(small, case, True, law), cases, laws))
+    cases = [Case(text, alpha=0.5 + index / 8) for index, text in enumerate(LONG_TEXTS)]
+    plain = _long_answers(small, cases, [False] * 16)
+    texts = [_text_across_tokens(reference.tokenizer, answer["output_ids"]) for answer in plain]
+    laws = [{"kind": "schedule", "after": {"text": text, "alpha": -0.75}} for text in texts]
+    answers = _long_answers(small, cases, [True] * 16, laws)
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
     for answer, case, text, law in zip(answers, cases, texts, laws, strict=True):
         tokens = answer["output_ids"]
@@ -117,10 +117,18 @@ def _text_across_tokens(tokenizer, tokens: list[int]) -> str:
     raise AssertionError(f"no two tokens are text: {tokenizer.decode(tokens)!r}")
 
 
-def _long_answer(server, case: Case, trace: bool, law: dict | None = None) -> dict:
+def _long_answer(server, case: Case, trace: bool) -> dict:
+    return server.generate(text=case.text, sampling_params=_to_write_much(case, trace))
+
+
+def _long_answers(server, cases: list[Case], traces: list[bool], laws: list[dict] | None = None) -> list[dict]:
+    params = map(_to_write_much, cases, traces, laws or [None] * len(cases))
+    return server.generate_at_once([case.text for case in cases], list(params))
+
+
+def _to_write_much(case: Case, trace: bool, law: dict | None = None) -> dict:
     custom_params = {"proxy_alpha": case.alpha, "proxy_trace": trace, "proxy_law": law}
-    params = {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": custom_params}
-    return server.generate(text=case.text, sampling_params=params)
+    return {"temperature": 0, "max_new_tokens": 96, "ignore_eos": True, "custom_params": custom_params}
 
 
 def test_a_chunk_of_what_is_new_carries_its_trace(small, reference):
