@@ -11,21 +11,29 @@ from sgl_proxythinker.programs.pictures import random_picture
 pytestmark = pytest.mark.xdist_group("prefill_order")
 
 TELLS_ITS_ORDER = """
-from sglang.srt.managers.scheduler import Scheduler
+import sgl_proxythinker.launch.processes as processes
 
-launch, process = Scheduler.run_batch, Scheduler.process_batch_result
+prepare_process = processes._prepare
 
-def launch_aloud(self, batch, *args, **kwargs):
-    if batch.forward_mode.is_extend():
-        print("told: launched", flush=True)
-    return launch(self, batch, *args, **kwargs)
+def prepare(server_args):
+    prepare_process(server_args)
+    if hasattr(server_args, "_proxythinker"):
+        from sglang.srt.managers.scheduler import Scheduler
 
-def process_aloud(self, batch, *args, **kwargs):
-    if batch.forward_mode.is_extend():
-        print("told: processed", flush=True)
-    return process(self, batch, *args, **kwargs)
+        def aloud(kind, name, event):
+            original = getattr(kind, name)
 
-Scheduler.run_batch, Scheduler.process_batch_result = launch_aloud, process_aloud
+            def told(self, batch, *args, **kwargs):
+                if batch.forward_mode.is_extend():
+                    print("told: " + event, flush=True)
+                return original(self, batch, *args, **kwargs)
+
+            setattr(kind, name, told)
+
+        aloud(Scheduler, "run_batch", "launched")
+        aloud(Scheduler, "process_batch_result", "processed")
+
+processes._prepare = prepare
 """
 CHUNK = 64  # tokens
 
@@ -51,7 +59,7 @@ def test_a_prefill_with_pictures_is_launched_when_the_one_before_it_is_processed
     """Kills: first tokens that wait until pictures of others are embedded, and half of their prefill is done."""
     pictures = tuple(random_picture(151 + place, 224, 224) for place in range(3))
     order = order_of(server, Case("Compare them.", pictures, 0.5))
-    assert order == ["launched", "processed"] * (len(order) // 2), order
+    assert len(order) >= 6 and order == ["launched", "processed"] * (len(order) // 2), order
 
 
 LONG = "What is the answer to this question? " * 40
