@@ -2,10 +2,9 @@
 
 Stock: under speculation a step waits for the results of the last one if a request has a grammar; with
        SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP each prefill waits for those of the prefill before it.
-Ours:  a step of speculation also if a request has penalties or a minimum of tokens, which are worked out from all that
-       it has written; and a prefill that embeds pictures for small models too, for the prefill before it. To embed
-       pictures is to wait for the device, and the kernels of three language models are more than a queue takes: the
-       first tokens of the last batch would be sent when half of the next one is done.
+Ours:  a prefill that embeds pictures for small models too waits for the prefill before it. To embed pictures is to
+       wait for the device, and the kernels of three language models are more than a queue takes: the first tokens of
+       the last batch would be sent when half of the next one is done.
 Why a hook: the scheduler asks no algorithm of its registry, and the variable is for all prefills.
 """
 
@@ -14,25 +13,21 @@ from sgl_proxythinker.upstream.record import Upstream
 UPSTREAM = Upstream(
     symbol="sglang.srt.managers.scheduler:Scheduler.is_disable_overlap_for_batch",
     signature="(self, batch, last_batch)",
-    why="penalties of a speculating server would miss the tokens of the last cycle, and first tokens would wait for "
-    "the next prefill",
-    until="SGLang's penalties count what a verify accepts, and it sends what is ready before it embeds pictures",
+    why="first tokens would wait for the next prefill",
+    until="SGLang sends what is ready before it embeds pictures",
     checked={"0.5.17": "6e80805a2e8c"},
 )
 
 
 def around(original, scheduler, batch, last_batch):
     from sgl_proxythinker.server import proxy_config
-    from sgl_proxythinker.speculation.penalties import is_penalized
 
     if original(scheduler, batch, last_batch):
         return True
-    config = proxy_config(scheduler.server_args)
-    if config is None or not batch or not scheduler.result_queue:
+    if proxy_config(scheduler.server_args) is None or not batch or not last_batch or not scheduler.result_queue:
         return False
-    if batch.forward_mode.is_extend():
-        return bool(last_batch) and last_batch.forward_mode.is_extend() and _embeds_for_several(batch)
-    return bool(config.drafts) and batch.forward_mode.is_decode() and any(map(is_penalized, batch.reqs))
+    are_prefills = batch.forward_mode.is_extend() and last_batch.forward_mode.is_extend()
+    return are_prefills and _embeds_for_several(batch)
 
 
 def _embeds_for_several(batch):

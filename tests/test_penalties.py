@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgl_proxythinker.speculation.penalties import chain_penalties, is_penalized
+from sgl_proxythinker.speculation.penalties import WrittenCounts
 
 V, END = 12, 3
 TOKENS = st.integers(0, V - 1)
@@ -22,16 +23,24 @@ PARAMS = st.fixed_dictionaries(
         "stop_token_ids": st.sampled_from([None, {5}, {5, 7}]),
     }
 )
-REQUESTS = st.lists(st.tuples(PARAMS, st.lists(TOKENS, min_size=1, max_size=4)), min_size=1, max_size=3)
 
 
-def req(params: dict, output_ids: list[int]) -> SimpleNamespace:
+class Request:
     """What of SGLang's `Req` is read."""
-    tokenizer = SimpleNamespace(eos_token_id=END, additional_stop_token_ids={4})
-    return SimpleNamespace(sampling_params=SimpleNamespace(**params), output_ids=output_ids, tokenizer=tokenizer)
+
+    def __init__(self, params: dict, prompt: int, output_ids: list[int] = ()):
+        self.sampling_params = SimpleNamespace(**params)
+        self.origin_input_ids = [0] * prompt
+        self.output_ids = list(output_ids)  # that the host knows
+        self.written = list(output_ids)
+        self.tokenizer = SimpleNamespace(eos_token_id=END, additional_stop_token_ids={4})
+        self.is_finished = False
+
+    def finished(self) -> bool:
+        return self.is_finished
 
 
-def sglangs(reqs: list[SimpleNamespace], written: list[list[int]], logits: torch.Tensor) -> torch.Tensor:
+def sglangs(reqs: list[Request], written: list[list[int]], logits: torch.Tensor) -> torch.Tensor:
     """[B, V] what SGLang makes of `logits` after these tokens of each request, taken one a step."""
     from sglang.srt.sampling import penaltylib
     from sglang.srt.sampling.penaltylib.repetition_penalty import apply_scaling_penalties
@@ -67,28 +76,99 @@ class _Batch:
         _KEPT.append(self)
 
 
-@settings(deadline=None, max_examples=60)
-@given(asked=REQUESTS, drafts=st.lists(TOKENS, min_size=3, max_size=3), seed=st.integers(0, 9))
-def test_each_position_has_what_sglang_would_apply_there(sglang_once, asked, drafts, seed):
-    """Kills: one token a step, drafts of another request, a minimum counted from the last step, the base's own ends."""
+def applied(penalties: Any, logits: torch.Tensor) -> torch.Tensor:
     from sglang.srt.sampling.penaltylib.repetition_penalty import apply_scaling_penalties
 
-    reqs = [req(params, written) for params, written in asked]
-    chains = torch.tensor([[one.output_ids[-1], *drafts[row:], *drafts[:row]] for row, one in enumerate(reqs)])
-    each = chains.shape[1]
-    logits = torch.randn(len(reqs) * each, V, generator=torch.Generator().manual_seed(seed)) * 3
-    additive, scaling = chain_penalties(reqs, chains, V)
+    additive, scaling = penalties
     told = logits.clone()
-    if additive is None:
-        assert not any(map(is_penalized, reqs))
-    else:
+    if additive is not None:
         told += additive
+    if scaling is not None:
         apply_scaling_penalties(told, scaling)
-    for offset in range(each):
-        written = [[*one.output_ids, *chain[1 : offset + 1]] for one, chain in zip(reqs, chains.tolist(), strict=True)]
-        wanted = sglangs(reqs, written, logits[offset::each])
-        torch.testing.assert_close(told[offset::each], wanted, rtol=1e-6, atol=1e-6)
+    return told
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("begins"), PARAMS, st.integers(1, 5)),
+        st.tuples(st.just("ends"), st.integers(0, 9)),
+        st.tuples(st.just("is retracted"), st.integers(0, 9)),
+        st.tuples(st.just("cycle"), st.lists(st.lists(TOKENS, min_size=4, max_size=4), min_size=14, max_size=14),
+                  st.lists(st.integers(1, 3), min_size=14, max_size=14), st.booleans()),
+    ),
+    min_size=4, max_size=14,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(events=EVENTS, each=st.integers(1, 3), seed=st.integers(0, 9))
+def test_each_position_has_what_sglang_would_apply_there(sglang_once, events, each, seed):
+    """Of requests that come and go, where the host learns of tokens a cycle late.
+
+    Kills: one token a cycle, drafts that were not accepted, those of another request or of one whose row it was, tokens
+    that a request forgets when it is retracted, or has twice; a minimum counted from what the host knows, the base's
+    own ends.
+    """
+    at_random = torch.Generator().manual_seed(seed)
+    counts, running = WrittenCounts(V, "cpu"), []
+
+    def begin(reqs: list[Request]) -> None:
+        logits = torch.randn(len(reqs), V, generator=at_random) * 3
+        read = [len(one.origin_input_ids) + len(one.output_ids) for one in reqs]
+        told = applied(counts.begin(reqs, read), logits)
+        torch.testing.assert_close(told, sglangs(reqs, [one.written for one in reqs], logits), rtol=1e-6, atol=1e-6)
+        for one in reqs:
+            one.written.append(int(torch.randint(V, (), generator=at_random)))
+
+    for kind, *told_of in events:
+        if kind == "begins":
+            running.append(Request(*told_of))
+            begin(running[-1:])
+        elif not running:
+            continue
+        elif kind == "ends":
+            running.pop(told_of[0] % len(running)).is_finished = True
+        elif kind == "is retracted":
+            one = running[told_of[0] % len(running)]
+            one.output_ids = list(one.written)
+            begin([one])
+        else:
+            drafts, accepted, host_knows = told_of
+            chains = torch.tensor(
+                [[one.written[-1], *row[: each - 1]] for one, row in zip(running, drafts, strict=False)]
+            )
+            read = torch.tensor([len(one.origin_input_ids) + len(one.written) - 1 for one in running])
+            logits = torch.randn(len(running) * each, V, generator=at_random) * 3
+            told = applied(counts.along(running, chains, read), logits)
+            for offset in range(each):
+                written = [
+                    [*one.written, *row[1 : offset + 1]] for one, row in zip(running, chains.tolist(), strict=True)
+                ]
+                wanted = sglangs(running, written, logits[offset::each])
+                torch.testing.assert_close(told[offset::each], wanted, rtol=1e-6, atol=1e-6)
+            lengths = torch.tensor(accepted[: len(running)]).clamp(max=each)
+            counts.accept(running, chains, lengths)
+            for one, row, length in zip(running, chains.tolist(), lengths.tolist(), strict=True):
+                if host_knows:
+                    one.output_ids = list(one.written)
+                one.written += [*row[1:length], int(torch.randint(V, (), generator=at_random))]
     _KEPT.clear()
+
+
+def test_rows_are_of_requests_that_run(sglang_once):
+    """Kills: memory that grows with the requests that were ever served."""
+    penalized = {"frequency_penalty": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.05, "min_new_tokens": 0}
+    penalized["stop_token_ids"] = None
+    counts, running = WrittenCounts(V, "cpu"), []
+    for _ in range(200):
+        running.append(Request(penalized, 3))
+        counts.begin(running[-1:], [3])
+        if len(running) == 5:
+            running.pop(0).is_finished = True
+    assert len(counts._counts) <= 16
+    plain = [Request(penalized | {"repetition_penalty": 1.0}, 3)]
+    assert counts.begin(plain, [3]) == counts.along(plain, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([3]))
+    assert counts.begin(plain, [3]) == (None, None)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sgl_proxythinker.speculation.chain_masks import chain_mask
-from sgl_proxythinker.speculation.penalties import chain_penalties
+from sgl_proxythinker.speculation.penalties import Penalties
 from sgl_proxythinker.step.plausible import cut_implausible
 
 # Of SGLang's `SamplingBatchInfo`: tensors with a row per request.
@@ -20,7 +20,12 @@ _BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "l
 
 
 def sample_chains(
-    sampler: Any, batch: Any, logits_output: Any, tokens: torch.Tensor, positions: torch.Tensor
+    sampler: Any,
+    batch: Any,
+    logits_output: Any,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    penalties: Penalties,
 ) -> torch.Tensor:
     """Draw a token at each of n positions of B requests.
 
@@ -31,13 +36,14 @@ def sample_chains(
             the log probabilities that requests ask for, as SGLang reads them after a verify.
         tokens: [B, n] int64, what the models have read: the last token and the drafts.
         positions: [B, n] int64 of `tokens` in their requests; seeds draw by them.
+        penalties: of each of the B * n.
 
     Returns:
         [B * n] integers.
     """
     each = tokens.shape[1]
     fused = logits_output.next_token_logits
-    info = _at_each_position(batch, tokens, fused.shape[1])
+    info = _at_each_position(batch, tokens, penalties)
     info.apply_logits_bias(fused)
     cut_implausible(logits_output, info.logit_bias)
     top_logprobs = _repeated(batch.top_logprobs_nums, each) or [0] * len(fused)
@@ -48,7 +54,7 @@ def sample_chains(
     return drawn
 
 
-def _at_each_position(batch: Any, tokens: torch.Tensor, width: int) -> Any:
+def _at_each_position(batch: Any, tokens: torch.Tensor, penalties: Penalties) -> Any:
     """The batch's `SamplingBatchInfo` with a row per position."""
     each, info = tokens.shape[1], batch.sampling_info
     rows = {
@@ -56,7 +62,7 @@ def _at_each_position(batch: Any, tokens: torch.Tensor, width: int) -> Any:
         for name in _BY_REQUEST
         if torch.is_tensor(value := getattr(info, name))
     }
-    additive, scaling = chain_penalties(batch.reqs, tokens, width)
+    additive, scaling = penalties
     return dataclasses.replace(
         info,
         **rows,

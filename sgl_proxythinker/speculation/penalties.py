@@ -1,60 +1,203 @@
-"""Penalties and `min_new_tokens` at each position of a chain, from every token before it.
+"""Penalties and `min_new_tokens` at each position of a chain, from every token before it, worked out on the device.
 
-SGLang's own count one token a step, whatever a verify accepts.
+SGLang's own count one token a step, whatever a verify accepts. Here a row for each penalized request counts how often
+it has written each token. It is set when the prompt is read, and each cycle adds what it accepts. Nobody waits for
+tokens: where the scheduler runs ahead, the host doesn't know them yet.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 
+from sgl_proxythinker.step.rows import to_device
 
-def is_penalized(req: Any) -> bool:
-    """Whether what a request has written changes its next token. `req`: SGLang's `Req`."""
-    params = req.sampling_params
-    return bool(
-        params.frequency_penalty
-        or params.presence_penalty
-        or params.repetition_penalty != 1.0
-        or params.min_new_tokens > len(req.output_ids)
-    )
+_NOBODYS = 0  # the row of requests that need none; what it counts weighs nothing
+_FIRST_ROWS = 8
+
+# [N, width] float32 each: what is added to logits, and what then scales them, as SGLang's sampler takes both; None of
+# what no request has.
+Penalties = tuple[torch.Tensor | None, torch.Tensor | None]
 
 
-def chain_penalties(
-    reqs: Sequence[Any], tokens: torch.Tensor, width: int
-) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
-    """What is added to the logits of each position, and what then scales them, as SGLang's sampler takes both.
+class _Asked(NamedTuple):
+    """What B requests ask for, on the device but for the flags."""
+
+    reqs: Sequence[Any]
+    rows: torch.Tensor  # [B] int64
+    frequency: torch.Tensor  # [B] float32
+    presence: torch.Tensor  # [B] float32
+    repetition: torch.Tensor  # [B] float32
+    least: torch.Tensor  # [B] int64: `min_new_tokens`
+    prompts: torch.Tensor  # [B] int64: tokens of the prompt
+    ends: torch.Tensor  # [B, E] int64: the ids that SGLang ends a request at, some of them more than once
+    subtracts: bool
+    scales: bool
+
+
+class WrittenCounts:
+    """How often each penalized request has written each token.
+
+    Memory: four bytes for each id and each penalized request that runs at once, rounded up to a power of two of them.
 
     Args:
-        reqs: SGLang's `Req` of each of B requests, whose `output_ids` are complete.
-        tokens: [B, n] the chain that is read: each request's last token, of `output_ids`, and its drafts.
         width: columns of the logits.
-
-    Returns:
-        Two [B * n, width] float32 on the device of `tokens`; None and None where no request is penalized.
+        device: of the models.
     """
-    if not any(map(is_penalized, reqs)):
-        return None, None
-    each = tokens.shape[1]
-    additive = torch.zeros(len(reqs) * each, width, device=tokens.device)
-    scaling = torch.ones_like(additive)
-    for row, (req, drafts) in enumerate(zip(reqs, tokens[:, 1:].tolist(), strict=True)):
-        params = req.sampling_params
-        seen = Counter(req.output_ids)
-        for offset in range(each):
-            if offset:
-                seen[drafts[offset - 1]] += 1
-            place = row * each + offset
-            ids = torch.tensor(list(seen), dtype=torch.int64, device=tokens.device)
-            counts = torch.tensor(list(seen.values()), dtype=torch.float32, device=tokens.device)
-            additive[place, ids] -= counts * params.frequency_penalty + params.presence_penalty
-            scaling[place, ids] = params.repetition_penalty
-            if len(req.output_ids) + offset < params.min_new_tokens:
-                additive[place, list(_ends(req))] = -torch.inf
-    return additive, scaling
+
+    def __init__(self, width: int, device: str | torch.device):
+        self._device = device
+        self._counts = torch.zeros(1, width, dtype=torch.int32, device=device)
+        self._row_of: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._free: list[int] = []
+        self._asked: _Asked | None = None
+
+    def begin(self, reqs: Sequence[Any], read: Sequence[int]) -> Penalties:
+        """Of prompts that are read: those of the token after each.
+
+        A request that was retracted goes on from what it had written, which its prompt holds now.
+
+        Args:
+            reqs: SGLang's `Req` of each of B requests, whose `output_ids` hold what is read of them.
+            read: tokens of each that are read by then.
+        """
+        if not any(map(_is_penalized, reqs)):
+            return None, None
+        written = [
+            req.output_ids[: max(0, length - len(req.origin_input_ids))] for req, length in zip(reqs, read, strict=True)
+        ]
+        for req in filter(_is_counted, reqs):
+            if req not in self._row_of:
+                self._row_of[req] = self._free_row()
+        self._asked = None
+        asked = self._of(reqs)
+        self._counts[asked.rows] = 0
+        pairs = [(self._row(req), token) for req, tokens in zip(reqs, written, strict=True) for token in tokens]
+        if pairs:
+            rows, tokens = to_device(pairs, torch.int64, self._device).T
+            self._add(rows, tokens, torch.ones_like(tokens, dtype=torch.int32))
+        elif not _is_held_back(reqs):
+            return None, None
+        lengths = to_device([len(tokens) for tokens in written], torch.int64, self._device)
+        return self._at(asked, lengths, lengths.new_empty(len(reqs), 0))
+
+    def along(self, reqs: Sequence[Any], chains: torch.Tensor, read: torch.Tensor) -> Penalties:
+        """Of the token after each of a chain. Nothing is kept of the chain before `accept`.
+
+        Args:
+            reqs: SGLang's `Req` of each of B requests; their `output_ids` may lack what the host doesn't know yet.
+            chains: [B, n] int64, each request's last token and its drafts.
+            read: [B] int64, tokens of each request before these.
+        """
+        if not any(map(_is_penalized, reqs)):
+            return None, None
+        asked = self._of(reqs)
+        return self._at(asked, read - asked.prompts + 1, chains)
+
+    def accept(self, reqs: Sequence[Any], chains: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Keep what counts of the chains of `along`. `lengths`: [B] int64, how many of their tokens."""
+        if not any(map(_is_counted, reqs)):
+            return
+        counts = torch.arange(chains.shape[1], device=chains.device) < lengths[:, None]
+        self._add(self._of(reqs).rows[:, None].expand_as(chains), chains, counts.int())
+
+    def _at(self, asked: _Asked, lengths: torch.Tensor, chains: torch.Tensor) -> Penalties:
+        """After each token of a chain, or before any of an empty one.
+
+        Args:
+            lengths: [B] int64, tokens that each request has written before the first that is drawn.
+            chains: [B, n] int64, written after those that are counted; n may be 0.
+        """
+        each, counts = max(1, chains.shape[1]), self._counts[asked.rows]
+        # Of each token of a chain the positions that are drawn after it, and its id there.
+        later = [(slice(at, None), chains[:, at, None, None].expand(-1, each - at, 1)) for at in range(chains.shape[1])]
+        additive = scaling = None
+        if asked.scales:
+            repetition = asked.repetition[:, None, None]
+            scaling = torch.where(counts[:, None] > 0, repetition, 1.0).repeat(1, each, 1)
+            for positions, ids in later:
+                scaling[:, positions].scatter_(2, ids, repetition.expand_as(ids))
+        if asked.subtracts:
+            additive = counts[:, None].float().repeat(1, each, 1)
+            for positions, ids in later:
+                additive[:, positions].scatter_add_(2, ids, torch.ones_like(ids, dtype=torch.float32))
+            are_written = additive > 0
+            additive.mul_(-asked.frequency[:, None, None])
+            additive.sub_(are_written * asked.presence[:, None, None])
+        if _is_held_back(asked.reqs):
+            if additive is None:
+                additive = torch.zeros(len(counts), each, counts.shape[1], device=counts.device)
+            written = lengths[:, None] + torch.arange(each, device=lengths.device)
+            ends = asked.ends[:, None].expand(-1, each, -1)
+            is_early = (written < asked.least[:, None])[..., None]
+            additive.scatter_(2, ends, torch.where(is_early, -torch.inf, additive.gather(2, ends)))
+        return tuple(of_all if of_all is None else of_all.flatten(0, 1) for of_all in (additive, scaling))  # type: ignore[return-value]
+
+    def _add(self, rows: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+        places = rows * self._counts.shape[1] + tokens
+        self._counts.view(-1).scatter_add_(0, places.flatten(), counts.flatten())
+
+    def _of(self, reqs: Sequence[Any]) -> _Asked:
+        asked = self._asked
+        if asked is None or len(asked.reqs) != len(reqs) or not all(map(operator.is_, asked.reqs, reqs)):
+            params = [req.sampling_params for req in reqs]
+
+            def on_device(values: Sequence[Any], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+                return to_device(values, dtype, self._device)
+
+            self._asked = asked = _Asked(
+                list(reqs),
+                on_device([self._row(req) for req in reqs], torch.int64),
+                on_device([one.frequency_penalty for one in params]),
+                on_device([one.presence_penalty for one in params]),
+                on_device([one.repetition_penalty for one in params]),
+                on_device([req.sampling_params.min_new_tokens if _ends(req) else 0 for req in reqs], torch.int64),
+                on_device([len(req.origin_input_ids) for req in reqs], torch.int64),
+                on_device(_of_one_length([sorted(_ends(req)) for req in reqs]), torch.int64),
+                subtracts=any(one.frequency_penalty or one.presence_penalty for one in params),
+                scales=any(one.repetition_penalty != 1.0 for one in params),
+            )
+        return asked
+
+    def _row(self, req: Any) -> int:
+        return self._row_of[req] if _is_counted(req) else _NOBODYS
+
+    def _free_row(self) -> int:
+        """A row of no request that may still run. What a step that is under way adds to it comes before it is set."""
+        if not self._free:
+            taken = {row for req, row in self._row_of.items() if not req.finished()}
+            self._free = [row for row in range(_NOBODYS + 1, len(self._counts)) if row not in taken]
+        if not self._free:
+            before = len(self._counts)
+            more = self._counts.new_zeros(max(_FIRST_ROWS, before), self._counts.shape[1])
+            self._counts = torch.cat([self._counts, more])
+            self._free = list(range(before, len(self._counts)))
+        return self._free.pop()
+
+
+def _is_counted(req: Any) -> bool:
+    """Whether the tokens that a request has written change its next one."""
+    params = req.sampling_params
+    return bool(params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1.0)
+
+
+def _is_penalized(req: Any) -> bool:
+    return _is_counted(req) or _is_held_back([req])
+
+
+def _is_held_back(reqs: Sequence[Any]) -> bool:
+    """Whether one may be short of its `min_new_tokens`: the host may know fewer of its tokens than there are."""
+    return any(req.sampling_params.min_new_tokens > len(req.output_ids) for req in reqs)
+
+
+def _of_one_length(lists: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Those that are shorter with their first again."""
+    longest = max(1, *map(len, lists))
+    return [[*ids, *[ids[0] if ids else 0] * (longest - len(ids))] for ids in lists]
 
 
 def _ends(req: Any) -> set[int]:

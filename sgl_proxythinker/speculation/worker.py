@@ -23,7 +23,7 @@ from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.speculation.chain_masks import DraftMasks
 from sgl_proxythinker.speculation.chain_sampling import sample_chains
 from sgl_proxythinker.speculation.draft_choice import DraftChoice
-from sgl_proxythinker.speculation.penalties import chain_penalties
+from sgl_proxythinker.speculation.penalties import WrittenCounts
 from sgl_proxythinker.speculation.pending import PendingTokens
 from sgl_proxythinker.step.logits_gather import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
@@ -57,6 +57,7 @@ class SpeculativeWorker(BaseSpecWorker):
             draft_runner=runner, draft_runners=[], graph_memory_usage={}, graph_time_usage={}, weight_load_time=0.0
         )
         self._offsets = torch.arange(self.speculative_num_draft_tokens, device=self.device)
+        self._written = WrittenCounts(target_worker.head_rows, self.device)
         self._shifted: list[str] = []  # the requests of
         self._shifts: torch.Tensor | None = None
         chooses = target_worker.config.chooses_drafts
@@ -105,9 +106,7 @@ class SpeculativeWorker(BaseSpecWorker):
         # SGLang doesn't look for those that only score under speculation. The scheduler undoes what is written here.
         batch.is_prefill_only = all(req.sampling_params.max_new_tokens == 0 for req in batch.reqs)
         if batch.sampling_info is not None:
-            # A request that was retracted goes on from what it had written.
-            written = torch.zeros(len(batch.reqs), 1, dtype=torch.int64, device=self.device)
-            additive, scaling = chain_penalties(batch.reqs, written, batch.sampling_info.vocab_size)
+            additive, scaling = self._written.begin(batch.reqs, batch.seq_lens_cpu.tolist())
             batch.sampling_info.acc_additive_penalties, batch.sampling_info.acc_scaling_penalties = additive, scaling
         return self._target_worker.forward_batch_generation(batch)
 
@@ -155,7 +154,8 @@ class SpeculativeWorker(BaseSpecWorker):
         verified = target.verify(batch.reqs, chain, given, each)
         result, logits_output = verified.result, verified.result.logits_output
 
-        drawn = sample_chains(target.model_runner.sampler, batch, logits_output, tokens, positions)
+        penalties = self._written.along(batch.reqs, tokens, seq_lens)
+        drawn = sample_chains(target.model_runner.sampler, batch, logits_output, tokens, positions, penalties)
         if target.placement.world_size > 1:
             drawn = one_token_for_all(drawn, target.world)
         chains = drawn.view_as(tokens).long()
@@ -163,6 +163,7 @@ class SpeculativeWorker(BaseSpecWorker):
         takes_several = [_takes_several(req) for req in batch.reqs]
         if not all(takes_several):
             accept_lens = accept_lens.where(to_device(takes_several, torch.bool, self.device), 1)
+        self._written.accept(batch.reqs, tokens, accept_lens)
         if verified.marked is not None:
             target.written.accept(verified.marked, accept_lens)
         # A row that follows a draft which was not drawn counts for nothing.
