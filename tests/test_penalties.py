@@ -156,15 +156,17 @@ def test_each_position_has_what_sglang_would_apply_there(sglang_once, events, ea
 
 
 def test_rows_are_of_requests_that_run(sglang_once):
-    """Kills: memory that grows with the requests that were ever served."""
+    """Kills: memory that grows with the requests that were ever served, a row of two that run."""
     penalized = {"frequency_penalty": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.05, "min_new_tokens": 0}
     penalized["stop_token_ids"] = None
-    counts, running = WrittenCounts(V, "cpu"), []
+    counts, running, kept_by_others = WrittenCounts(V, "cpu"), [], []
     for _ in range(200):
         running.append(Request(penalized, 3))
         counts.begin(running[-1:], [3])
         if len(running) == 5:
-            running.pop(0).is_finished = True
+            kept_by_others.append(running.pop(2))  # the first two go on
+            kept_by_others[-1].is_finished = True
+        assert len({counts._row_of[one] for one in running}) == len(running), "a row is one request's"
     assert len(counts._counts) <= 16
     plain = [Request(penalized | {"repetition_penalty": 1.0}, 3)]
     assert counts.begin(plain, [3]) == counts.along(plain, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([3]))

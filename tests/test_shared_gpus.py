@@ -9,18 +9,27 @@ from servers import COMMON, command, sabotaged, serving
 pytestmark = pytest.mark.xdist_group("ranks")
 
 ONE_GPU = """
-import os
 import torch
-from sgl_proxythinker.step import ensemble
+import sgl_proxythinker.launch.processes as processes
 
 torch.cuda.device_count = lambda: 1  # here is none, which the launch refuses
-read = ensemble.Ensemble.forward
+prepare_process = processes._prepare
 
-def read_aloud(self, *args, **kwargs):
-    print(f"broken in {os.getpid()}", flush=True)
-    return read(self, *args, **kwargs)
+def prepare(server_args):
+    prepare_process(server_args)
+    if hasattr(server_args, "_proxythinker"):
+        import os
+        from sgl_proxythinker.step.ensemble import Ensemble
 
-ensemble.Ensemble.forward = read_aloud
+        read = Ensemble.forward
+
+        def read_aloud(self, *args, **kwargs):
+            print(f"broken in {os.getpid()}", flush=True)
+            return read(self, *args, **kwargs)
+
+        Ensemble.forward = read_aloud
+
+processes._prepare = prepare
 """
 
 

@@ -50,6 +50,8 @@ def told_by(server: servers.Server) -> dict:
 
 @pytest.mark.xdist_group("closed")
 def test_it_tells_what_a_cold_one_tells(triple, tmp_path):
+    if servers.all_cold:
+        pytest.skip("none is warm (--cold)")
     arguments = command(triple.base, (triple.expert, triple.amateur), *COMMON)
     arguments = sabotaged(tmp_path, TELLS_ITS_HOOKS, arguments)
     with serving(arguments, tmp_path / "warm.log") as server:

@@ -73,7 +73,6 @@ class WrittenCounts:
         for req in filter(_is_counted, reqs):
             if req not in self._row_of:
                 self._row_of[req] = self._free_row()
-        self._asked = None
         asked = self._of(reqs)
         self._counts[asked.rows] = 0
         pairs = [(self._row(req), token) for req, tokens in zip(reqs, written, strict=True) for token in tokens]
