@@ -53,16 +53,18 @@ def reference(triple):
     return Reference(triple.base, triple.expert, triple.amateur)
 
 
+FLAGS = (
+    "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
+    "--admin-api-key", ADMIN_KEY,
+    "--schedule-conservativeness", "0.05", "--chunked-prefill-size", str(CHUNK), "--enable-metrics",
+    "--incremental-streaming-output", *DEVICE,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def small(triple, tmp_path_factory):
-    flags = (
-        "--max-total-tokens", str(TOKENS), "--max-running-requests", "32",
-        "--admin-api-key", ADMIN_KEY,
-        "--schedule-conservativeness", "0.05", "--chunked-prefill-size", str(CHUNK), "--enable-metrics",
-        "--incremental-streaming-output", *DEVICE,
-    )  # fmt: skip
     log = tmp_path_factory.mktemp("small") / "log"
-    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log) as server:
+    with serving(command(triple.base, (triple.expert, triple.amateur), *FLAGS), log) as server:
         yield server
 
 
@@ -105,6 +107,22 @@ def test_retracted_requests_know_what_they_have_written(small, reference):
         if not ON_GPU:
             rows = reference.fused_logits(case.text, continuation=tokens[:-1], alpha=case.alpha, law=law)
             assert tokens == rows.argmax(-1).tolist()
+
+
+def test_retracted_requests_are_penalized_for_all_that_they_have_written(triple, tmp_path):
+    """Kills: counts that a request under drafts forgets, or has twice, when it begins again beside others."""
+    arguments = command(triple.base, (triple.expert, triple.amateur), *FLAGS, "--proxy-speculate", "3")
+    params = _to_write_much(Case("", alpha=0.5), False)
+    penalized = [params | {"repetition_penalty": 1.3, "frequency_penalty": 0.1 * place} for place in range(16)]
+    with serving(arguments, tmp_path / "log") as server:
+        crowd = server.generate_at_once(LONG_TEXTS, penalized)
+        alone = [
+            server.generate(text=one, sampling_params=of_one) for one, of_one in zip(LONG_TEXTS, penalized, strict=True)
+        ]
+    assert sum(answer["meta_info"]["num_retractions"] for answer in crowd) > 0, "the load must not have fitted"
+    assert [answer["output_ids"] for answer in crowd] == [answer["output_ids"] for answer in alone]
+    for answer in alone:
+        assert len(set(answer["output_ids"])) > 24, "no penalty was there"
 
 
 def _text_across_tokens(tokenizer, tokens: list[int]) -> str:
