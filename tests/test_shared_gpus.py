@@ -4,37 +4,31 @@ import sys
 
 import pytest
 
+import servers
 from servers import COMMON, command, sabotaged, serving
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
 ONE_GPU = """
+import os
 import torch
-import sgl_proxythinker.launch.processes as processes
+from sgl_proxythinker.step import ensemble
 
 torch.cuda.device_count = lambda: 1  # here is none, which the launch refuses
-prepare_process = processes._prepare
+read = ensemble.Ensemble.forward
 
-def prepare(server_args):
-    prepare_process(server_args)
-    if hasattr(server_args, "_proxythinker"):
-        import os
-        from sgl_proxythinker.step.ensemble import Ensemble
+def read_aloud(self, *args, **kwargs):
+    print(f"broken in {os.getpid()}", flush=True)
+    return read(self, *args, **kwargs)
 
-        read = Ensemble.forward
-
-        def read_aloud(self, *args, **kwargs):
-            print(f"broken in {os.getpid()}", flush=True)
-            return read(self, *args, **kwargs)
-
-        Ensemble.forward = read_aloud
-
-processes._prepare = prepare
+ensemble.Ensemble.forward = read_aloud
 """
 
 
 def test_what_a_launch_breaks_is_broken_in_its_ranks(triple, tmp_path):
     """Kills: ranks that begin with SGLang's launcher, and tests of broken servers over ranks that see a sound one."""
+    if servers.all_cold:
+        pytest.skip("this launcher is for GPUs: it imports SGLang before a CPU is prepared for (--cold)")
     flags = (*COMMON, "--tp-size", "2", "--proxy-placement", "shared")
     arguments = command(triple.base, (triple.expert, triple.amateur), *flags)
     shared = [sys.executable, "-m", "sgl_proxythinker.programs.shared_gpus", *arguments[3:]]
