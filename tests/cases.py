@@ -16,6 +16,9 @@ from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.reference_hf import Reference, ReferenceOutput
 
 MAX_TOKENS = 16
+# Prompts of long answers that don't fit together. No two begin alike, and a chunk of 64 tokens holds few: all are
+# begun, whatever the first are yet to write.
+LONG_TEXTS = [f"{chr(ord('A') + place)} is a letter. Say it, and what else comes to your mind." for place in range(16)]
 # Served against oracle. On a GPU the models run in 16 bits: an id whose logit is this close to the greatest may be
 # chosen in its place.
 CLOSE_CALL = 0.1 if ON_GPU else 0.0

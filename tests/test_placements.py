@@ -19,6 +19,7 @@ from test_served_laws import IN_FLOAT32, SAID, assert_law_is_the_oracles, body
 
 import servers
 from cases import (
+    LONG_TEXTS,
     Case,
     ask_all,
     assert_agrees,
@@ -163,7 +164,7 @@ def single_rank(triple, tmp_path_factory) -> dict[str, Any]:
         return {name: ask(server) for name, ask in FEATURES.items()}
 
 
-# Four on one GPU end within minutes if nothing else uses the host, and not at all beside other tests.
+# Four on one GPU poll on too many cores: beside ten other tests one of theirs waited for 300 s.
 TOO_MANY = pytest.mark.skipif(ON_GPU and torch.cuda.device_count() < 2, reason="four ranks want two GPUs")
 ASKED = [
     pytest.param(
@@ -313,8 +314,6 @@ def test_a_prefix_of_the_base_alone_is_no_prefix_of_a_guided_request(server, ref
 
 
 LONG = 96
-# No two begin alike, and a chunk holds few: all of them are begun, whatever the first are yet to write.
-LONG_TEXTS = [f"{chr(ord('A') + place)} is a letter. Say it, and what else comes to your mind." for place in range(16)]
 STRENGTHS = [0.0, 0.25, 0.0, 0.75, 1.0, 0.0, 1.5, 1.75, 0.0, 2.25, 0.0, 2.75, -0.5, 0.0, -1.0, 0.5]
 
 
