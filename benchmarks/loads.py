@@ -26,6 +26,7 @@ ALPHA = 0.5
 PROMPT_WORDS = 200  # a token each
 LOW, HIGH = 0.2, 0.9  # of acceptance
 UP = (1, 2, 4, 8, 16, 32, 64)
+PENALTY = 1.05  # what Qwen2.5's generation_config.json asks for, so SGLang takes it for every chat
 
 
 class Phase(NamedTuple):
@@ -36,6 +37,7 @@ class Phase(NamedTuple):
     acceptance: float = LOW
     alpha: float = ALPHA
     pictures: int = 0  # in each request, one or none
+    repetition_penalty: float = 1.0
 
 
 LOADS: dict[str, tuple[Phase, ...]] = {
@@ -47,6 +49,11 @@ LOADS: dict[str, tuple[Phase, ...]] = {
     "8 at alpha 0": (Phase(8, 10, alpha=0.0),),
     "64 image chats": (Phase(64, 4, pictures=1),),
     "8, acceptance falling": (Phase(8, 5, HIGH), Phase(8, 5, LOW)),
+    "64, penalized": (Phase(64, 8, repetition_penalty=PENALTY),),
+    "8, penalized, acceptance falling": (
+        Phase(8, 5, HIGH, repetition_penalty=PENALTY),
+        Phase(8, 5, LOW, repetition_penalty=PENALTY),
+    ),
 }
 
 
@@ -62,7 +69,8 @@ def workload(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(server: Server, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One record for each load: seconds, and tokens a cycle where there were any."""
-    warm_up = (Phase(1, 2), Phase(8, 1), Phase(64, 1), Phase(64, 1, alpha=0.0), Phase(8, 1, pictures=1))
+    warm_up = (Phase(1, 2), Phase(8, 1), Phase(64, 1), Phase(64, 1, alpha=0.0), Phase(8, 1, pictures=1),
+               Phase(8, 1, repetition_penalty=PENALTY))  # fmt: skip
     run(server, args, warm_up, first=0)
     for number, name in enumerate(args.loads, start=1):
         server.flush_cache()
@@ -99,7 +107,7 @@ def prepare(args: argparse.Namespace, phase: Phase, number: int) -> dict[str, An
     height, width = args.image
     images = [data_url(random_picture(number, width, height))] * phase.pictures
     text = user_turn(f"{number}" + " b" * PROMPT_WORDS, phase.pictures)
-    return {"text": text, "images": images, "alpha": phase.alpha}
+    return {"text": text, "images": images, "alpha": phase.alpha, "repetition_penalty": phase.repetition_penalty}
 
 
 def brief(record: dict[str, Any]) -> str:
