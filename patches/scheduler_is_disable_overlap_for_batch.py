@@ -4,8 +4,7 @@ Stock: under speculation a step waits for the results of the last one if a reque
        SGLANG_DISABLE_CONSECUTIVE_PREFILL_OVERLAP each prefill waits for those of the prefill before it.
 Ours:  a prefill that embeds pictures for small models too waits for the prefill before it. To embed pictures is to
        wait for the device, and the kernels of three language models are more than a queue takes: the first tokens of
-       the last batch would be sent when half of the next one is done. Its first vision tower is launched before: it is
-       at work while they are sent, and while the rest of the prefill is prepared.
+       the last batch would be sent when half of the next one is done.
 Why a hook: the scheduler asks no algorithm of its registry, and the variable is for all prefills.
 """
 
@@ -28,11 +27,7 @@ def around(original, scheduler, batch, last_batch):
     if proxy_config(scheduler.server_args) is None or not batch or not last_batch or not scheduler.result_queue:
         return False
     are_prefills = batch.forward_mode.is_extend() and last_batch.forward_mode.is_extend()
-    if not are_prefills or not _embeds_for_several(batch):
-        return False
-    with scheduler.forward_stream_ctx:
-        scheduler.tp_worker.ensemble.encode_ahead(batch)
-    return True
+    return are_prefills and _embeds_for_several(batch)
 
 
 def _embeds_for_several(batch):

@@ -65,7 +65,6 @@ class StepMetrics:
                 model.forward = ForwardTimer(model.forward, tell, device)  # type: ignore[method-assign]
                 embedding = {PREFILL: self._seconds(self._model_seconds, role=role, phase=PICTURES)}
                 model.see = ForwardTimer(model.see, embedding, device)  # type: ignore[method-assign]
-                model.encode = ForwardTimer(model.encode, embedding, device)  # type: ignore[method-assign, assignment]
         if worker.rank == 0:
             tell = {phase: self._seconds(self._fused_seconds, phase=phase) for phase in PHASES}
             timed = ForwardTimer(worker.model_runner.forward, tell, device)

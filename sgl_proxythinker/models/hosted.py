@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import nn
 
-from sgl_proxythinker.guidance import readers_of
 from sgl_proxythinker.models.chains import as_extend
 from sgl_proxythinker.models.graph_buffers import GraphBuffers
 from sgl_proxythinker.models.groups import RoleGroup, swapped
 from sgl_proxythinker.models.memory import GraphMemory
-from sgl_proxythinker.models.picture_embeddings import PromptPart, embed, embedded, encode
+from sgl_proxythinker.models.picture_embeddings import embed, embedded
 from sgl_proxythinker.models.verify_graphs import capturing_chains
 from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.roles import Role
@@ -90,7 +88,6 @@ class HostedModel:
         """Take the worker that holds this model; before anything of its runner is replaced."""
         self.worker = worker
         self._forward = worker.model_runner.forward
-        self._copies = torch.cuda.Stream() if worker.device == "cuda" else None
 
     @property
     def runner(self) -> ModelRunner:
@@ -183,28 +180,6 @@ class HostedModel:
             with get_context().preserve_config():
                 get_context().set_server_args(self.server_args)
                 yield
-
-    def encode(self, batch: Any) -> bool:
-        """Let the tower encode pictures of a prefill that the cache of this model lacks; before its step begins.
-
-        Args:
-            batch: SGLang's `ScheduleBatch`.
-
-        Returns:
-            Whether there are any that this model is to read.
-        """
-        if self.vision_tower is None:
-            return False
-        parts = [
-            PromptPart(req.multimodal_inputs, before, here)
-            for req, before, here in zip(batch.reqs, batch.prefix_lens, batch.extend_lens, strict=True)
-            if req.multimodal_inputs is not None and self.role in readers_of(req.extra_key)
-        ]
-        config, model = self.runner.model_config, self.runner.model
-        layers = 1 + len(getattr(model, "deepstack_visual_indexes", ()))  # of the decoder, that pictures are put into
-        token_bytes = layers * config.hidden_size * config.dtype.itemsize
-        with self._running():
-            return encode(model, parts, self._image_cache, token_bytes, self.worker.device, self._copies)
 
     def see(self, forward_batch: ForwardBatch) -> None:
         """Embed the ids and pictures of a prefill, for the `forward` of the same batch that comes next."""

@@ -3,97 +3,18 @@
 SGLang embeds in the forward of each model, and waits for the device in it several times (lengths, masks, pixels that
 are copied). With the language model of another before it in the queue, each wait is one for all of that. So models that
 read one batch embed it one after the other, and then read.
-
-What a vision tower makes of a picture lies in a cache by the picture's key, so it can be made earlier, where the device
-would have nothing to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from sgl_proxythinker.models.groups import swapped
-from sgl_proxythinker.upstream.runtime import ForwardBatch, MultiModalStaticCache, mm_utils
-
-
-class PromptPart(NamedTuple):
-    """What a prefill reads of a prompt with pictures."""
-
-    pictures: Any  # SGLang's `MultimodalInputs`, of the whole prompt
-    before: int  # tokens that were read before
-    here: int  # tokens that are read now
-
-
-@torch.no_grad()
-def encode(
-    model: Any,
-    parts: Sequence[PromptPart],
-    cache: MultiModalStaticCache,
-    token_bytes: int,
-    device: str,
-    copies: torch.cuda.Stream | None,
-) -> bool:
-    """Let a vision tower encode what a cache lacks of a prefill's pictures, for `embed`, which looks there first.
-
-    It returns when the work is launched. Nothing is done where the cache has no room for all of it: `embed` needs none.
-
-    Args:
-        model: SGLang's, of an architecture with pictures.
-        parts: of the prefill.
-        cache: of this model's embeddings, and the one that SGLang looks into meanwhile.
-        token_bytes: of one embedding.
-        copies: pixels are copied on this stream, beside what is under way on the current one.
-
-    Returns:
-        Whether there is any.
-    """
-    read = [_read_images(place, part) for place, part in enumerate(parts)]
-    lacking = {
-        item.hash: (item, end - start + 1)
-        for request in read
-        for item, (start, end) in zip(request.items, request.items_offset, strict=True)
-        if not cache.has(item.hash)
-    }
-    if not lacking or sum(tokens for _, tokens in lacking.values()) * token_bytes > cache.max_size:
-        return False
-    with _pixels_on_device([item for item, _ in lacking.values()], device, copies):
-        mm_utils._batch_encode_per_image_misses(model.get_image_feature, read, torch.device(device))
-    return True
-
-
-def _read_images(place: int, part: PromptPart) -> Any:
-    """The images of a prompt of which a prefill reads tokens, as SGLang's tower wants them."""
-    here = [
-        item
-        for item in part.pictures.mm_items
-        if item.is_image() and len(item.offsets or ()) == 1 and isinstance(item.feature, torch.Tensor)
-        for start, end in item.offsets
-        if start < part.before + part.here and end >= part.before
-    ]
-    offsets = [item.offsets[0] for item in here]
-    return mm_utils.PerImageRequestInfo(place, here, offsets, part.before, part.here)
-
-
-@contextmanager
-def _pixels_on_device(items: Iterable[Any], device: str, copies: torch.cuda.Stream | None) -> Iterator[None]:
-    """While it is open pixels are on the device; those in the host's memory stay there for what is read later."""
-    kept = [(item, item.feature) for item in items]
-    if copies is not None:
-        used_on = torch.cuda.current_stream()
-        with torch.cuda.stream(copies):
-            for item, pixels in kept:
-                item.feature = pixels.to(device, non_blocking=True)
-                item.feature.record_stream(used_on)
-        used_on.wait_stream(copies)
-    try:
-        yield
-    finally:
-        for item, pixels in kept:
-            item.feature = pixels
+from sgl_proxythinker.upstream.runtime import ForwardBatch, mm_utils
 
 
 @torch.no_grad()

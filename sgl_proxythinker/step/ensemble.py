@@ -91,16 +91,6 @@ class Ensemble:
             self.wait_for(step.runs)
         return EnsembleOutput(of_primary, self.gather(here, step))
 
-    def encode_ahead(self, batch: Any) -> None:
-        """Let the first vision tower that has something to do encode pictures of a prefill, before its `forward`.
-
-        Not the others: to launch one is to wait for those before it, and the results of the last step wait meanwhile.
-
-        Args:
-            batch: SGLang's `ScheduleBatch`, of which the `forward` is next.
-        """
-        any(model.encode(batch) for model in (*self.colocated, self.primary))
-
     def raw_logits(self, model: HostedModel, batch: ForwardBatch) -> torch.Tensor:
         """[rows, head rows] float32: what a model of this rank says of a batch; of a graph, until its next replay."""
         return _logits(model, _without_logprobs(batch))
@@ -176,9 +166,9 @@ class Ensemble:
     def _see(self, batches: Mapping[Role, ForwardBatch]) -> None:
         """Have all models embed the pictures of a prefill before the first of them reads it.
 
-        The primary is the first: if a tower was run ahead, it was another's, and is at work while this one is launched.
+        The primary is the last: its batch may be the one that all views are of, and its ids are clamped in place.
         """
-        for model in (self.primary, *self.colocated):
+        for model in (*self.colocated, self.primary):
             if (batch := batches.get(model.role)) is not None and batch.contains_mm_inputs():
                 model.see(batch)
 
