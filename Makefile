@@ -11,6 +11,8 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints
 
 SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle families laws trace sampling memory_pressure tiny_served served_laws served_experts programs \
 	http grammars image_cache placements))
+# What a start may do to a server, and what any server must do, of those that are no forks.
+COLD := $(addprefix tests/test_, $(addsuffix .py, oracle http engine failing_closed server_flags start_log drafts_by_default rank_death))
 
 .PHONY: demo test test-all laws lint gpu-tests bench-cpu clean
 
@@ -19,17 +21,19 @@ demo: $(VENV)/installed
 
 test: lint
 	.ci/install_browser
-	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --durations 15
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15
 	@$(BIN)/python -m benchmarks.gpu_tests --tell-if-stale
 
 # Beside them what others cover in parts (all placements, long runs of an evaluation), servers that speculate, and all
-# families on one rank and on two: before an issue about one of these is called done. All servers start as a user's do.
-test-all: COLD := --cold
+# families on one rank and on two: before an issue about one of these is called done. Last come servers that start as a
+# user's do (--cold): tests start them as forks of one that has imported SGLang (tests/warm_start.py). Not in all tests, and
+# in one at a time: two workers with three such servers each need more than 24 GB.
 test-all: test
-	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --rare -m rare
-	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
-	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
-	$(BIN)/python -m pytest $(COLD) -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --rare -m rare
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --speculate 3 $(SPECULATING)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 1 tests/test_families.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --family-ranks 2 tests/test_families.py
+	$(BIN)/python -m pytest --cold $(COLD)
 
 laws: $(VENV)/installed
 	$(BIN)/python -m pytest -m laws
