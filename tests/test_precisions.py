@@ -77,6 +77,7 @@ AT_LOAD = Precision(asked="fp8")
 # SGLang repacks both for Marlin unless they are asked for by their own name.
 PLAIN_AWQ, PLAIN_GPTQ = Precision("awq", "awq"), Precision("gptq", "gptq")
 E4M3 = {"flags": ("--kv-cache-dtype", "fp8_e4m3"), "kv_dtype": torch.float8_e4m3fn}
+DRAFTS = {"flags": ("--proxy-speculate", "3")}
 E5M2 = {"flags": ("--kv-cache-dtype", "fp8_e5m2"), "kv_dtype": torch.float8_e5m2}
 
 SERVERS = {
@@ -92,6 +93,8 @@ SERVERS = {
     "two-ranks": Served(AWQ, FP8, GPTQ, flags=("--tp-size", "2")),
     "plain-kernels-kv-e5m2": Served(PLAIN_AWQ, PLAIN_GPTQ, Precision(), **E5M2),
     "kv-e4m3": Served(GPTQ, AWQ, Precision(), **E4M3),
+    "small-fp8-at-load-drafting": Served(Precision(), AT_LOAD, AT_LOAD, **DRAFTS),
+    "base-awq-small-fp8-drafting": Served(AWQ, FP8, FP8, **DRAFTS),
     "fp8-with-kv-e4m3": Served(FP8, Precision(), AWQ, **E4M3),
 }
 
