@@ -8,12 +8,15 @@ import pytest
 from sgl_proxythinker.launch.start_log import keep_short
 
 MOST_LINES = 170  # of six models, on a CPU, where torchcodec finds no FFmpeg; nearly all are SGLang's own
+A_SCREEN = 50  # of ours, whose tables have a row for each model
 
 
 @pytest.mark.xdist_group("guided")
 def test_a_start_is_told_in_a_few_lines(guided, triple):
     start = guided.log_text().split("The server is fired up")[0]
     assert len(start.splitlines()) <= MOST_LINES, start[:5000]
+    ours = re.findall(r"^(?:\[[^]]*\] proxythinker: |rank +model|\d+ +\w+ +[\d.]+).*", start, re.MULTILINE)
+    assert 10 < len(ours) <= A_SCREEN, ours
     assert f"{triple.base} is guided by expert {triple.expert}, amateur {triple.amateur}, " in start
     assert ", strength 0.5 where a request names none" in start
     assert re.search(r"placement shared \(base on rank 0, .* chosen: all ranks run all models\)", start)
