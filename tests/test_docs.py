@@ -52,6 +52,13 @@ def test_the_page_of_refusals_is_what_a_server_checks_with():
     assert (DOCS / "refusals.md").read_text() == refusals.page(), "write it anew: see its head"
 
 
+def test_the_matrix_is_what_the_code_decides(sglang):
+    """Kills: a route that stops to read a wish, or to refuse one, while the page still says so."""
+    from sgl_proxythinker.frontend import matrix_page
+
+    assert (DOCS / "matrix.md").read_text() == matrix_page.page(), "write it anew: see its head"
+
+
 def test_the_readme_is_read_to_its_end_and_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= MOST_LINES

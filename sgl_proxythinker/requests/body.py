@@ -104,8 +104,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if not isinstance(body, dict):
         raise RequestError(f"the body is {shown(body)}: send a JSON object.")
     call.speaks_openai = route in OPENAI or route in FOREIGN
-    if call.speaks_openai:
-        call.names = _OPENAI_NAMES | _NAMES.get(route, {})
+    call.names = names_of(route)
     _check_shapes(body)
     for field in _SCHEMAS:
         if depth(body.get(field)) > server.bounds.limits.max_schema_depth + 4:  # of what stands around a schema
@@ -149,6 +148,11 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
+
+
+def names_of(route: str) -> Mapping[str, str]:
+    """What a route's body calls fields of SGLang's `GenerateReqInput` and `SamplingParams`, where it differs."""
+    return _OPENAI_NAMES | _NAMES.get(route, {}) if route in OPENAI or route in FOREIGN else {}
 
 
 def _check_shapes(body: Mapping[str, Any]) -> None:
