@@ -59,6 +59,13 @@ def test_the_matrix_is_what_the_code_decides(sglang):
     assert (DOCS / "matrix.md").read_text() == matrix_page.page(), "write it anew: see its head"
 
 
+def test_the_sizes_of_serving_are_the_doctors():
+    def rows(page: str) -> set[str]:
+        return {line for line in (DOCS / page).read_text().splitlines() if re.match(r"\| \d+B \|", line)}
+
+    assert rows("serving.md") and rows("serving.md") <= rows("doctor.md")
+
+
 def test_the_readme_is_read_to_its_end_and_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= MOST_LINES
