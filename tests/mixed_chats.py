@@ -72,7 +72,7 @@ def _ask(server: Server, way: str, body: dict[str, Any]) -> str:
         assert response.status_code < 500, response.text  # it may have been over, or not there yet
         return way
     with server.post("/v1/chat/completions", body, stream=body["stream"]) as response:
-        assert response.status_code == 200, response.text
+        assert response.status_code == 200, f"{response.text}: {body}"
         if way == "left at once":
             return way
         if not body["stream"]:

@@ -83,6 +83,7 @@ def prepare(server_args):
         import json
         import pathlib
         import torch
+        from sgl_proxythinker.requests import request_ids
         from sgl_proxythinker.speculation.worker import SpeculativeWorker
 
         print("drafts are wrong on purpose", flush=True)
@@ -96,7 +97,7 @@ def prepare(server_args):
             return (at_random, end, half, best)[next(calls) // 5 % 4]
 
         def told(req):
-            file = pathlib.Path(TOLD, req.rid)
+            file = pathlib.Path(TOLD, request_ids.told(req.rid))
             return json.loads(file.read_text()) if file.exists() else None
 
         write_ahead = SpeculativeWorker._write_ahead
