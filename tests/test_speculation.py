@@ -369,6 +369,14 @@ def test_a_grammar_without_an_end_ends_its_own_request_only(guided):
     assert [answer.status_code for answer in answers] == [400, 200] * 4
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_several_answers_may_have_a_grammar(guided, alpha):
+    """Kills: a grammar that reads the token of what SGLang sends ahead of several samples, which draws none."""
+    params = {"n": 2, "regex": "(yes|no)", "max_new_tokens": 8, "custom_params": {"proxy_alpha": alpha}}
+    answers = guided.generate(text="Say", sampling_params=params)
+    assert len(answers) == 2 and {answer["text"] for answer in answers} <= {"yes", "no"}
+
+
 @pytest.mark.skipif(not ON_GPU, reason="graphs need a GPU")
 def test_cycles_run_cuda_graphs(guided):
     params = {"temperature": 0, "max_new_tokens": 200, "ignore_eos": True, "custom_params": {"proxy_alpha": 0.5}}
