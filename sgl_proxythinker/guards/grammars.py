@@ -56,6 +56,9 @@ def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[int], list
     Returns:
         The tokens that are kept: those up to the one that ends the grammar.
     """
+    if req.sampling_params.max_new_tokens == 0:
+        # It reads its prompt only, as what SGLang sends ahead of several samples does; 0 stands for its token.
+        return token_ids
     asked, req.to_finish = req.to_finish, None
     kept: list[int] = []
     refused, good_tokens = False, 0
