@@ -161,7 +161,7 @@ def test_an_end_that_xgrammar_doesnt_accept_is_an_error(xgrammar, triple, source
         grammar=grammar,
         to_finish=None,
         finished_reason=None,
-        sampling_params=SimpleNamespace(stop_token_ids=None),
+        sampling_params=SimpleNamespace(stop_token_ids=None, max_new_tokens=8),
     )
     req.finished = lambda: req.finished_reason is not None
 
@@ -193,7 +193,7 @@ def test_a_chain_is_read_token_by_token_up_to_its_end(xgrammar, triple, drawn, i
     tokenizer = AutoTokenizer.from_pretrained(triple.base)
     ids = [tokenizer(letter)["input_ids"][0] for letter in drawn] + ([tokenizer.eos_token_id] if is_end else [])
     grammar = compiled(xgrammar, "ebnf", 'root ::= "a" "b"+')
-    params = SimpleNamespace(stop_token_ids=None)
+    params = SimpleNamespace(stop_token_ids=None, max_new_tokens=8)
     req = SimpleNamespace(rid="r", grammar=grammar, to_finish=None, sampling_params=params, finished=lambda: False)
     method = SchedulerBatchResultProcessor._accept_grammar_tokens
     method = getattr(method, "__wrapped__", method)
