@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON lines, appended")
     parser.add_argument("--commit", default=None)
     args = parser.parse_args()
+    if not args.turns and "auto" in args.drafts.split(","):
+        parser.error("--turns 0 with auto measures nothing: which drafts counted is told of a fixed K only.")
     where = ask_conditions(args.commit)
     asked = list(problems(TEST, args.problems))
     results = []
