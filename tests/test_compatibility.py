@@ -239,6 +239,7 @@ PACKED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "con
         (awq_config([]) | {"bits": "4"}, "can't be read: bits"),
         (awq_config([]) | {"modules_to_not_convert": [1]}, "can't be read: modules_to_not_convert.0"),
         (gptq_config([]) | {"bits": 8}, "with 8 bits"),
+        (gptq_config([]) | {"desc_act": 1}, "can't be read: desc_act"),
         (gptq_config([]) | {"dynamic": {"-:*visual": {}}}, "'-:\\*visual' is no pattern"),
         (PACKED | {"format": "nvfp4-pack-quantized"}, "as nvfp4-pack-quantized: guidance was built for pack-quantized"),
         (PACKED | {"format": "int-quantized"}, "as int-quantized"),
@@ -253,6 +254,21 @@ def test_a_quantization_in_another_form_is_refused_by_name(triple, stored, sente
     """Kills: a check of the method alone; a traceback of ours for what a config may hold."""
     store(triple.base, quantization_config=stored)
     with pytest.raises(LaunchError, match=f"the base .* {sentence}"):
+        check(triple)
+
+
+@pytest.mark.parametrize("role", ["base", "expert", "amateur"])
+@pytest.mark.parametrize("fields", [
+    {"desc_act": True},
+    {"desc_act": True, "group_size": -1},
+    {"quant_method": "gptq_marlin", "desc_act": True},
+    {"dynamic": {"-:.*visual.*": {}, "+:.*down_proj": {"desc_act": True}}},
+])  # fmt: skip
+def test_gptq_with_desc_act_is_refused_by_name(triple, role, fields):
+    """Kills: a check of the checkpoint's own field alone; one of the base alone."""
+    store(getattr(triple, role), quantization_config=gptq_config([]) | fields)
+    sentence = f"the {role} .* with desc_act, whose tokens were never compared .*: use .* without it .*, or in 16 bits"
+    with pytest.raises(LaunchError, match=sentence):
         check(triple)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.weightless import write_weightless
+from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.doctor.memory_plan import held_before_weights
 from sgl_proxythinker.errors import LaunchError
@@ -336,6 +337,19 @@ def test_what_can_not_be_is_told_by_the_check_that_finds_it(examined, flags, che
     code, told = examined[flags]
     wrong = {each["check"]: each["found"] for each in told["checks"] if not each["is_sound"]}
     assert code == 1 and list(wrong) == [check] and sentence in wrong[check], wrong
+
+
+def test_an_amateur_in_a_format_that_was_not_tried_is_told(doctor, tmp_path):
+    base, expert, amateur = (
+        write_weightless(tmp_path / role, name) for role, name in (("base", "32B"), ("expert", "7B"), ("amateur", "7B"))
+    )
+    config = amateur / "config.json"
+    stored = gptq_config([]) | {"desc_act": True}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": stored}))
+    code, told = doctor(base, expert, amateur, "--gpu-memory", "140.4", "--json")
+    wrong = {each["check"]: each["found"] for each in json.loads(told)["checks"] if not each["is_sound"]}
+    assert code == 1 and list(wrong) == ["precisions"], wrong
+    assert "the amateur" in wrong["precisions"] and "with desc_act, whose tokens" in wrong["precisions"]
 
 
 @pytest.mark.parametrize("flags", ["overrides", "unknown KV"])

@@ -43,6 +43,7 @@ class _Stored(BaseModel):
     quant_method: str
     bits: int | None = None
     group_size: int | None = None
+    desc_act: bool | None = None
     modules_to_not_convert: list[str] | None = None
     ignored_layers: list[str] | None = None
     dynamic: dict[str, Any] | None = None
@@ -161,6 +162,12 @@ def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
     """What of a checkpoint in a known format was not tried."""
     if method in ("awq", "gptq") and stored.get("bits") != _BITS:
         return f"with {stored.get('bits')} bits: guidance was built for {_BITS}"
+    if _MARLIN.get(method, method) == "gptq" and _asks_desc_act(stored):
+        others = ", ".join(sorted({*METHODS} - {"gptq", *_MARLIN}))
+        return (
+            "with desc_act, whose tokens were never compared with the oracle's: use a checkpoint quantized without it "
+            f"(desc_act false), in another format ({others}), or in 16 bits"
+        )
     if method == "compressed-tensors":
         form, groups = stored.get("format"), (stored.get("config_groups") or {}).values()
         kind, bits = _FORMATS.get(str(form), ("", ()))
@@ -171,6 +178,12 @@ def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
                 "numbers of 8"
             )
     return None
+
+
+def _asks_desc_act(stored: Mapping[str, Any]) -> bool:
+    """Of all layers, or of some by a rule of GPTQModel's: its fields count in the place of the checkpoint's."""
+    rules = (stored.get("dynamic") or {}).values()
+    return any(isinstance(fields, Mapping) and fields.get("desc_act") for fields in (stored, *rules))
 
 
 def described(asked: str | None, stored: Mapping[str, Any] | None) -> str:
