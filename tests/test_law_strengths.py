@@ -23,7 +23,8 @@ from sgl_proxythinker.laws import MAX_POINTS, Divergence, Law, Marker, read_law
 from sgl_proxythinker.programs.reference_hf import jensen_shannon, ruled
 from sgl_proxythinker.requests.admission import refuse_unread_markers
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
-from sgl_proxythinker.step.law_strengths import LawRows, law_weights, law_weights_in_torch
+from sgl_proxythinker.step.law_rows import LawRows
+from sgl_proxythinker.step.law_strengths import law_weights, law_weights_in_torch
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.rows import SelectedRequests
 

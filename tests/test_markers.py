@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from interpreted import assert_kernel_obeys
 from sgl_proxythinker.laws import MAX_MARKER_BYTES
-from sgl_proxythinker.step.markers import MarkedRequests, WrittenTexts, along_in_torch, read_in_torch
+from sgl_proxythinker.step.marked_texts import MarkedRequests
+from sgl_proxythinker.step.markers import WrittenTexts, along_in_torch, read_in_torch
 
 # Bytes and pieces of two letters, of a special token, and of a character of three bytes, which some tokens cut.
 TOKENS = [

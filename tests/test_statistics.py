@@ -17,7 +17,8 @@ from scipy.stats import entropy
 from interpreted import assert_kernel_obeys
 from sgl_proxythinker.step import statistics
 from sgl_proxythinker.step.logits import ShardedLogits
-from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, PairStatistics, RowStatistics, at_tokens
+from sgl_proxythinker.step.row_statistics import PairStatistics, RowStatistics
+from sgl_proxythinker.step.statistics import ROWS_AT_ONCE, at_tokens
 
 V = 50  # ids that the tokenizer knows
 CUDA = torch.cuda.is_available()

@@ -142,7 +142,7 @@ def test_pairs_stand_in_the_order_of_the_roster_whoever_is_first(sglang):
 
 def test_rows_of_each_expert_have_its_law_and_its_trace(sglang):
     """Kills: a law or a trace of one expert's rows that reads another's logits, or steers by another too."""
-    from sgl_proxythinker.step.law_strengths import NUMBERS
+    from sgl_proxythinker.step.law_rows import NUMBERS
     from sgl_proxythinker.step.plan import StepInputs
 
     math = Role("math")

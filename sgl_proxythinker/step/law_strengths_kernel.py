@@ -15,7 +15,7 @@ import triton.language as tl
 
 from sgl_proxythinker.laws import MAX_POINTS
 from sgl_proxythinker.roles import BASE, Role
-from sgl_proxythinker.step.law_strengths import NUMBERS, LawRows
+from sgl_proxythinker.step.law_rows import NUMBERS, LawRows
 from sgl_proxythinker.step.logits import ShardedLogits
 from sgl_proxythinker.step.sharded_load import as_arguments, load_known
 from sgl_proxythinker.step.statistics_kernel import jensen_shannon_terms

@@ -8,55 +8,14 @@ them: where the scheduler runs ahead, the host doesn't know them yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from sgl_proxythinker.laws import MAX_MARKER_BYTES
+from sgl_proxythinker.step.marked_texts import KEPT, NO_BYTE, KnownTexts, MarkedChains, MarkedRequests, ends_of
 from sgl_proxythinker.step.rows import to_device
-
-KEPT = MAX_MARKER_BYTES - 1  # bytes of a request
-NO_BYTE = -1
-
-
-class MarkedRequests(NamedTuple):
-    """The requests of a step whose law has a marker, M of B."""
-
-    places: list[int]  # [M]
-    on_device: torch.Tensor  # [M] int64
-    texts: list[bytes]  # [M]: their markers
-    # [B, W] int16: these, each with its end in the last column; NO_BYTE before them, and where a request has none.
-    markers: torch.Tensor
-
-    @classmethod
-    def of(cls, texts: Mapping[int, bytes], size: int, device: str | torch.device) -> MarkedRequests:
-        """From the marker of each request that has one, by its place among the batch's `size`."""
-        places, markers = list(texts), list(texts.values())
-        padded = _ends_of([texts.get(place, b"") for place in range(size)], max(map(len, markers)))
-        on_device = to_device(places, torch.int64, device)
-        return cls(places, on_device, markers, to_device(padded, torch.int16, device))
-
-
-class KnownTexts(NamedTuple):
-    """The bytes of each token, and of each slot's text the last ones, on the device."""
-
-    sizes: torch.Tensor  # [ids] int64
-    starts: torch.Tensor  # [ids] int64, in `bytes`
-    bytes: torch.Tensor  # [sum of sizes] int16
-    longest: int  # of the sizes
-    last_bytes: torch.Tensor  # [slots, KEPT] int16; NO_BYTE before a text's first
-    past_marker: torch.Tensor  # [slots] bool
-
-
-class MarkedChains(NamedTuple):
-    """What B requests have written after each of n tokens, if those before it count; M of them have a marker."""
-
-    slots: torch.Tensor  # [B] int64
-    requests: torch.Tensor  # [M] int64
-    last_bytes: torch.Tensor  # [B, n, KEPT] int16; undefined for the others
-    past_marker: torch.Tensor  # [B, n] bool; False for the others
 
 
 class WrittenTexts:
@@ -143,7 +102,7 @@ class WrittenTexts:
                 begun[place] = b"".join(self._tokens[token] for token in req.output_ids[:generated])
         if begun:
             own = slots[to_device(list(begun), torch.int64, self._device)]
-            self._texts.last_bytes[own] = to_device(_ends_of(list(begun.values()), KEPT), torch.int16, self._device)
+            self._texts.last_bytes[own] = to_device(ends_of(list(begun.values()), KEPT), torch.int16, self._device)
             past = [marked.texts[place] in text for place, text in begun.items()]
             self._texts.past_marker[own] = to_device(past, torch.bool, self._device)
         if decoded:
@@ -216,8 +175,3 @@ def _appended(
     markers = markers[:, None]
     is_end = ((windows == markers) | (markers == NO_BYTE)).all(dim=2)
     return text.gather(1, sizes + torch.arange(KEPT, device=last.device)), past | is_end.any(dim=1)
-
-
-def _ends_of(texts: Sequence[bytes], size: int) -> list[list[int]]:
-    """The last bytes of each text, as many for each; those of a shorter one stand at the end."""
-    return [[*[NO_BYTE] * (size - len(text)), *text[-size:]] for text in texts]

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from sgl_proxythinker.laws import MAX_MARKER_BYTES
-from sgl_proxythinker.step.markers import KEPT, NO_BYTE, KnownTexts, MarkedChains, MarkedRequests
+from sgl_proxythinker.step.marked_texts import KEPT, NO_BYTE, KnownTexts, MarkedChains, MarkedRequests
 
 _ENDS = 16  # bytes of a token at a time; few tokens have more
 _WARPS = 4

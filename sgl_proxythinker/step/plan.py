@@ -11,8 +11,8 @@ import torch
 
 from sgl_proxythinker.guidance import CARRIED, Guidance, readers_of
 from sgl_proxythinker.roles import BASE, Role
-from sgl_proxythinker.step.law_strengths import LawRows
-from sgl_proxythinker.step.markers import MarkedRequests
+from sgl_proxythinker.step.law_rows import LawRows
+from sgl_proxythinker.step.marked_texts import MarkedRequests
 from sgl_proxythinker.step.plausible import PlausibleRows
 from sgl_proxythinker.step.rows import SelectedRequests, to_device
 from sgl_proxythinker.step.trace import TracedRows

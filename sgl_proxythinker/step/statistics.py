@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 
 from sgl_proxythinker.step.logits import ShardedLogits
+from sgl_proxythinker.step.row_statistics import PairStatistics, RowStatistics
 
 # Rows are read in parts: each part has float32 temporaries of [rows, vocabulary], 10 MB each with 152,064 ids, so that
 # what a step needs for it doesn't grow with the number of its rows.
 ROWS_AT_ONCE = 16
-
-
-class RowStatistics(NamedTuple):
-    """Of softmax(logits) over the ids that the tokenizer knows, row by row."""
-
-    logsumexp: torch.Tensor  # [R] float64: a logit less it would lose 1e-5 of its log probability in float32
-    entropy: torch.Tensor  # [R] float32, nats
-    top1: torch.Tensor  # [R] int64, the most likely id, the smallest of equals
-
-
-class PairStatistics(NamedTuple):
-    """Of two models, row by row."""
-
-    one: RowStatistics
-    other: RowStatistics
-    js_nats: torch.Tensor  # [R] float32: their Jensen-Shannon divergence, from 0 (equal) to log 2 (disjoint)
 
 
 def row_statistics(logits: ShardedLogits, rows: torch.Tensor, vocab_size: int) -> RowStatistics:

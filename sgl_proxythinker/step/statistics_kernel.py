@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from sgl_proxythinker.step.logits import ShardedLogits
+from sgl_proxythinker.step.row_statistics import PairStatistics, RowStatistics
 from sgl_proxythinker.step.sharded_load import as_arguments, load_known
-from sgl_proxythinker.step.statistics import PairStatistics, RowStatistics
 
 # A program has a row to itself, and few rows ask: many columns at a time for each.
 _BLOCK = 4096

@@ -34,7 +34,8 @@ from sgl_proxythinker.step.fusion import fuse_logits
 from sgl_proxythinker.step.law_strengths import law_weights
 from sgl_proxythinker.step.logits import FusedLogits, ShardedLogits, WeightedPair
 from sgl_proxythinker.step.logits_gather import LogitsGather, least_of_all, logits_dtype, one_token_for_all
-from sgl_proxythinker.step.markers import MarkedChains, WrittenTexts
+from sgl_proxythinker.step.marked_texts import MarkedChains
+from sgl_proxythinker.step.markers import WrittenTexts
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.plausible import attach_plausible, cut_implausible
