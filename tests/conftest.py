@@ -13,6 +13,7 @@ import sys
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 import servers
 from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
@@ -48,6 +49,8 @@ def pytest_configure(config):
         # slower where threads that wait keep the cores of those that work.
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no reason to fail
+    settings.load_profile("untimed")
     servers.all_cold = config.getoption("--cold")
     servers.speculate = config.getoption("--speculate")
     for lane, needs in LANES.items():

@@ -53,7 +53,7 @@ def ends(
     return req.finished_reason and req.finished_reason.to_json(), list(req.output_ids_through_stop)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     sampling=SAMPLING,
     written=st.text(alphabet=LETTERS + "$", min_size=1, max_size=12),

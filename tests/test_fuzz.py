@@ -65,7 +65,7 @@ def test_a_new_field_is_fuzzed_with_right_and_wrong_values(kind):
 
 @pytest.mark.parametrize("path", GENERATING)
 def test_bodies_ask_for_little_or_for_something_absurd(path, sglang):
-    @settings(max_examples=200, database=None, deadline=None, derandomize=True)
+    @settings(max_examples=200, database=None, derandomize=True)
     @given(bodies_of(path, bodies()["POST", path]))
     def asks_for_little(body):
         for name, value in members(body):
@@ -129,7 +129,7 @@ def test_the_same_seed_draws_the_same_requests(sglang):
     def drawn() -> list:
         seen = []
 
-        @settings(max_examples=30, database=None, deadline=None, derandomize=True)
+        @settings(max_examples=30, database=None, derandomize=True)
         @given(st.sampled_from(GENERATING).flatmap(lambda path: bodies_of(path, bodies()["POST", path])))
         def draw(body):
             seen.append(repr(body))
