@@ -305,20 +305,21 @@ def reads_in_8_bits(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTraine
 
 
 class RoundedCache(DynamicCache):
-    """Keys and values as a pool in 8 bits keeps them, with scales of 1, and Triton's kernels read them.
+    """Keys and values as a pool in 8 bits keeps them, with scales of 1, and kernels of attention read them.
 
-    A prompt's own tokens are read before they are rounded, the one of a decode step after (`read_cache_in_8_bits`).
+    Triton's read a prompt's own tokens before they are rounded, and the one of a decode step after; FlashAttention 3
+    reads all of them after (`read_cache_in_8_bits`).
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, is_fa3: bool) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.is_fa3 = dtype, is_fa3
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         kept = [each.to(self.dtype).to(each.dtype) for each in (keys, values)]
         read = super().update(*kept, *args, **kwargs)
         new = keys.shape[-2]
-        if new == 1:
+        if new == 1 or self.is_fa3:
             return read
         return tuple(torch.cat([each[..., :-new, :], own], -2) for each, own in zip(read, (keys, values), strict=True))
 
@@ -335,35 +336,39 @@ def read_cache_in_8_bits(
     scaling: float,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a decode step as Triton's kernel has it where keys and values are in 8 bits.
+    """Attention as kernels have it where keys and values are in 8 bits.
 
-    It multiplies in 8 bits: queries are rounded, and what `exp` makes of a block of scores, by the largest of them. A
-    request of more than 8 blocks has several in a part, whose later ones are taken by the largest so far: here each is
-    taken by its own.
+    They multiply in 8 bits: queries are rounded, and what `exp` makes of a block of scores, by the largest of them, 256
+    times as large in FlashAttention 3. It does so for a prompt too, Triton's for a decode step only. A request of more
+    than 8 of Triton's blocks has several in a part, whose later ones are taken by the largest so far, and so has one of
+    FlashAttention's: here each is taken by its own.
 
     Args:
-        query: [1, heads, T, head_dim]; of more than one token, a prompt's, it is left to `transformers`.
-        keys, values: [1, kv_heads, S, head_dim], the last token's among them, as the cache keeps them.
+        query: [1, heads, T, head_dim]; with Triton's a prompt's, of more than one token, is left to `transformers`.
+        keys, values: [1, kv_heads, S, head_dim], the last T tokens' among them, as the cache keeps them.
     """
-    kept = getattr(module, _KEPT_AS, None)
-    if kept is None or query.shape[-2] > 1:
+    kept, is_fa3 = getattr(module, _KEPT_AS, None) or (None, False)
+    new, known = query.shape[-2], keys.shape[-2]
+    if kept is None or (new > 1 and not is_fa3):
         return sdpa_attention_forward(module, query, keys, values, attention_mask, scaling=scaling, **more)
+    tokens, larger = (known, 256) if is_fa3 else (_DECODE_BLOCK, 1)
 
     def rounded_alike(numbers: torch.Tensor) -> torch.Tensor:
         return numbers.to(kept).to(numbers.dtype)
 
     keys, values = (each.repeat_interleave(query.shape[1] // each.shape[1], dim=1) for each in (keys, values))
     scores = rounded_alike(query) @ keys.transpose(-1, -2) * scaling
+    scores = scores + scores.new_full((new, known), -torch.inf).triu(known - new + 1)
     greatest, total, weight = scores.amax(-1, keepdim=True), 0.0, 0.0
-    for block, of_block in zip(scores.split(_DECODE_BLOCK, -1), values.split(_DECODE_BLOCK, -2), strict=True):
+    for block, of_block in zip(scores.split(tokens, -1), values.split(tokens, -2), strict=True):
         largest = block.amax(-1, keepdim=True)
         chances, scale = (block - largest).exp(), (largest - greatest).exp()
-        total = total + scale * (rounded_alike(chances) @ of_block)
+        total = total + scale * (rounded_alike(chances * larger) @ of_block) / larger
         weight = weight + scale * chances.sum(-1, keepdim=True)
     return (total / weight).transpose(1, 2), None
 
 
-_KEPT_AS, _IN_8_BITS = "kv_dtype", "read_cache_in_8_bits"
+_KEPT_AS, _IN_8_BITS = "kv_dtype_and_is_fa3", "read_cache_in_8_bits"
 AttentionInterface.register(_IN_8_BITS, read_cache_in_8_bits)
 AttentionMaskInterface.register(_IN_8_BITS, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
@@ -371,17 +376,17 @@ AttentionMaskInterface.register(_IN_8_BITS, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
 class ModelWithRoundedCache(CachedModel):
     """A model whose decoder reads and keeps keys and values in 8 bits."""
 
-    def __init__(self, model: PreTrainedModel, kv_dtype: torch.dtype) -> None:
+    def __init__(self, model: PreTrainedModel, kv_dtype: torch.dtype, is_fa3: bool) -> None:
         super().__init__(model)
-        self.kv_dtype = kv_dtype
+        self.kept_as = kv_dtype, is_fa3
         model.set_attn_implementation({"text_config": _IN_8_BITS})
         for name, module in model.named_modules():
             if name.endswith(".self_attn"):
-                setattr(module, _KEPT_AS, kv_dtype)
+                setattr(module, _KEPT_AS, self.kept_as)
 
     def _forward(self, *args, **inputs):
         if self.cache is None:
-            self.cache = RoundedCache(self.kv_dtype)
+            self.cache = RoundedCache(*self.kept_as)
         return super()._forward(*args, **inputs)
 
 
@@ -391,6 +396,7 @@ class QuantizedReference(Reference):
     Args:
         checkpoints: of base, expert and amateur.
         kv_dtype: of keys and values; None: the model's.
+        is_fa3: attention is FlashAttention 3's, not Triton's: of keys and values in 8 bits only.
         rounds_inputs: False: as if all products were made in 16 bits.
         dtype: that it computes in.
     """
@@ -399,6 +405,7 @@ class QuantizedReference(Reference):
         self,
         checkpoints: tuple[Checkpoint, Checkpoint, Checkpoint],
         kv_dtype: torch.dtype | None = None,
+        is_fa3: bool = False,
         rounds_inputs: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -408,7 +415,7 @@ class QuantizedReference(Reference):
             model = load_checkpoint(path, dtype, device)
             return reads_in_8_bits(model, by_path[path]) if rounds_inputs else model
 
-        cache = CachedModel if kv_dtype is None else partial(ModelWithRoundedCache, kv_dtype=kv_dtype)
+        cache = CachedModel if kv_dtype is None else partial(ModelWithRoundedCache, kv_dtype=kv_dtype, is_fa3=is_fa3)
         super().__init__(*(each.exact for each in checkpoints), dtype, load=load, cache=cache)
         self.reads_by_step = kv_dtype is not None
 

@@ -36,6 +36,7 @@ from sgl_proxythinker.programs.random_triple import ROLES, make_triple
 
 pytestmark = pytest.mark.skipif(not ON_GPU, reason="kernels of other precisions need a GPU")
 
+HOPPER = 9  # its compute capability
 MAX_TOKENS = 24
 ALPHAS = 0.0, 1.0  # the base alone, and all three
 
@@ -77,6 +78,8 @@ AT_LOAD = Precision(asked="fp8")
 # SGLang repacks both for Marlin unless they are asked for by their own name.
 PLAIN_AWQ, PLAIN_GPTQ = Precision("awq", "awq"), Precision("gptq", "gptq")
 E4M3 = {"flags": ("--kv-cache-dtype", "fp8_e4m3"), "kv_dtype": torch.float8_e4m3fn}
+# What SGLang chooses on Hopper; the other servers have the attention of the tests.
+E4M3_FA3 = E4M3 | {"flags": (*E4M3["flags"], "--attention-backend", "fa3")}
 DRAFTS = {"flags": ("--proxy-speculate", "3")}
 E5M2 = {"flags": ("--kv-cache-dtype", "fp8_e5m2"), "kv_dtype": torch.float8_e5m2}
 
@@ -93,6 +96,7 @@ SERVERS = {
     "two-ranks": Served(AWQ, FP8, GPTQ, flags=("--tp-size", "2")),
     "plain-kernels-kv-e5m2": Served(PLAIN_AWQ, PLAIN_GPTQ, Precision(), **E5M2),
     "kv-e4m3": Served(GPTQ, AWQ, Precision(), **E4M3),
+    "kv-e4m3-fa3": Served(GPTQ, AWQ, Precision(), **E4M3_FA3),
     "small-fp8-at-load-drafting": Served(Precision(), AT_LOAD, AT_LOAD, **DRAFTS),
     "base-awq-small-fp8-drafting": Served(AWQ, FP8, FP8, **DRAFTS),
     "fp8-with-kv-e4m3": Served(FP8, Precision(), AWQ, **E4M3),
@@ -123,7 +127,10 @@ def triple(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SERVERS])
 def served(request):
-    return SERVERS[request.param]
+    asked = SERVERS[request.param]
+    if "fa3" in asked.flags and torch.cuda.get_device_capability()[0] != HOPPER:
+        pytest.skip("fa3 needs a Hopper GPU")
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +154,7 @@ def server(served, checkpoints, tmp_path_factory):
 
 
 def test_a_server_agrees_with_the_oracle_of_the_same_weights(served, server, checkpoints):
-    own = QuantizedReference(checkpoints, served.kv_dtype)
+    own = QuantizedReference(checkpoints, served.kv_dtype, is_fa3="fa3" in served.flags)
     rounds = served.kv_dtype is not None or any(each.inputs is not None for each in checkpoints)
     finer = QuantizedReference(checkpoints, rounds_inputs=False) if rounds else own
     parts: dict[float, list[Tokens]] = {alpha: [] for alpha in ALPHAS}

@@ -187,6 +187,19 @@ class TestCheckpoints:
         assert not torch.equal(rows[0], rows[1])
         assert torch.equal(rows[1], rows[2]), "a text is not seen by the tower"
 
+    @pytest.mark.parametrize("is_fa3", [False, True])
+    def test_the_oracles_attention_rounds_and_does_nothing_else(self, is_fa3, base, tmp_path):
+        """With numbers kept as they are, it is that of `transformers`; Triton's reads a prompt before it is rounded."""
+        kind = in_16_bits(base, tmp_path)
+        plain, kept, in_8_bits = (
+            QuantizedReference((kind,) * 3, kv_dtype, is_fa3) for kv_dtype in (None, torch.float32, torch.float8_e4m3fn)
+        )
+        prompt = "What do you see? " * 8
+        rows = [oracle.fused_logits(prompt, [], [5, 7, 9], alpha=0.5) for oracle in (plain, kept, in_8_bits)]
+        torch.testing.assert_close(rows[1], rows[0], atol=1e-4, rtol=1e-4)
+        far = (rows[2] - rows[0]).nan_to_num().abs().amax(-1) > 1e-3  # ids that are no token are -inf
+        assert far.tolist() == [is_fa3, True, True, True]
+
 
 def sglang_says(leaves_out, name):
     """A layer of which it leaves out a part ends its start."""
