@@ -174,9 +174,14 @@ class ProxyConfig(BaseModel):
         return self.speculate == AUTO
 
     @property
+    def always_drafts(self) -> bool:
+        """Whether every step has drafts."""
+        return bool(self.drafts) and not self.chooses_drafts
+
+    @property
     def always_read(self) -> frozenset[str]:
         """The small models that read every request's tokens, also where the base alone answers."""
-        return frozenset({str(DRAFTER)}) if self.drafts and not self.chooses_drafts else frozenset()
+        return frozenset({str(DRAFTER)}) if self.always_drafts else frozenset()
 
     @cached_property
     def small_models(self) -> Mapping[Role, ModelSpec]:

@@ -122,6 +122,7 @@ def place(
     proxy_tp_size: int | None = None,
     memory_bytes: int | None = None,
     nodes: int = 1,
+    always_drafts: bool = False,
 ) -> Placement:
     """Place the models on the ranks, as asked for or, where nothing is asked for, as it is fastest.
 
@@ -134,6 +135,7 @@ def place(
             leave the base a number that it divides by in `dedicated`.
         memory_bytes: of one GPU; None: not known.
         nodes: `--nnodes`.
+        always_drafts: whether the expert writes ahead in every step.
 
     Raises:
         LaunchError: no model can be placed like that; names the nearest combination that works.
@@ -146,13 +148,14 @@ def place(
             f"--tp-size {world_size} with --nnodes {nodes}: --tp-size is the number of ranks of all nodes together, "
             f"and each has equally many. What is near and works: {near}."
         )
-    candidates = (name,) if name else _candidates(world_size, len(shapes) - 1)
+    drafts_on_both = always_drafts and (world_size, nodes, len(shapes)) == (2, 1, 3)
+    candidates = (name,) if name else _candidates(world_size, len(shapes) - 1, drafts_on_both)
     working: list[Placement] = []
     obstacles: list[str] = []
     for candidate in candidates:
         sizes = [proxy_tp_size] if proxy_tp_size else _default_proxy_tp_sizes(candidate, world_size, len(shapes))
         found = {size: _obstacle(candidate, world_size, size, shapes, memory_bytes) for size in sizes}
-        reason = "as asked for" if name else "; ".join([_REASONS[candidate], *obstacles])
+        reason = "as asked for" if name else "; ".join([_reason(candidate, drafts_on_both), *obstacles])
         options = [
             Placement(candidate, world_size, _ranks_of(candidate, world_size, size, shapes), reason, nodes)
             for size, obstacle in found.items()
@@ -184,10 +187,13 @@ def _multiples(world_size: int, nodes: int) -> list[int]:
     return [size for size in (below, below + nodes) if 1 <= size <= MAX_RANKS]
 
 
-def _candidates(world_size: int, small: int) -> tuple[PlacementName, ...]:
+def _candidates(world_size: int, small: int, drafts_on_both: bool) -> tuple[PlacementName, ...]:
     """The placements to try when none is asked for, the preferred one first. `small`: how many small models."""
     if world_size == 1:
         return ("shared",)
+    # While the expert writes ahead on one of two GPUs the other waits. (Measured; with more ranks it was not.)
+    if drafts_on_both:
+        return ("shared", *_PREFERENCE)
     # Small models of several experts on ranks of their own, of which a step needs a few, would leave the base the
     # smaller part of the GPUs.
     if small > 2 and world_size < 2 * small:
@@ -196,11 +202,16 @@ def _candidates(world_size: int, small: int) -> tuple[PlacementName, ...]:
 
 
 _PREFERENCE: tuple[PlacementName, ...] = ("split", "dedicated", "shared")
+_DRAFTS_ON_BOTH = "chosen: both ranks work on what the expert writes ahead"
 _REASONS = {
     "shared": "chosen: all ranks run all models",
     "split": "chosen: small models run at the same time, on an equal part of the ranks each",
     "dedicated": "chosen: small models on ranks of their own run beside the base",
 }
+
+
+def _reason(name: PlacementName, drafts_on_both: bool) -> str:
+    return _DRAFTS_ON_BOTH if drafts_on_both and name == "shared" else _REASONS[name]
 
 
 def _default_proxy_tp_sizes(name: PlacementName, world_size: int, models: int) -> list[int]:

@@ -88,6 +88,24 @@ def test_what_is_not_asked_for_is_chosen_with_a_reason(world_size, name, wanted,
     assert "chosen: " in str(placement) and reason in str(placement) and str(placement).startswith(name)
 
 
+@pytest.mark.parametrize(
+    ("world_size", "nodes", "wanted"),
+    [(1, 1, "shared"), (2, 1, "shared"), (2, 2, "split"), (3, 1, "dedicated"), (4, 1, "split")],
+)
+def test_drafts_in_every_step_are_written_by_both_of_two_gpus(world_size, nodes, wanted):
+    """Kills: a GPU that waits while the expert writes ahead on the other. What was not measured is as without."""
+    placement = place(world_size, PUBLISHED, nodes=nodes, always_drafts=True)
+    assert placement.name == wanted
+    assert ("writes ahead" in placement.reason) == ((world_size, nodes) == (2, 1))
+    assert place(2, PUBLISHED, "split", always_drafts=True).reason == "as asked for"
+
+
+def test_drafts_go_where_they_can_where_a_model_can_not_be_on_both():
+    models = PUBLISHED | {AMATEUR: PUBLISHED[AMATEUR]._replace(mlp=7)}
+    placement = place(2, models, always_drafts=True)
+    assert placement.name == "split" and "not shared, where the amateur's 7 mlp don't divide by 2" in placement.reason
+
+
 def test_shared_is_chosen_where_nothing_else_works():
     placement = place(5, dict.fromkeys(TRIPLE, Shape(*[5] * 5)))
     assert placement.name == "shared"

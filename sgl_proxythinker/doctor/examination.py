@@ -113,8 +113,8 @@ class Examination:
         known_bytes = None if None in found else memory_bytes
 
         def place_models() -> Placement:
-            shapes = checkpoints.shapes()
-            return place(given.get("tp_size", 1), shapes, config.placement, config.tp_size, known_bytes, nodes)
+            ranks, shapes, drafts = given.get("tp_size", 1), checkpoints.shapes(), config.always_drafts
+            return place(ranks, shapes, config.placement, config.tp_size, known_bytes, nodes, drafts)
 
         self.placement = placement = self.check("placement", place_models)
         if placement is None or None in found:

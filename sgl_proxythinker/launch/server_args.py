@@ -78,7 +78,8 @@ def finish_server_args(
         check_arguments(given, default_arguments())
         models = check_models(config, given)
         memory = gpu_bytes(given)
-        placement = place(given.get("tp_size", 1), models.shapes, config.placement, config.tp_size, memory, nodes)
+        ranks, drafts = given.get("tp_size", 1), config.always_drafts
+        placement = place(ranks, models.shapes, config.placement, config.tp_size, memory, nodes, drafts)
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
