@@ -262,6 +262,15 @@ def test_a_launch_that_says_nothing_of_drafts_is_planned_with_them_where_they_ca
     assert [bool(drafted) for drafted in rows.values()] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(("drafts", "wanted"), [("auto", "split"), ("3", "shared")])
+def test_two_gpus_are_placed_for_the_drafts_of_every_step(doctor, triple, drafts, wanted):
+    """Kills: a plan that knows nothing of drafts. `auto` may find that none pay, where `split` is faster."""
+    flags = "--tp-size", "2", "--proxy-speculate", drafts, "--gpu-memory", "24", "--json"
+    code, told = doctor(triple.base, triple.expert, triple.amateur, *flags)
+    found = {finding["check"]: finding["found"] for finding in json.loads(told)["checks"]}
+    assert code == 0 and found["placement"].startswith(wanted), found
+
+
 @pytest.mark.parametrize("flags", [("--enable-mixed-chunk",), ("--attention-backend", "flashinfer")])
 def test_drafts_that_were_asked_for_and_can_not_be_are_wrong(doctor, triple, flags):
     paths = triple.base, triple.expert, triple.amateur
