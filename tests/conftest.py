@@ -31,15 +31,16 @@ LANES = {
     "pages": "a browser",
     "gpu": "a GPU; skipped without",
 }
+_OF_GROUP = {"ranks": "ranks", "browser": "pages"}
+_IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that import SGLang
+
+# Of a server that is told of tools.
 TOOL_TEMPLATE = """{% for message in messages %}{% if loop.first %}<|im_start|>system
 You are a helpful assistant.{% if tools %} Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}{% endif %}<|im_end|>
 {% endif %}<|im_start|>{{ message.role }}
 {{ message.content }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""  # noqa: E501
-
-_OF_GROUP = {"ranks": "ranks", "browser": "pages"}
-_IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that import SGLang
 
 
 def pytest_addoption(parser):
