@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -37,12 +37,13 @@ class Chain(NamedTuple):
 
 
 def measure(
-    url: str, asked: list[Problem], drafts: int, alpha: float, temperature: float, at_once: int
+    url: str, asked: list[Problem], drafts: int, guidance: Mapping[str, Any], temperature: float, at_once: int
 ) -> dict[str, Any]:
     """Shares of drafts that counted.
 
     Args:
         drafts: K of the server.
+        guidance: `custom_params` of each request.
 
     Returns:
         Tokens a cycle; of all drafts that were written the share that counted, (tokens a cycle - 1) / K; for each place
@@ -51,7 +52,7 @@ def measure(
     """
     tokenizer = AutoTokenizer.from_pretrained(tiny_family.BASE)
     with ThreadPoolExecutor(at_once) as pool:
-        answers = list(pool.map(lambda one: stream(url, tokenizer, one, alpha, temperature), asked))
+        answers = list(pool.map(lambda one: stream(url, tokenizer, one, guidance, temperature), asked))
     told = [chains(answer, drafts) for answer in answers]
     every = [chain for answer in told for chain in answer or ()]
     judged = [sum(chain.judged > place for chain in every) for place in range(drafts)]
@@ -87,7 +88,9 @@ def chains(answer: Answer, drafts: int) -> Sequence[Chain] | None:
     return [*(Chain(tokens - 1, min(tokens, drafts)) for tokens in before), ended]
 
 
-def stream(url: str, tokenizer: PreTrainedTokenizerBase, one: Problem, alpha: float, temperature: float) -> Answer:
+def stream(
+    url: str, tokenizer: PreTrainedTokenizerBase, one: Problem, guidance: Mapping[str, Any], temperature: float
+) -> Answer:
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": one.question}]}]
     body = {
         "text": tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True),
@@ -95,7 +98,7 @@ def stream(url: str, tokenizer: PreTrainedTokenizerBase, one: Problem, alpha: fl
         "sampling_params": {
             "temperature": temperature,
             "max_new_tokens": ANSWER_TOKENS,
-            "custom_params": {"proxy_alpha": alpha},
+            "custom_params": guidance,
         },
         "stream": True,
     }

@@ -7,8 +7,8 @@ turns alternate, and each turn asks the same held-out problems with pictures, so
 answers are compared text by text: a difference is an error. Drawn ones are not, since on a CPU a request's seed does
 nothing. With a fixed K, which drafts counted is told too. That needs no quiet machine: with `--turns 0` nothing else is
 measured, and no server without speculation runs. The family's text is templated, and its expert is nearly always right:
-its acceptance is a bound from above. Ratios of tiny models on a CPU are mostly those of Python's work, and say nothing
-about a GPU. The last line printed is JSON.
+its acceptance is a bound from above. With `--experts` others guide than the one that drafts. Ratios of tiny models on a
+CPU are mostly those of Python's work, and say nothing about a GPU. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -30,10 +31,15 @@ from benchmarks import draft_acceptance
 from benchmarks.conditions import ask_conditions
 from benchmarks.lines import append_line
 from benchmarks.local_server import named_models, serving
+from sgl_proxythinker import tiny_family
 from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.tiny_family.problems import Problem, problems
 from sgl_proxythinker.tiny_family.settings import ANSWER_TOKENS
 from sgl_proxythinker.tiny_family.wordings import TEST
+
+# Of which the first drafts for all.
+EXPERTS = ("expert", tiny_family.SPECIALIST.name)
+BOTH = "both"
 
 
 class Turn(NamedTuple):
@@ -49,6 +55,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speculation_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--drafts", default="3", help="K or auto, several in turn (%(default)s)")
     parser.add_argument("--alphas", default="0.5,0", help="(%(default)s)")
+    parser.add_argument(
+        "--experts", default=EXPERTS[0],
+        help=f"who guides, several in turn: {', '.join(EXPERTS)}, or {BOTH} with half of alpha each (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--temperature", default="0", help="several in turn (%(default)s)")
     parser.add_argument("--at-once", default="1,8", help="requests that decode together (%(default)s)")
     parser.add_argument("--problems", type=int, default=24)
@@ -58,27 +68,35 @@ def main() -> None:
     args = parser.parse_args()
     if not args.turns and "auto" in args.drafts.split(","):
         parser.error("--turns 0 with auto measures nothing: which drafts counted is told of a fixed K only.")
+    guides = args.experts.split(",")
+    if unknown := set(guides) - {*EXPERTS, BOTH}:
+        parser.error(f"--experts {', '.join(sorted(unknown))}: they are {', '.join((*EXPERTS, BOTH))}.")
     where = ask_conditions(args.commit)
     asked = list(problems(TEST, args.problems))
     results = []
     with tempfile.TemporaryDirectory(prefix="speculation_cost.") as folder:
         models = named_models("family", Path(folder))
+        if guides != [EXPERTS[0]]:
+            models += ["--proxy-expert", f"{tiny_family.SPECIALIST.name}={tiny_family.SPECIALIST}"]
         with contextlib.ExitStack() as servers:
             plain = servers.enter_context(serving(models, "--proxy-speculate", "off")).url if args.turns else None
             for drafts in args.drafts.split(","):
                 with serving(models, "--proxy-speculate", drafts) as speculating:
-                    for alpha, temperature, at_once in product(
+                    for guide, alpha, temperature, at_once in product(
+                        guides,
                         map(float, args.alphas.split(",")),
                         map(float, args.temperature.split(",")),
                         map(int, args.at_once.split(",")),
                     ):
-                        row = {"drafts": drafts, "alpha": alpha, "temperature": temperature, "at_once": at_once}
+                        row = {"drafts": drafts, "guided_by": guide, "alpha": alpha}
+                        row |= {"temperature": temperature, "at_once": at_once}
+                        guidance = guided_by(guide, alpha)
                         if plain:
                             urls = (plain, speculating.url)
-                            row |= compare(urls, asked, alpha, temperature, at_once, args.turns)
+                            row |= compare(urls, asked, guidance, temperature, at_once, args.turns)
                         if drafts != "auto":
                             row["acceptance"] = draft_acceptance.measure(
-                                speculating.url, asked, int(drafts), alpha, temperature, at_once
+                                speculating.url, asked, int(drafts), guidance, temperature, at_once
                             )
                         results.append(row)
                         print(results[-1], flush=True)
@@ -88,8 +106,20 @@ def main() -> None:
     print(json.dumps(report))
 
 
+def guided_by(guide: str, alpha: float) -> dict[str, Any]:
+    """`custom_params` for one of the experts at this strength, or for both at half of it each."""
+    if guide == BOTH:
+        return {"proxy_experts": dict.fromkeys(EXPERTS, alpha / len(EXPERTS))}
+    return {"proxy_expert": guide, "proxy_alpha": alpha}
+
+
 def compare(
-    urls: tuple[str, str], asked: list[Problem], alpha: float, temperature: float, at_once: int, turns: int
+    urls: tuple[str, str],
+    asked: list[Problem],
+    guidance: Mapping[str, Any],
+    temperature: float,
+    at_once: int,
+    turns: int,
 ) -> dict[str, Any]:
     """Tokens a second of the first and of the second server, in turn, and their ratio.
 
@@ -99,9 +129,9 @@ def compare(
     pairs = []
     for number in range(turns + 1):
         order = (0, 1) if number % 2 else (1, 0)
-        taken = {place: answer_all(urls[place], asked, alpha, temperature, at_once) for place in order}
+        taken = {place: answer_all(urls[place], asked, guidance, temperature, at_once) for place in order}
         if not temperature and taken[0].texts != taken[1].texts:
-            raise RuntimeError(f"at alpha {alpha} the two servers gave different answers")
+            raise RuntimeError(f"guided by {dict(guidance)} the two servers gave different answers")
         pairs.append((taken[0], taken[1]))
     pairs = pairs[1:]  # the first turn reads prompts that are cached afterwards
     # Drawn answers differ in length.
@@ -116,11 +146,11 @@ def compare(
     }  # fmt: skip
 
 
-def answer_all(url: str, asked: list[Problem], alpha: float, temperature: float, at_once: int) -> Turn:
+def answer_all(url: str, asked: list[Problem], guidance: Mapping[str, Any], temperature: float, at_once: int) -> Turn:
     """Answers to all problems, `at_once` at a time."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
-        choices = list(pool.map(lambda one: answer(url, one, alpha, temperature), asked))
+        choices = list(pool.map(lambda one: answer(url, one, guidance, temperature), asked))
     seconds = time.perf_counter() - begin
     metas = [choice["meta_info"] for choice in choices]
     return Turn(
@@ -131,7 +161,7 @@ def answer_all(url: str, asked: list[Problem], alpha: float, temperature: float,
     )
 
 
-def answer(url: str, one: Problem, alpha: float, temperature: float) -> dict[str, Any]:
+def answer(url: str, one: Problem, guidance: Mapping[str, Any], temperature: float) -> dict[str, Any]:
     picture = {"type": "image_url", "image_url": {"url": data_url(one.picture())}}
     body = {
         "model": "default",
@@ -139,7 +169,7 @@ def answer(url: str, one: Problem, alpha: float, temperature: float) -> dict[str
         "temperature": temperature,
         "max_tokens": ANSWER_TOKENS,
         "return_meta_info": True,
-        "custom_params": {"proxy_alpha": alpha},
+        "custom_params": guidance,
     }
     response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=300)
     response.raise_for_status()

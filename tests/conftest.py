@@ -7,6 +7,7 @@ the groups with pytest 8 and not with 9). By what it needs, each test has a lane
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 
@@ -32,6 +33,14 @@ LANES = {
 }
 _OF_GROUP = {"ranks": "ranks", "browser": "pages"}
 _IN_PROCESS = {"sglang", "inputs", "image_cache", "new_cache"}  # fixtures that import SGLang
+
+# Of a server that is told of tools.
+TOOL_TEMPLATE = """{% for message in messages %}{% if loop.first %}<|im_start|>system
+You are a helpful assistant.{% if tools %} Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}{% endif %}<|im_end|>
+{% endif %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""  # noqa: E501
 
 
 def pytest_addoption(parser):
@@ -158,6 +167,31 @@ def plain(triple, tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="session")
+def own_law():
+    """Of a server or an engine, for requests that don't say theirs, by the names of `ProxyConfig`."""
+    divergence = {"kind": "divergence", "scale": 10.0, "low": -1.0, "high": 1.0, "warmup_tokens": 3}
+    return {"law": [divergence, {"kind": "entropy", "above": 1.9}], "clip": 1.5, "plausible": 0.2}
+
+
+@pytest.fixture(scope="session")
+def with_tools(triple, own_law, tmp_path_factory):
+    """A guided server whose template shows tools and whose parser reads Qwen2.5's calls.
+
+    It has a strength, a law and cuts of its own (`test_default_laws.py`), whatever is called.
+    """
+    folder = tmp_path_factory.mktemp("with_tools")
+    (folder / "tools.jinja").write_text(TOOL_TEMPLATE)
+    own = [word for name, value in own_law.items() for word in (f"--proxy-{name}", json.dumps(value))]
+    # A model of random weights may write blanks for ever, where JSON allows them.
+    flags = (
+        *COMMON, "--chat-template", str(folder / "tools.jinja"), "--tool-call-parser", "qwen25",
+        "--constrained-json-disable-any-whitespace", "--proxy-alpha", "0.75", *own,
+    )  # fmt: skip
+    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), folder / "log") as server:
+        yield server
+
+
 def of_family() -> list[str]:
     """The command line that serves the tiny trained family."""
     flags = (*DEVICE, "--max-total-tokens", "16384", "--random-seed", "1", "--enable-cache-report")
@@ -179,14 +213,14 @@ def equal_triple(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def engine(equal_triple):
-    """The offline engine, in this process."""
+def engine(equal_triple, experts, own_law):
+    """The offline engine, in this process. A law shows in what a further expert, `math`, says."""
     from sgl_proxythinker import Engine, ProxyConfig
 
     engine = Engine(
         model_path=str(equal_triple.base),
         proxy=ProxyConfig(expert_path=str(equal_triple.expert), amateur_path=str(equal_triple.amateur), alpha=0.25,
-                          speculate="off"),
+                          experts={"math": experts["math"][0]}, speculate="off", **own_law),
         max_total_tokens=4096, max_running_requests=32, **ENGINE_DEVICE,
     )  # fmt: skip
     yield engine

@@ -1,6 +1,7 @@
-"""The offline engine, with equal proxies: at any alpha it is plain SGLang."""
+"""The offline engine, with equal proxies: at any alpha it is plain SGLang. A further expert steers it."""
 
 import pytest
+from test_served_laws import IN_FLOAT32, SCHEDULE, assert_all_differ, assert_law_is_the_oracles, body
 
 from cases import assert_same_tokens, logprob_tolerance
 from sgl_proxythinker.errors import LaunchError
@@ -36,6 +37,33 @@ def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
 def test_the_default_alpha_is_the_configs(engine):
     answer = engine.generate("Hi", {"max_new_tokens": 2})
     assert answer["meta_info"]["proxy_alpha"] == answer["meta_info"]["proxy_amateur_alpha"] == 0.25
+
+
+@IN_FLOAT32
+def test_its_own_law_is_the_oracles_and_gives_way_to_a_requests(engine, triple, experts, own_law):
+    """Kills: a law, or a cut, of `ProxyConfig` that no request gets, or every one."""
+    reference = Reference(triple.base, triple.expert, triple.amateur, experts={"math": experts["math"]})
+    own = {f"proxy_{name}": value for name, value in own_law.items()} | {"proxy_alpha": 0.25}
+    cuts = {name: own[name] for name in ("proxy_clip", "proxy_plausible")}
+    math = {"proxy_expert": "math"}
+    both = {"proxy_experts": {"expert": 0.5, "math": 1.6}}
+    # What a request says, and what that means with all of it said.
+    wishes = [
+        (math, math | own),
+        (math | {"proxy_alpha": 0.9}, math | {"proxy_alpha": 0.9} | cuts),
+        (math | {"proxy_law": SCHEDULE}, math | {"proxy_law": SCHEDULE} | cuts),
+        (math | {"proxy_clip": 9.0, "proxy_plausible": 0}, math | own | {"proxy_clip": 9.0, "proxy_plausible": 0}),
+        (both, both | cuts),
+    ]
+    asked = [body("Tell", said)["sampling_params"] for said, _ in wishes]
+    answers = engine.generate(["Tell"] * len(wishes), asked, return_logprob=True)
+    for answer, (_, meant) in zip(answers, wishes, strict=True):
+        assert_law_is_the_oracles(answer, reference, "Tell", meant)
+    assert_all_differ(answers)
+    told = engine.get_server_info()["proxy"]
+    assert {name: told[name] for name in own_law} == own_law
+    meta = engine.generate("Tell", {"max_new_tokens": 1})["meta_info"]
+    assert {name: meta[name] for name in own} == own
 
 
 def test_it_runs_on_one_host(engine, triple):

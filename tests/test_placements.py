@@ -131,6 +131,12 @@ LAYOUTS = {
         "shared", ("--tp-size", "2", "--nnodes", "2", "--proxy-placement", "shared"), ("base expert amateur math",) * 2,
         experts=("math",), is_rare=True,
     ),
+    # A rank for each small model, of which the second expert's amateur is its own.
+    "split over four, two experts": Layout(
+        "split", ("--tp-size", "4"), ("base expert", "base amateur", "base charts", "base charts-amateur"),
+        experts=("charts",), is_rare=True,
+        plan="chosen: small models run at the same time, on an equal part of the ranks each",
+    ),
     "dedicated over four, two experts": Layout(
         "dedicated", ("--tp-size", "4", "--proxy-placement", "dedicated"), ("base", "expert", "amateur", "math"),
         experts=("math",), is_rare=True,
@@ -146,14 +152,16 @@ def triple(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def more_experts(tmp_path_factory):
-    """More experts, which share the amateur."""
-    return {"math": make_triple(tmp_path_factory.mktemp("math"), seed=6, head_rows={"expert": 576}).expert}
+    """More experts: the path of each, and of its amateur where that is its own."""
+    folder = tmp_path_factory.mktemp("experts")
+    math = make_triple(folder / "math", seed=6, head_rows={"expert": 576})
+    charts = make_triple(folder / "charts", seed=8, head_rows={"expert": 448, "amateur": 576})
+    return {"math": (math.expert, None), "charts": (charts.expert, charts.amateur)}
 
 
 @pytest.fixture(scope="module")
 def reference(triple, more_experts):
-    experts = {name: (path, None) for name, path in more_experts.items()}
-    return Reference(triple.base, triple.expert, triple.amateur, experts=experts)
+    return Reference(triple.base, triple.expert, triple.amateur, experts=more_experts)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +191,13 @@ def server(layout, triple, more_experts, single_rank, tmp_path_factory) -> Itera
     folder, proxies = tmp_path_factory.mktemp(layout.name), (triple.expert, triple.amateur)
     flags = (*PRESSURE, *layout.flags)
     for name in layout.experts:
-        flags = (*flags, "--proxy-expert", f"{name}={more_experts[name]}")
+        path, own_amateur = more_experts[name]
+        flags = (*flags, "--proxy-expert", f"{name}={path}")
+        if own_amateur:  # which a file says
+            (folder / f"{name}.yaml").write_text(
+                yaml.safe_dump({"experts": {name: {"amateur_path": str(own_amateur)}}})
+            )
+            flags = (*flags, "--proxy-config", str(folder / f"{name}.yaml"))
     if layout.in_file is not None:
         paths = {"expert_path": str(triple.expert), "amateur_path": str(triple.amateur)}
         (folder / "proxies.yaml").write_text(yaml.safe_dump(paths | layout.in_file))
@@ -211,7 +225,10 @@ def test_the_server_says_where_its_models_are(server, layout, triple, more_exper
     proxy = {
         "expert": str(triple.expert),
         "amateur": str(triple.amateur),
-        "experts": {name: {"path": str(more_experts[name]), "amateur": str(triple.amateur)} for name in layout.experts},
+        "experts": {
+            name: {"path": str(more_experts[name][0]), "amateur": str(more_experts[name][1] or triple.amateur)}
+            for name in layout.experts
+        },
         "alpha": 0.5,
         "placement": layout.name,
         "law": None,
@@ -341,7 +358,8 @@ def test_experts_give_the_oracles_tokens_when_they_are_retracted_too(server, lay
     """Kills: an expert's logits of another rank or row, and slots of a request that one of two experts did not fill."""
     if not layout.experts:
         pytest.skip("of layouts with several")
-    wishes = [{"expert": "math"}, {"expert": "expert"}, {"experts": {"math": 0.8, "expert": 0.7}}] * 4
+    [named] = layout.experts
+    wishes = [{"expert": named}, {"expert": "expert"}, {"experts": {named: 0.8, "expert": 0.7}}] * 4
     said = [{f"proxy_{name}": value for name, value in wish.items()} for wish in wishes]
     answers = _long_answers(server, [{"proxy_alpha": 1.2} | one if "proxy_expert" in one else one for one in said])
     assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"

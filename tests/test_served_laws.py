@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import sglang as sgl
@@ -67,6 +67,15 @@ def assert_law_is_the_oracles(answer, reference, text, said, picture=None):
     told = [logprob for logprob, _, _ in answer["meta_info"]["output_token_logprobs"]]
     wanted = rows[:, : len(reference.tokenizer)].log_softmax(-1)[range(TOKENS), tokens].tolist()
     assert told == pytest.approx(wanted, abs=10 * logprob_tolerance(4.0)), (text, said)
+
+
+def assert_all_differ(answers):
+    """In tokens, or by more in their log probabilities than what is compared with the oracle may be off."""
+    for one, other in combinations(answers, 2):
+        of_one, of_other = (
+            [logprob for logprob, _, _ in answer["meta_info"]["output_token_logprobs"]] for answer in (one, other)
+        )
+        assert one["output_ids"] != other["output_ids"] or of_one != pytest.approx(of_other, abs=0.05)
 
 
 def written(reference, answer) -> str:

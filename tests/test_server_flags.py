@@ -16,6 +16,8 @@ from dataclasses import replace
 import openai
 import pytest
 import torch
+import yaml
+from test_served_experts import SAID as OF_EXPERTS
 from test_served_laws import DISTINCT, IN_FLOAT32, LONG, SAID, ask_all_cold_and_warm, different_answers
 from transformers import AutoProcessor, DynamicCache
 
@@ -76,11 +78,15 @@ UNCACHED = (
 
 
 @pytest.fixture(scope="module", params=[(), ("--proxy-speculate", str(DRAFTS))], ids=["token by token", "speculating"])
-def paged(request, triple, tmp_path_factory):
-    # Any of the three has the one tokenizer.
+def paged(request, triple, experts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paged")
+    of_charts = dict(zip(("path", "amateur_path"), map(str, experts["charts"]), strict=True))
+    (folder / "experts.yaml").write_text(yaml.safe_dump({"experts": {"charts": of_charts}}))
+    # Any of the models has the one tokenizer.
     flags = (*PAGED, "--tokenizer-path", str(triple.expert), *request.param)
-    log = tmp_path_factory.mktemp("paged") / "log"
-    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), log, INTERPRETED) as server:
+    flags = (*flags, "--proxy-config", str(folder / "experts.yaml"), "--proxy-expert", f"math={experts['math'][0]}")
+    proxies = (triple.expert, triple.amateur)
+    with serving(command(triple.base, proxies, *flags), folder / "log", INTERPRETED) as server:
         yield server
 
 
@@ -132,6 +138,14 @@ class TestPaged:
         """Without overlap. Kills: a marker, or a token, that is counted twice or not at all there."""
         asked, answers = ask_all_cold_and_warm(paged, reference, [("Hi", None), (LONG, None)], SAID)
         assert different_answers(asked, answers) >= DISTINCT - 2
+
+    @IN_FLOAT32
+    def test_each_expert_gives_the_oracles_tokens_whoever_drafts(self, paged, reference):
+        """Kills: the drafter's row for that of the expert that is asked for, and pages that this one has not read."""
+        asked, answers = ask_all_cold_and_warm(paged, reference, [("Hi", None), (LONG, None)], OF_EXPERTS)
+        assert different_answers(asked, answers) >= len(OF_EXPERTS) - 1
+        if paged.get("/server_info").json()["proxy"]["speculate"] != "off":
+            assert all(answer["meta_info"]["spec_verify_ct"] for answer in answers), "one writes ahead for all"
 
     def test_what_is_asked_often_stays_when_pages_are_needed(self, paged, reference):
         """By age it would go first."""

@@ -7,7 +7,7 @@ import openai
 import pytest
 from PIL import Image
 
-from servers import COMMON, chat_messages, command, serving
+from servers import chat_messages
 from sgl_proxythinker.programs.pictures import data_url
 from sgl_proxythinker.requests.last_turn import check_last_turn, text_of
 from sgl_proxythinker.requests.template_arguments import (
@@ -249,28 +249,6 @@ class TestServed:
 
     def test_tools_that_may_not_be_called_are_left_out(self, guided):
         assert ids(guided, messages=HI, tools=[tool()], tool_choice="none") == ids(guided, messages=HI)
-
-
-TOOL_TEMPLATE = """{% for message in messages %}{% if loop.first %}<|im_start|>system
-You are a helpful assistant.{% if tools %} Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}{% endif %}<|im_end|>
-{% endif %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def with_tools(triple, tmp_path_factory):
-    """A guided server whose template shows tools and whose parser reads Qwen2.5's calls."""
-    folder = tmp_path_factory.mktemp("with_tools")
-    (folder / "tools.jinja").write_text(TOOL_TEMPLATE)
-    # A model of random weights may write blanks for ever, where JSON allows them.
-    flags = (
-        *COMMON, "--chat-template", str(folder / "tools.jinja"), "--tool-call-parser", "qwen25",
-        "--constrained-json-disable-any-whitespace",
-    )  # fmt: skip
-    with serving(command(triple.base, (triple.expert, triple.amateur), *flags), folder / "log") as server:
-        yield server
 
 
 @pytest.mark.xdist_group("with_tools")
