@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from benchmarks.weightless import write_weightless
 from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.doctor.memory_plan import held_before_weights
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
+from sgl_proxythinker.launch.memory_plan import held_before_weights
 from sgl_proxythinker.placement import GIB
 from sgl_proxythinker.programs.random_triple import make_triple
 
@@ -323,6 +323,8 @@ FLAGS = {
     "KV in 8 bits": ["--kv-cache-dtype", "fp8_e4m3"],
     "few slots": ["--max-total-tokens", "1000"],
     "full": ["--mem-fraction-static", "0.999"],
+    "full but for drafts": ["--mem-fraction-static", "0.98"],
+    "full, with drafts": ["--mem-fraction-static", "0.98", "--proxy-speculate", "auto"],
     "made awq": ["--quantization", "awq"],
     "two hosts": ["--tp-size", "8", "--nnodes", "2", "--node-rank", "1", "--dist-init-addr", "10.0.0.1:29500"],
     "hosts that do not meet": ["--tp-size", "8", "--nnodes", "2"],
@@ -340,6 +342,7 @@ FLAGS = {
         ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
         ("hosts that do not meet", "nodes", "--nnodes 2 without --dist-init-addr"),
         ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),
+        ("full, with drafts", "memory", "Without drafts (--proxy-speculate off) they take 2.32 GiB less."),
     ],
 )
 def test_what_can_not_be_is_told_by_the_check_that_finds_it(examined, flags, check, sentence):
@@ -380,6 +383,15 @@ def test_a_plan_follows_its_flags(examined):
     assert plan["none"]["requests"]["2048"] == tokens["none"] // 2048
     assert all(image["image_bytes"] > 0 for image in rank["beside"].values())
     assert examined["none"][1]["placement"]["ranks"] == {"base": [0], "expert": [0], "amateur": [0]}
+
+
+def test_drafts_by_default_are_not_planned_where_they_alone_do_not_fit(examined):
+    """Kills: a launch that a start serves without drafts, and that is said not to fit."""
+    code, told = examined["full but for drafts"]
+    [found] = [each["found"] for each in told["checks"] if each["check"] == "memory"]
+    assert code == 0 and "no drafts, because their rows of logits take 2.32 GiB of a GPU and " in found
+    drafted = [made["memory"]["ranks"][0]["drafted_bytes"] for made in (told, examined["none"][1])]
+    assert drafted == [0, 4 * 256 * 152_064 * 4]
 
 
 def test_ranks_of_several_hosts_are_planned_as_a_start_places_them(examined):

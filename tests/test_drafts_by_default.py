@@ -15,6 +15,8 @@ from test_oracle import (  # noqa: F401
 from servers import COMMON, ENGINE_DEVICE, clean_environment, command, launch_and_wait, serving
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
+from sgl_proxythinker.limits import Limits
+from sgl_proxythinker.server import proxy_config
 
 pytestmark = pytest.mark.xdist_group("drafts_by_default")
 
@@ -57,6 +59,35 @@ def test_it_gives_way_to_what_drafts_do_not_go_with(triple, reference, tmp_path,
         assert "spec_verify_ct" not in server.generate(text="Hi", sampling_params={"max_new_tokens": 4})["meta_info"]
         [line] = [line for line in server.log_text().splitlines() if WITHOUT in line]
     assert GIVES_WAY[name][0] in line and line.endswith("; --proxy-speculate off says so itself")
+
+
+def test_it_gives_way_where_its_rows_alone_do_not_fit(triple, sglang, monkeypatch, caplog):
+    """Kills: a plan that nobody looks at before weights are read, and a wish that gives way to it.
+
+    On a GPU, as far as the arguments go: of 24 GiB, with graphs so large that rows of drafts would take 29 GiB.
+    """
+    from sglang.srt.server_args import ServerArgs
+
+    from sgl_proxythinker.launch import server_args as launch
+    from sgl_proxythinker.plugin import provide_hooks
+
+    def resolve():
+        resolved = ServerArgs(**given)
+        resolved.cuda_graph_config.decode.backend, resolved.cuda_graph_config.decode.max_bs = "full", 1_000_000
+        return resolved
+
+    provide_hooks()
+    monkeypatch.setattr(launch, "gpu_bytes", lambda given: 24 << 30)
+    paths = {"expert_path": str(triple.expert), "amateur_path": str(triple.amateur)}
+    for config, wanted in ((ProxyConfig(**paths), "off"), (ProxyConfig(**paths, speculate="auto"), "auto")):
+        given = {"model_path": str(triple.base), "max_total_tokens": 4096, **ENGINE_DEVICE}
+        with caplog.at_level("INFO"):
+            served = launch.finish_server_args(config, Limits(), given, resolve)
+        assert proxy_config(served).describe()["speculate"] == wanted
+        assert (served.speculative_algorithm is None) is (wanted == "off")
+        told = [record.getMessage() for record in caplog.records if WITHOUT in record.getMessage()]
+        caplog.clear()
+        assert len(told) == (wanted == "off") and all("because their rows of logits take" in line for line in told)
 
 
 def test_a_file_that_says_nothing_of_drafts_is_no_wish_and_one_that_does_is(triple, tmp_path):

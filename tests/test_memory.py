@@ -1,8 +1,12 @@
 """Laws of the memory plan."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from roster import TRIPLE
+from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.launch.memory_plan import plan_memory, settle_drafts
 from sgl_proxythinker.models.memory import (
     GIB,
     GraphMemory,
@@ -12,6 +16,7 @@ from sgl_proxythinker.models.memory import (
     graph_table,
     plan_table,
 )
+from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
 # bf16 KV bytes per token of Qwen2.5-VL 32B and two 7B.
@@ -64,3 +69,67 @@ def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
         ["1", "amateur", "1.00", "0.25", "0.10"],
         ["1", "fused", "0.20", "0.70"],
     ]
+
+
+# Drafts by default, where memory is tight. A 32B and two 7B, about, in 16 bits on GPUs of 140 GiB.
+SHAPES = {
+    BASE: Shape(40, 8, 27_648, 16, 3_456, 66 * GIB, LARGE[BASE], 152_064),
+    EXPERT: Shape(28, 4, 18_944, 16, 3_456, 16 * GIB, LARGE[EXPERT], 152_064),
+    AMATEUR: Shape(28, 4, 18_944, 16, 3_456, 16 * GIB, LARGE[AMATEUR], 152_064),
+}
+PATHS = {"expert_path": "E", "amateur_path": "A"}
+MEMORY = 140 * GIB
+
+
+def settled(share, config, ranks=1, backend="full", **shape):
+    """What comes of `config` where so much of a GPU is given to weights and KV, and what is left with and without."""
+    models = SimpleNamespace(
+        shapes={role: each._replace(**shape) for role, each in SHAPES.items()}, image_cache_bytes=GIB // 10
+    )
+    placement = place(ranks, SHAPES)
+    decode = SimpleNamespace(max_bs=256, backend=backend)
+    server_args = SimpleNamespace(
+        mem_fraction_static=share, kv_cache_dtype="auto", max_total_tokens=None, context_length=32_768,
+        cuda_graph_config=SimpleNamespace(decode=decode),
+    )  # fmt: skip
+    left = [
+        plan_memory(models.shapes, placement, server_args, MEMORY, drafts, models.image_cache_bytes).left_bytes
+        for drafts in (config.drafts, 0)
+    ]
+    return *settle_drafts(config, models, placement, server_args, MEMORY), *left
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_drafts_by_default_give_way_where_their_rows_alone_do_not_fit(ranks):
+    """Kills: drafts that end a start which fits without them, and ones that are left out where they fit or don't help.
+
+    On all ranks alike, by the one that has the least.
+    """
+    default = ProxyConfig(**PATHS)
+    decided = {}
+    for thousandths in range(900, 1000):
+        config, why_not, left, left_without = settled(thousandths / 1000, default, ranks)
+        is_short_by_drafts = left < 0 <= left_without
+        assert (config.drafts == 0) is is_short_by_drafts and (why_not is not None) is is_short_by_drafts
+        decided.setdefault((left >= 0, left_without >= 0), why_not)
+    assert set(decided) == {(True, True), (False, True), (False, False)}, "the three cases were there"
+    row_gib = 152_064 * 4 / GIB
+    # Of three models or two halves and a whole one, of what is fused, and all that the drafter has written.
+    more = 256 * row_gib * (3 * 3 + 3 + 4 if ranks == 1 else 3 / 2 + 3 + 3 + 4)
+    assert f"their rows of logits take {more:.2f} GiB of a GPU" in decided[False, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        (ProxyConfig(**PATHS, speculate="auto"), {}),
+        (ProxyConfig(**PATHS, speculate=3), {}),
+        (ProxyConfig(**PATHS, speculate="off"), {}),
+        (ProxyConfig(**PATHS), {"backend": "disabled"}),
+        (ProxyConfig(**PATHS), {"weight_bytes": 0}),
+    ],
+    ids=["auto was asked for", "three were", "none were", "no graphs", "weights of a size that is not known"],
+)
+def test_a_wish_for_drafts_does_not_give_way_to_a_plan(config, more):
+    for thousandths in range(900, 1000, 2):
+        assert settled(thousandths / 1000, config, **more)[:2] == (config, None)

@@ -56,6 +56,7 @@ from sgl_proxythinker.config import MAX_DRAFTS, ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.programs.pictures import random_picture
+from slot_watch import WATCHES_SLOTS
 
 pytestmark = pytest.mark.xdist_group("speculation")
 
@@ -136,6 +137,7 @@ def prepare(server_args):
             return drafts_of(worker, reqs)
 
         SpeculativeWorker._drafts_of = drafts_of_those_told
+        watch_slots()
 
 
 processes._prepare = prepare
@@ -154,7 +156,9 @@ def guided(triple, told, tmp_path_factory):
     folder = tmp_path_factory.mktemp("speculation")
     flags = (*COMMON, "--chunked-prefill-size", "64", "--enable-metrics", "--proxy-speculate", "auto")
     arguments = sabotaged(
-        folder, f"TOLD = {str(told)!r}\n{DRAFTS}", command(triple.base, (triple.expert, triple.amateur), *flags)
+        folder,
+        f"TOLD = {str(told)!r}\n{DRAFTS}\n{WATCHES_SLOTS}",
+        command(triple.base, (triple.expert, triple.amateur), *flags),
     )
     with serving(arguments, folder / "log") as server:
         yield server
@@ -298,9 +302,10 @@ def test_right_drafts_all_count_under_what_shapes_an_answer(guided, told, shape)
 
 @pytest.mark.parametrize("count", [120, pytest.param(500, marks=pytest.mark.rare)])
 def test_nothing_is_held_after_many_mixed_chats_of_which_some_are_left_or_aborted(guided, reference, count):
-    """Kills: slots of rejected drafts, or of an aborted request's chain, that nobody frees: SGLang looks at rest.
+    """Kills: slots of rejected drafts, or of an aborted request's chain, that nobody frees, or that are freed twice.
 
-    And what SGLang takes for right: a prefix that nobody reads any more and that can't be evicted.
+    A server whose slots are not each free or in the tree, once, ends when nothing runs (`test_leaked_slots.py`). What
+    SGLang takes for right is seen in its load: a prefix that nobody reads any more and that can't be evicted.
     """
     ends = ask_mixed_chats(guided, count, at_once=16)
     assert ends["aborted"] and ends["left"] and ends["read"] > count // 2, ends

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.doctor.memory_plan import MemoryPlan, plan_memory
 from sgl_proxythinker.doctor.towers import equal_tower_bytes
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
+from sgl_proxythinker.launch.memory_plan import MemoryPlan, plan_memory, settle_drafts
 from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
 from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.placement import GIB, Placement, place
@@ -129,31 +129,38 @@ class Examination:
             self.findings.append(Finding("memory", "not planned: the size of such weights is not known here"))
             return
 
-        def plan() -> MemoryPlan:
+        def plan() -> tuple[MemoryPlan, str | None]:
             _check_numbers(given)
             given.update(settled_arguments(config, given, models, memory_bytes))
             if not torch.cuda.is_available():
                 given["attention_backend"] = given.get("attention_backend") or _ATTENTION
             with _gpu_of(memory_bytes):
                 server_args = resolve()
-            images = _image_cache_bytes() if checkpoints.reads_pictures else 0
             shapes = {
                 role: shape._replace(weight_bytes=shape.weight_bytes - (spared or {}).get(role, 0))
                 for role, shape in models.shapes.items()
             }
-            made = plan_memory(shapes, placement, server_args, memory_bytes, config.drafts, images)
+            served, why_not = settle_drafts(config, models, placement, server_args, memory_bytes)
+            made, without = (
+                plan_memory(shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)
+                for drafts in (served.drafts, 0)
+            )
             if not made.tokens:
                 raise LaunchError(
                     "the weights leave no room for KV. Use more or larger GPUs (--tp-size), or smaller models."
                 )
-            if (least := min(rank.left_bytes for rank in made.beside)) < 0:
+            if made.left_bytes < 0:
+                drafts_take = without.left_bytes - made.left_bytes
+                off = f" Without drafts (--proxy-speculate off) they take {drafts_take / GIB:.2f} GiB less."
                 raise LaunchError(
-                    f"weights, KV and graphs take {-least / GIB:.1f} GiB more than a GPU has: lower "
+                    f"weights, KV and graphs take {-made.left_bytes / GIB:.1f} GiB more than a GPU has: lower "
                     "--mem-fraction-static or --max-total-tokens, or use more or larger GPUs (--tp-size)."
+                    + (off if drafts_take else "")
                 )
-            return made
+            return made, why_not
 
-        self.memory = self.check("memory", plan, lambda made: f"about {made.tokens:,} tokens of KV for each model")
+        planned = self.check("memory", plan, lambda found: _plan_in_words(*found))
+        self.memory = None if planned is None else planned[0]
 
 
 def _check_numbers(given: Mapping[str, Any]) -> None:
@@ -205,6 +212,11 @@ def _drafts_in_words(config: ProxyConfig, why_not: str | None, given: Mapping[st
     return found if config.asks_for_drafts else f"{found}, else there are none"
 
 
+def _plan_in_words(plan: MemoryPlan, why_not: str | None) -> str:
+    found = f"about {plan.tokens:,} tokens of KV for each model"
+    return f"{found}; no drafts, because {why_not}" if why_not else found
+
+
 def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None:
     """Bytes of each tower that another model of the same ranks has too; None: it can't be told."""
     spared: dict[Role, int] = {}
@@ -228,12 +240,6 @@ def _towers_in_words(spared: Mapping[Role, int] | None) -> str:
         else f"the {role}'s is its own"
         for role, size in spared.items()
     )
-
-
-def _image_cache_bytes() -> int:
-    from sgl_proxythinker.upstream.launch import envs
-
-    return envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20
 
 
 @contextmanager

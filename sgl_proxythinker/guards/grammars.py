@@ -57,7 +57,10 @@ def accept_or_abort(req: Any, token_ids: list[int], accept: Callable[[int], list
         The tokens that are kept: those up to the one that ends the grammar.
     """
     if req.sampling_params.max_new_tokens == 0:
-        # It reads its prompt only, as what SGLang sends ahead of several samples does; 0 stands for its token.
+        # It reads its prompt only, as what SGLang sends ahead of several samples does. In a batch of such requests
+        # SGLang's worker draws no tokens and hands out 0 for each, which no grammar was asked about. With drafts such a
+        # batch is one because `SpeculativeWorker._prefill` marks it. Without, SGLang marks it, but under overlap a
+        # batch with grammars is sampled late, tokens wanted or not, and a grammar accepts what its mask let through.
         return token_ids
     asked, req.to_finish = req.to_finish, None
     kept: list[int] = []

@@ -31,6 +31,7 @@ class Models(NamedTuple):
 
     context_length: int  # tokens to serve: the smallest of the three, or the user's if that is smaller
     shapes: Mapping[Role, Shape]
+    image_cache_bytes: int  # of each model's cache of image embeddings, when it is full; 0: they see nothing
 
 
 def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
@@ -161,7 +162,11 @@ class Checkpoints:
         Raises:
             LaunchError: as `check_architectures` and `check_context`.
         """
-        return Models(_context_length(self.configs, self._given.get("context_length")), self.shapes())
+        context_length = _context_length(self.configs, self._given.get("context_length"))
+        from sgl_proxythinker.upstream.launch import envs
+
+        cache_bytes = envs.SGLANG_VLM_CACHE_SIZE_MB.get() << 20 if self.reads_pictures else 0
+        return Models(context_length, self.shapes(), cache_bytes)
 
     def shapes(self) -> Mapping[Role, Shape]:
         """What a placement needs to know of the models.

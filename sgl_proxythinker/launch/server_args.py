@@ -73,6 +73,7 @@ def finish_server_args(
         logger.info("proxythinker: no small models given, serving plain SGLang: the base model alone")
     else:
         from sgl_proxythinker.launch.checkpoints import check_models
+        from sgl_proxythinker.launch.memory_plan import settle_drafts
 
         check_environment(os.environ)
         check_arguments(given, default_arguments())
@@ -84,6 +85,8 @@ def finish_server_args(
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
         config, why_not = settle_speculation(config, given, server_args.attention_backend)
+        if why_not is None:
+            config, why_not = settle_drafts(config, models, placement, server_args, memory)
         if config.drafts:
             _speculate(server_args, config.drafts)
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.in_words())

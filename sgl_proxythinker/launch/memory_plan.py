@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.models.memory import GraphMemory, KVBudget, ModelMemory, RankMemory, graph_table, plan_table
 from sgl_proxythinker.placement import GIB, Placement, Shape
 from sgl_proxythinker.roles import BASE, DRAFTER, Role
+
+if TYPE_CHECKING:
+    from sgl_proxythinker.launch.checkpoints import Models
 
 # Of a GPU, before the first weight: what CUDA, SGLang and its kernels hold. Seen on one H200: 1.3 GiB of 140.4.
 HELD_BEFORE_WEIGHTS = int(1.3 * GIB)
@@ -18,6 +22,7 @@ GRAPH_BYTES = int(0.13 * GIB)
 _LOGIT_BYTES = 4
 _16_BITS = 2
 _KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1}
+_NO_GRAPHS = "disabled"  # SGLang's `Backend.DISABLED`
 _PROMPTS = (2_048, 8_192, 32_768)
 
 
@@ -33,6 +38,11 @@ class MemoryPlan(NamedTuple):
     beside: Sequence[RankMemory]  # weights and KV
     tokens: int  # slots of KV in each pool; 0: the weights leave no room
     most_tokens: int  # of one request: the context length that is served
+
+    @property
+    def left_bytes(self) -> int:
+        """Of the device of the rank that has the least; below 0: so much is missing."""
+        return min(rank.left_bytes for rank in self.beside)
 
     def batches(self) -> dict[int, int]:
         """How many requests have room at once, by how many tokens each of them has."""
@@ -94,6 +104,36 @@ def plan_memory(
         free = free_before - taken
         beside.append(RankMemory(graphs, fused, fused if drafts and DRAFTER in models else 0, free))
     return MemoryPlan(ranks, beside, tokens, server_args.context_length)
+
+
+def settle_drafts(
+    config: ProxyConfig, models: Models, placement: Placement, server_args: Any, memory_bytes: int | None
+) -> tuple[ProxyConfig, str | None]:
+    """Drafts by default give way where their rows and no others don't fit, by the plan. A wish doesn't: it may fit.
+
+    Args:
+        config: with drafts that go with all else, or without.
+        models: vision towers that two of them may share count twice.
+        placement, server_args: as for `plan_memory`.
+        memory_bytes: of one GPU; None: not known.
+
+    Returns:
+        What is served; and why it has no drafts, a sentence without its full stop, where the default had to give way.
+    """
+    is_default = config.drafts and not config.asks_for_drafts
+    is_captured = server_args.cuda_graph_config.decode.backend != _NO_GRAPHS
+    if not (is_default and is_captured and memory_bytes and all(each.weight_bytes for each in models.shapes.values())):
+        return config, None
+    with_drafts, without = (
+        plan_memory(models.shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)
+        for drafts in (config.drafts, 0)
+    )
+    if not without.tokens or without.left_bytes < 0 or with_drafts.left_bytes >= 0:
+        return config, None
+    return config.without_drafts(), (
+        f"their rows of logits take {(without.left_bytes - with_drafts.left_bytes) / GIB:.2f} GiB of a GPU and "
+        f"{without.left_bytes / GIB:.2f} are left for them, as planned"
+    )
 
 
 def _tokens(models: Mapping[Role, ModelMemory], budget: int) -> int:
