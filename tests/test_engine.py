@@ -1,8 +1,13 @@
 """The offline engine, with equal proxies: at any alpha it is plain SGLang."""
 
+import inspect
+from types import SimpleNamespace
+
 import pytest
 
+import sgl_proxythinker
 from cases import assert_same_tokens, logprob_tolerance
+from documented import block
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.reference_hf import Reference
@@ -36,6 +41,22 @@ def test_equal_proxies_give_the_bases_tokens_at_any_alpha(engine, triple):
 def test_the_default_alpha_is_the_configs(engine):
     answer = engine.generate("Hi", {"max_new_tokens": 2})
     assert answer["meta_info"]["proxy_alpha"] == answer["meta_info"]["proxy_amateur_alpha"] == 0.25
+
+
+def test_the_pages_program_runs(engine, triple, monkeypatch, capsys):
+    """On the engine that is here in place of the one that it starts, whose arguments are seen to be an engine's."""
+    constructor = inspect.signature(sgl_proxythinker.Engine)
+
+    def start(**arguments):
+        assert constructor.bind(**arguments).arguments["proxy"].alpha == 0.5
+        return SimpleNamespace(generate=engine.generate, shutdown=lambda: None)
+
+    monkeypatch.setattr(sgl_proxythinker, "Engine", start)
+    text = block("docs/programs.md", "from sgl_proxythinker import Engine")
+    models = {"BASE": str(triple.base), "E": str(triple.expert), "A": str(triple.amateur)}
+    exec(compile(text, "docs/programs.md", "exec"), {"__name__": "__main__", **models})
+    wanted = engine.generate("Hi", {"max_new_tokens": 32, "custom_params": {"proxy_alpha": 1.0}})
+    assert capsys.readouterr().out.strip() and wanted["text"]
 
 
 def test_it_runs_on_one_host(engine, triple):
