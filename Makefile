@@ -7,7 +7,7 @@ JOBS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --compile-bytecode
 
 SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle families laws trace sampling memory_pressure tiny_served served_laws served_experts programs \
 	http grammars image_cache placements))

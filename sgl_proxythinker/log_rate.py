@@ -13,7 +13,7 @@ _MOST_KINDS = 256  # that are remembered; kinds are places in the code, so there
 class _Kind(NamedTuple):
     """The lines of one place in the code, about one place that failed."""
 
-    text: str  # before its arguments are filled in
+    text: str  # before its arguments are filled in; of a line without any, which may be a client's, the place itself
     failed: str | None  # the type of the exception, and where it was raised
 
 
@@ -74,4 +74,4 @@ def _kind_of(record: logging.LogRecord) -> _Kind:
             trace = trace.tb_next
         place = "" if trace is None else f" {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         failed = f"{exception.__name__}{place}"
-    return _Kind(str(record.msg), failed)
+    return _Kind(str(record.msg) if record.args else f"{record.pathname}:{record.lineno}", failed)

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import requests
 
+from documented import block, commands
 from servers import clean_environment
 from sgl_proxythinker.programs.server_process import reserve_port, running
 
 READY_WITHIN_S = 120
-KINDS = {"sglang-router": ("sglang_router.launch_router",), "smg": ("smg", "launch")}
+PAGE = "docs/serving.md"
+KINDS = {"sglang-router": "# On the router's host, by sglang-router", "smg": "# On the router's host, or by smg"}
 
 
 class Router(NamedTuple):
@@ -33,11 +35,22 @@ class Router(NamedTuple):
 
 @contextlib.contextmanager
 def routing(kind: str, workers: list[str], folder: Path, *flags: str) -> Iterator[Router]:
-    """Run a router in front of the servers at these URLs until the block ends."""
+    """Run a router as the page says in front of the servers at these URLs until the block ends.
+
+    Args:
+        flags: those of the page that are among them have these values instead.
+    """
     port, log = reserve_port(), folder / "log"
+    [_, (_, (_, *words))] = commands(PAGE, block(PAGE, KINDS[kind]))
+    first = words.index("--worker-urls") + 1
+    words[first : first + 2] = workers
+    words[words.index("--port") + 1] = str(port)
+    for flag in {*flags} & {*words}:
+        at = words.index(flag)
+        del words[at : at + 2]
     command = [
-        sys.executable, "-m", *KINDS[kind], "--worker-urls", *workers, "--host", "127.0.0.1", "--port", str(port),
-        "--prometheus-host", "127.0.0.1", "--prometheus-port", str(reserve_port()), "--log-level", "warn", *flags,
+        sys.executable, *words, "--prometheus-host", "127.0.0.1", "--prometheus-port", str(reserve_port()),
+        "--log-level", "warn", *flags,
     ]  # fmt: skip
     with running(command, log, clean_environment()):
         router = Router(kind, f"http://127.0.0.1:{port}")

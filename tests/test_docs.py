@@ -1,6 +1,10 @@
 """The docs say what the code does: tables are complete, links lead somewhere, the README can be read to its end."""
 
+import email
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from sgl_proxythinker.architectures import ARCHITECTURES
 from sgl_proxythinker.limits import Limits
 from sgl_proxythinker.policy import page as refusals
 from sgl_proxythinker.policy.sampling_fields import SamplingFields
+from sgl_proxythinker.version import __version__
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -70,6 +75,32 @@ def test_the_readme_is_read_to_its_end_and_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= MOST_LINES
     assert {page.name for page in DOCS.glob("*.md")} <= {Path(link).name for link in links_of(readme)}
+
+
+SOURCE = "https://example.org/project"
+
+
+@pytest.mark.parametrize("source", [None, SOURCE], ids=["no address", "an address"])
+def test_an_index_shows_no_link_that_leads_nowhere(source, tmp_path):
+    """Of what a build writes for it. Kills: a link to a file, one that loses its file's name, and another version's."""
+    for name in ("README.md", "LICENSE", "NOTICE", "pinned.txt", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    pyproject = re.sub(r"^\[project\.urls\]\n(.+\n)*", "", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    urls = f'[project.urls]\nSource = "{source}"\n\n' if source else ""
+    (tmp_path / "pyproject.toml").write_text(pyproject.replace("[project.scripts]", f"{urls}[project.scripts]"))
+    (tmp_path / "sgl_proxythinker").mkdir()
+    shutil.copy(ROOT / "sgl_proxythinker" / "version.py", tmp_path / "sgl_proxythinker")
+    build = "from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    [metadata] = tmp_path.glob("*.dist-info/METADATA")
+    shown = email.message_from_string(metadata.read_text()).get_payload()
+    files = [link for link in links_of((ROOT / "README.md").read_text()) if not link.startswith("https://")]
+    leads = [link for link in links_of(shown) if not link.startswith("https://")]
+    assert len(files) > 30 and not leads
+    tagged = [f"{SOURCE}/{kind}/v{__version__}/" for kind in ("blob", "raw")]
+    for file in files:
+        kind = file.endswith(".svg")
+        assert f"({tagged[kind]}{file})" in shown if source else kind or file in shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

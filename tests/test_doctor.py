@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from benchmarks.weightless import write_weightless
+from documented import block, commands
 from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
@@ -23,6 +25,7 @@ from sgl_proxythinker.programs.random_triple import make_triple
 pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.usefixtures("sglang")]
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+SIZES = Path(__file__).parents[1] / "docs" / "doctor.md"
 NEAR = 0.03  # of what was measured
 
 
@@ -54,12 +57,16 @@ def doctor(tmp_path_factory):
 
     def examine(base, expert, amateur, *flags):
         paths = ["--model-path", base, "--proxy-expert-path", expert, "--proxy-amateur-path", amateur]
-        process.stdin.write(json.dumps([[*map(str, paths), *flags], str(folder / "stdout")]) + "\n")
+        return examine_words([*map(str, paths), *flags])
+
+    def examine_words(words):
+        process.stdin.write(json.dumps([words, str(folder / "stdout")]) + "\n")
         process.stdin.flush()
         code = process.stdout.readline().strip()
         assert code in ("0", "1"), (folder / "stderr").read_text()[-2000:]
         return int(code), (folder / "stdout").read_text()
 
+    examine.words = examine_words
     yield examine
     process.stdin.close()
     process.wait()
@@ -309,6 +316,37 @@ def examined(doctor, tmp_path_factory):
         name: doctor(base, small, small, "--gpu-memory", "140.4", "--json", *flags) for name, flags in FLAGS.items()
     }
     return {name: (code, json.loads(told)) for name, (code, told) in asked.items()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("README.md", "guided doctor"),
+        ("docs/doctor.md", "proxythinker doctor"),
+        ("docs/serving.md", "proxythinker doctor"),
+    ],
+    ids="-".join,
+)
+def test_the_docs_launches_are_examined_as_they_stand(doctor, command, tmp_path):
+    """With files of the published models' sizes in the place of their names. Their tokens are those of the tables."""
+    page, begin = command
+    [(_, (program, name, *words))] = commands(page, block(page, begin))
+    assert (program, name) == ("proxythinker", "doctor")
+    for at, flag in enumerate(words[:-1]):
+        if flag in ("--model-path", "--proxy-expert-path", "--proxy-amateur-path"):
+            published = re.search(r"\d+B", words[at + 1])
+            size = published[0] if published else "32B" if flag == "--model-path" else "7B"
+            if not (folder := tmp_path / size).exists():
+                write_weightless(folder, size)
+            words[at + 1] = str(folder)
+    code, told = doctor.words([*words, "--json"])
+    plan = json.loads(told)["memory"]
+    assert code == 0, told
+    base, gpu = Path(words[words.index("--model-path") + 1]).name, words[words.index("--gpu-memory") + 1]
+    [row] = re.findall(rf"^\| {base} \| bf16 \| {gpu[:2]}.* GB (.*)", SIZES.read_text(), re.MULTILINE)
+    told_there = row.split("|")[1 + [1, 2, 4, 8].index(len(plan["ranks"]))].split(",", 1)[1]
+    # A GPU of 80 GB has 79.6 GiB there.
+    assert plan["kv_tokens"] == pytest.approx(int(told_there.replace(",", "")), rel=NEAR)
 
 
 FLAGS = {

@@ -1,9 +1,14 @@
 """The offline engine, with equal proxies: at any alpha it is plain SGLang. A further expert steers it."""
 
+import inspect
+from types import SimpleNamespace
+
 import pytest
 from test_served_laws import IN_FLOAT32, SCHEDULE, assert_all_differ, assert_law_is_the_oracles, body
 
+import sgl_proxythinker
 from cases import assert_same_tokens, logprob_tolerance
+from documented import block
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.reference_hf import Reference
@@ -64,6 +69,22 @@ def test_its_own_law_is_the_oracles_and_gives_way_to_a_requests(engine, triple, 
     assert {name: told[name] for name in own_law} == own_law
     meta = engine.generate("Tell", {"max_new_tokens": 1})["meta_info"]
     assert {name: meta[name] for name in own} == own
+
+
+def test_the_pages_program_runs(engine, triple, monkeypatch, capsys):
+    """On the engine that is here in place of the one that it starts, whose arguments are seen to be an engine's."""
+    constructor = inspect.signature(sgl_proxythinker.Engine)
+
+    def start(**arguments):
+        assert constructor.bind(**arguments).arguments["proxy"].alpha == 0.5
+        return SimpleNamespace(generate=engine.generate, shutdown=lambda: None)
+
+    monkeypatch.setattr(sgl_proxythinker, "Engine", start)
+    text = block("docs/programs.md", "from sgl_proxythinker import Engine")
+    models = {"BASE": str(triple.base), "E": str(triple.expert), "A": str(triple.amateur)}
+    exec(compile(text, "docs/programs.md", "exec"), {"__name__": "__main__", **models})
+    wanted = engine.generate("Hi", {"max_new_tokens": 32, "custom_params": {"proxy_alpha": 1.0}})
+    assert capsys.readouterr().out.strip() and wanted["text"]
 
 
 def test_it_runs_on_one_host(engine, triple):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from documented import as_it_stands, block
 from published_sets import write_published_sets
 from relay import relaying
 from servers import clean_environment
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.xdist_group("family")
 ROOT = Path(__file__).parent.parent
 COUNT = 48  # problems of the tiny family's held-out set
 WITHIN_S = 400
+IN_CACHE = {"XDG_CACHE_HOME": str(ROOT / ".venv-eval")}
 TINY = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", str(COUNT))
 
 
@@ -37,7 +39,7 @@ def python(tmp_path_factory):
     """The evaluation's own, made as by the first one that a person runs; it is kept beside the checkout's other one."""
     done = subprocess.run(
         [sys.executable, "-m", "sgl_proxythinker", "eval", "--report", "--out", str(tmp_path_factory.mktemp("none"))],
-        cwd=ROOT, env=clean_environment({"XDG_CACHE_HOME": str(ROOT / ".venv-eval")}), capture_output=True, text=True,
+        cwd=ROOT, env=clean_environment(IN_CACHE), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.endswith("nothing was asked yet.\n"), done.stderr[-3000:]
     [python] = ROOT.glob(".venv-eval/sgl-proxythinker/*/bin/python")
@@ -63,12 +65,13 @@ def started(python, url, out, *flags):
 
 
 @pytest.fixture(scope="module")
-def straight(paper, family, tmp_path_factory):
-    """A run from its beginning to its end."""
-    out = tmp_path_factory.mktemp("straight")
-    code, said = paper(family.url, out, *TINY, "--alphas", "0,0.5")
-    assert code == 0, said
-    return out
+def straight(python, family, tmp_path_factory):
+    """A run from its beginning to its end, as the page shows it, of fewer questions."""
+    text, folder = block("docs/evaluation.md", "proxythinker eval"), tmp_path_factory.mktemp("straight")
+    fewer = text.replace("--limit 100", f"--limit {COUNT}")
+    assert fewer != text
+    as_it_stands(fewer, folder, family, IN_CACHE)
+    return folder / "runs" / "first"
 
 
 def grades(out):

@@ -9,6 +9,7 @@ import pytest
 import sglang as sgl
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
+from documented import assert_started_so, block
 from servers import COMMON, ON_GPU, command, serving
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.programs.pictures import data_url, random_picture
@@ -123,6 +124,12 @@ def test_the_start_up_plan_counts_a_cache_of_pictures_for_each_model_that_sees(f
         if line[:1].isdigit() and line.split()[1] not in ("fused", "drafts")
     ]
     assert set(caches) == {"0.10" if sees(family) else "0.00"}
+
+
+def test_it_is_started_as_the_page_says(family, server, triple):
+    page = block("docs/families.md", "python -m sglang.launch_server").replace("qwen3", family)
+    models = {"base": triple.base, "expert": triple.expert, "amateur": triple.amateur}
+    assert_started_so(server, page, {f"models/{family}/{role}": path for role, path in models.items()})
 
 
 @pytest.mark.parametrize("family", grouped(name for name in RANKS if not sees(name)), indirect=True)

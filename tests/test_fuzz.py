@@ -14,7 +14,7 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from benchmarks.fuzz.__main__ import FLAGS
+from benchmarks.fuzz.__main__ import FLAGS, main
 from benchmarks.fuzz.bodies import ABSURD, GENERATING, MAX_N, MAX_TOKENS, bodies_of, bounded
 from benchmarks.fuzz.campaign import Campaign, report, shrink
 from benchmarks.fuzz.declared import bodies
@@ -22,6 +22,7 @@ from benchmarks.fuzz.exchange import Answer, Request
 from benchmarks.fuzz.laws import judge
 from benchmarks.fuzz.values import some_fields
 from benchmarks.local_server import named_models, serving
+from documented import SERVED_AT, block, commands
 
 REQUESTS = 600  # two to three minutes on two cores
 SEED = 15
@@ -41,6 +42,21 @@ def test_no_request_breaks_a_law(server):
     assert not campaign.faults, report(campaign.faults)
     # A fuzzer that is always refused tries nothing.
     assert campaign.statuses["200"] > REQUESTS / 10, campaign.statuses
+
+
+@pytest.mark.xdist_group("fuzz")
+def test_the_pages_commands_fuzz(server, monkeypatch, tmp_path):
+    """A few requests of each, to the server that is here where the page's command would start one."""
+    page = "docs/robustness.md"
+    out, few = tmp_path / "fuzz.jsonl", {"10000": "8", "1000": "8"}
+    here = {SERVED_AT: server.url, "MAIN_PROCESS": str(server.processes[0].pid), "results/fuzz.jsonl": str(out), **few}
+    for each in commands(page, block(page, "python -m benchmarks.fuzz")):
+        words = [here.get(word, word) for word in each.words[2:]]
+        monkeypatch.setattr("sys.argv", words if "--url" in words else [*words, "--url", server.url])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code, each
+    assert out.read_text().count("\n") == 1
 
 
 class InPydantic(BaseModel):

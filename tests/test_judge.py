@@ -19,6 +19,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from documented import SERVED_AT, block, commands
 from sgl_proxythinker.evaluation.behaviours import judge as judge_module
 from sgl_proxythinker.evaluation.behaviours.command_line import KEY_VARIABLE, main
 from sgl_proxythinker.evaluation.behaviours.judge import Judge
@@ -352,6 +353,19 @@ def test_what_a_judge_has_counted_is_not_asked_again(folder, capsys, monkeypatch
     assert QUESTION in relay.asked[0]["messages"][1]["content"]
     out = capsys.readouterr().out
     assert "patterns / m" in out and "m / m (run 2)" in out
+
+
+def test_the_pages_commands(folder, monkeypatch, capsys):
+    monkeypatch.setenv(KEY_VARIABLE, "of the judge")
+    page = "docs/behaviours.md"
+    relay = Relay(says=completion(json.dumps(verdict())))
+    with relay.serving() as url:
+        stands_for = {"RUN_FOLDER": str(folder.path), f"{SERVED_AT}/v1": url, "URL": url, "NAME": "m"}
+        for each in commands(page, block(page, "proxythinker behaviours")):
+            assert each.words[:2] == ("proxythinker", "behaviours")
+            assert main([stands_for.get(word, word) for word in each.words[2:]]) == 0, each
+    by = {each.by for each in folder.behaviours()}
+    assert by == {"patterns", "m", "m (run 2)"} and "held out" in capsys.readouterr().out
 
 
 # A real endpoint

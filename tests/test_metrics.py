@@ -9,6 +9,7 @@ import pytest
 import requests
 
 import servers
+from documented import as_it_stands, assert_started_so, block
 from live_metrics import counting, samples_of
 from sgl_proxythinker.metrics.refusals import REASONS
 from sgl_proxythinker.programs.pictures import data_url, random_picture
@@ -20,6 +21,16 @@ STRENGTH, REFUSED = "sglang:proxy_strength", "sglang:proxy_refused_requests_tota
 MODEL_SECONDS, FUSED_SECONDS = "sglang:proxy_model_forward_seconds", "sglang:proxy_fused_forward_seconds"
 TOKENS = 24
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+
+def test_the_page_shows_how_to_see_them(server, triple, tmp_path):
+    models = {
+        "Qwen/Qwen2.5-VL-32B-Instruct": triple.base,
+        "TIGER-Lab/VL-Rethinker-7B": triple.expert,
+        "Qwen/Qwen2.5-VL-7B-Instruct": triple.amateur,
+    }
+    assert_started_so(server, block("docs/metrics.md", "python -m sglang.launch_server"), models)
+    assert f"\n{ROWS}{{" in as_it_stands(block("docs/metrics.md", "curl -s http"), tmp_path, server)
 
 
 def ask(server, **custom_params):

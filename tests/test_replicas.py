@@ -74,7 +74,7 @@ def test_strengths_and_pictures_arrive_and_caches_are_found_again(family, other,
     assert len(guided) == 2 and not base & guided, "these prompts tell pictures and strengths apart"
     for server in (family, other):
         requests.post(f"{server.url}/flush_cache?timeout=60", timeout=90)
-    with routing(kind, [family.url, other.url], tmp_path, "--policy", "cache_aware") as router:
+    with routing(kind, [family.url, other.url], tmp_path) as router:
         first, again = (
             {key: router.post(ROUTE, body(name, kind, pictures[key[0]], key[1])) for key in direct} for _ in range(2)
         )

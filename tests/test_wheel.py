@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from documented import as_it_stands, block, commands
 from servers import clean_environment
 from sgl_proxythinker.tiny_family.problems import KINDS
 from sgl_proxythinker.version import __version__
@@ -17,7 +18,9 @@ from sgl_proxythinker.version import __version__
 pytestmark = pytest.mark.xdist_group("demo")
 
 ROOT = Path(__file__).parent.parent
-UV = Path(sys.executable).with_name("uv")
+INSTALL = "README.md", "python3 -m venv"
+# Folders that a checkout may have and a clone has not: environments, what was built, and results.
+NOT_CLONED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist", "env", "results", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +30,18 @@ def elsewhere(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proxythinker(elsewhere):
-    """Run the installed command in an empty folder. Nothing of the checkout or of the tests' packages is seen there."""
-    called(UV, "build", "--wheel", "--out-dir", elsewhere / "dist", ROOT)
-    called(UV, "venv", "--python", sys.executable, elsewhere / "env")
-    [wheel] = (elsewhere / "dist").glob("*.whl")
-    python = elsewhere / "env" / "bin" / "python"
-    called(UV, "pip", "install", "--compile-bytecode", "--python", python, f"{wheel}[pinned]")
+    """Install as the README says, and run the command in an empty folder: nothing of the checkout is seen there."""
+    clone = elsewhere.with_name("clone")
+    shutil.copytree(ROOT, clone, symlinks=True, ignore=NOT_CLONED)
+    as_it_stands(block(*INSTALL), clone, environment={"PYTHONPATH": ""})
 
     def run(*arguments):
-        return called(python.with_name("proxythinker"), *arguments, cwd=elsewhere)
+        return called(clone / "env" / "bin" / "proxythinker", *arguments, cwd=elsewhere)
 
     return run
 
 
-def called(*command, cwd=ROOT):
+def called(*command, cwd):
     done = subprocess.run([*map(str, command)], cwd=cwd, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -68,6 +69,15 @@ def test_the_demo_shows_problems_of_every_kind_and_a_score(proxythinker, elsewhe
         right(of_two_experts, side) for side in ("base", "expert at 0.25", "specialist at 0.25", "both")
     )
     assert 0 < both >= max(expert, specialist) and min(expert, specialist) >= base
+
+
+def test_both_pages_install_alike():
+    """So that what is run of one holds for the other."""
+    page, begin = "docs/serving.md", "rm -rf dist"
+    short, whole = ([each.words for each in commands(*at)] for at in (
+        (page, block(page, begin)), (INSTALL[0], block(*INSTALL))
+    ))  # fmt: skip
+    assert short and whole[-len(short) :] == short
 
 
 def test_what_a_wheel_pins_is_what_is_tested():

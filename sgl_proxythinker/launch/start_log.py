@@ -1,15 +1,23 @@
-"""A log of a start that fits a screen: lines of SGLang's that say the same many times are said once, and shortly."""
+"""A log that is read: of a start it fits a screen, and lines of SGLang's that say the same many times are a few."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 
+from sgl_proxythinker.log_rate import AtMost
+
 _HOOKS = "sglang.srt.plugins.hook_registry"
 _APPLIED = "Applied %d hook(s) to"
 # Where SGLang imports the files of all models, and tells of each that can't be, in a hundred lines without FFmpeg.
 _IMPORTS = ("sglang.srt.managers.multimodal_processor", "sglang.srt.models.registry")
 _NOT_IMPORTED = "Ignore import error when loading"
+# Where SGLang tells of each request that is refused what its client is told, or that has failed its traceback.
+_REFUSALS = (
+    "sglang.srt.entrypoints.http_server",
+    "sglang.srt.entrypoints.openai.serving_base",
+    "sglang.srt.entrypoints.anthropic.serving",
+)
 
 
 class _Shortened(logging.Filter):
@@ -38,7 +46,7 @@ def _shows_all() -> bool:
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
-_SHORTENED, _WITHOUT_HOOKS = _Shortened(), _WithoutHooks()
+_SHORTENED, _WITHOUT_HOOKS, _AT_MOST = _Shortened(), _WithoutHooks(), AtMost(keeps_lines=False)
 _targets: set[str] = set()
 
 
@@ -54,3 +62,5 @@ def keep_short(targets: Iterable[str]) -> None:
     logging.getLogger(_HOOKS).addFilter(_WITHOUT_HOOKS)
     for name in _IMPORTS:
         logging.getLogger(name).addFilter(_SHORTENED)
+    for name in _REFUSALS:
+        logging.getLogger(name).addFilter(_AT_MOST)
