@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from roster import TRIPLE
 from servers import COMMON, Server, command, sabotaged, serving
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.random_triple import make_triple
@@ -259,7 +260,8 @@ def test_the_log_says_so_and_counts_one_cache_of_images(server, layout):
     assert log.count("expert and amateur share a vision tower") == 1
     [_, table] = log.split("proxythinker: beside weights and KV")
     rows = [line.split() for line in table.splitlines()[2:] if line[:1].isdigit()]
-    images = [(row[1], float(row[4])) for row in rows[: 4 * layout.ranks] if row[1] != "fused"]
+    of_models = [row for row in rows if row[1] in TRIPLE][: len(TRIPLE) * layout.ranks]
+    images = [(row[1], float(row[4])) for row in of_models]
     assert images == [("base", 0.1), ("expert", 0.1), ("amateur", 0.0)] * layout.ranks
 
 
