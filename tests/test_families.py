@@ -10,6 +10,7 @@ import sglang as sgl
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer
 from documented import assert_started_so, block
+from roster import TRIPLE
 from servers import COMMON, ON_GPU, command, serving
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.programs.pictures import data_url, random_picture
@@ -118,11 +119,7 @@ def test_a_program_writes_the_servers_template(family, server, reference, roundi
 
 def test_the_start_up_plan_counts_a_cache_of_pictures_for_each_model_that_sees(family, server):
     [_, table] = server.log_text().split("beside weights and KV, ")
-    caches = [
-        line.split()[4]
-        for line in table.splitlines()[2:]
-        if line[:1].isdigit() and line.split()[1] not in ("fused", "drafts")
-    ]
+    caches = [line.split()[4] for line in table.splitlines()[2:] if line[:1].isdigit() and line.split()[1] in TRIPLE]
     assert set(caches) == {"0.10" if sees(family) else "0.00"}
 
 

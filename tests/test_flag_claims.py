@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reached import sets
-from sgl_proxythinker.policy.server_arguments import ARGUED, TESTED, flag
+from sgl_proxythinker.policy.server_arguments import ARGUED, LIMITS, TESTED, TESTED_VALUES, flag
 
 CLAIMS = [(test, field) for test, fields in TESTED.items() for field in fields.split()]
 
@@ -17,6 +17,12 @@ def is_set(test: str, field: str) -> bool:
 @pytest.mark.parametrize(("test", "field"), CLAIMS)
 def test_the_named_test_sets_the_field(test, field):
     assert is_set(test, field), f"{test} starts no server with {flag(field)}"
+
+
+@pytest.mark.parametrize(("test", "claim"), TESTED_VALUES.items())
+def test_the_named_tests_name_the_value_that_is_chosen(test, claim):
+    field, value = claim
+    assert value in LIMITS[field].allowed and is_set(test, field) and value in sets(test)
 
 
 @pytest.mark.parametrize(

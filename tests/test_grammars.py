@@ -95,6 +95,12 @@ def test_texts_that_a_grammar_admits_are_answers(guided, alpha):
 
 
 @pytest.mark.xdist_group("guided")
+def test_grammars_are_read_by_the_library_that_these_tests_are_about(guided):
+    """No flag says which: SGLang chooses it on a GPU, and we on a CPU."""
+    assert guided.get("/server_info").json()["grammar_backend"] == ("xgrammar" if ON_GPU else "llguidance")
+
+
+@pytest.mark.xdist_group("guided")
 def test_nothing_is_left_of_requests_that_ended_so(guided):
     for grammar in (DEAD["too complex"], DEAD["a rule of itself"]):
         guided.post("/generate", {"text": "Hi", "sampling_params": grammar})

@@ -255,8 +255,8 @@ def test_the_start_up_plan_is_printed(guided):
     titles, *rows = (line.split() for line in memory.splitlines()[: len(models) + 2])
     assert titles == ["rank", "model", "weights", "GiB", "KV", "bytes/token", "KV", "GiB", "tokens"]
     assert [row[:2] for row in rows] == [["0", name] for name in (*models, "sum")]
-    _, rest = log.split("beside weights and KV, for 64 rows:\n")
-    names = [*models, *(["drafts"] if servers.speculate else []), "fused"]
+    _, rest = log.split("beside weights and KV, for 64 of the 64 requests that may run at once:\n")
+    names = [*models, *(["drafts", "penalties"] if servers.speculate else []), "trace", "fused"]
     titles, *rows = (line.split() for line in rest.splitlines()[: len(names) + 1])
     assert titles == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
     assert [row[:2] for row in rows] == [["0", name] for name in names]

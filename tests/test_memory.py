@@ -13,6 +13,7 @@ from sgl_proxythinker.models.memory import (
     KVBudget,
     ModelMemory,
     RankMemory,
+    RowMemory,
     graph_table,
     plan_table,
 )
@@ -53,11 +54,11 @@ def test_the_table_shows_what_each_rank_holds_and_its_sum():
 
 
 def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
-    """Kills: caches, drafts or fused rows that are not counted, and a rank that is told another's."""
+    """Kills: caches or any kind of rows that are not counted, and a rank that is told another's."""
     base, proxy = GraphMemory(2 * GIB, GIB // 2, GIB // 10), GraphMemory(GIB, GIB // 4, GIB // 10)
     ranks = [
-        RankMemory({BASE: base, EXPERT: proxy}, GIB // 5, GIB // 2, 4 * GIB),
-        RankMemory({AMATEUR: proxy}, GIB // 5, 0, GIB),
+        RankMemory({BASE: base, EXPERT: proxy}, RowMemory(GIB // 5, GIB // 2, GIB // 4, 3 * GIB // 4), 4 * GIB),
+        RankMemory({AMATEUR: proxy}, RowMemory(GIB // 5, 0, 0, 0), GIB),
     ]
     head, *rows = (line.split() for line in graph_table(ranks).splitlines())
     assert head == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
@@ -65,7 +66,9 @@ def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
         ["0", "base", "2.00", "0.50", "0.10"],
         ["0", "expert", "1.00", "0.25", "0.10"],
         ["0", "drafts", "0.50"],
-        ["0", "fused", "0.20", "3.10"],
+        ["0", "penalties", "0.75"],
+        ["0", "trace", "0.25"],
+        ["0", "fused", "0.20", "2.10"],
         ["1", "amateur", "1.00", "0.25", "0.10"],
         ["1", "fused", "0.20", "0.70"],
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from live_bytes import LiveBytes
+from sgl_proxythinker.speculation import chain_sampling
 from sgl_proxythinker.speculation.penalties import WrittenCounts
 
 V, END = 12, 3
@@ -76,15 +78,15 @@ class _Batch:
         _KEPT.append(self)
 
 
-def applied(penalties: Any, logits: torch.Tensor) -> torch.Tensor:
+def applied(parts: Iterable, logits: torch.Tensor) -> torch.Tensor:
     from sglang.srt.sampling.penaltylib.repetition_penalty import apply_scaling_penalties
 
-    additive, scaling = penalties
     told = logits.clone()
-    if additive is not None:
-        told += additive
-    if scaling is not None:
-        apply_scaling_penalties(told, scaling)
+    for rows, (additive, scaling) in parts:
+        if additive is not None:
+            told[rows] += additive
+        if scaling is not None:
+            apply_scaling_penalties(told[rows], scaling)
     return told
 
 
@@ -101,21 +103,21 @@ EVENTS = st.lists(
 
 
 @settings(deadline=None, max_examples=150)
-@given(events=EVENTS, each=st.integers(1, 3), seed=st.integers(0, 9))
-def test_each_position_has_what_sglang_would_apply_there(sglang_once, events, each, seed):
+@given(events=EVENTS, each=st.integers(1, 3), at_once=st.sampled_from([1, 3, 4, 256]), seed=st.integers(0, 9))
+def test_each_position_has_what_sglang_would_apply_there(sglang_once, events, each, at_once, seed):
     """Of requests that come and go, where the host learns of tokens a cycle late.
 
     Kills: one token a cycle, drafts that were not accepted, those of another request or of one whose row it was, tokens
     that a request forgets when it is retracted, or has twice; a minimum counted from what the host knows, the base's
-    own ends.
+    own ends; a part of the rows that is left out, or gets another's.
     """
     at_random = torch.Generator().manual_seed(seed)
-    counts, running = WrittenCounts(V, "cpu"), []
+    counts, running = WrittenCounts(V, "cpu", at_once), []
 
     def begin(reqs: list[Request]) -> None:
         logits = torch.randn(len(reqs), V, generator=at_random) * 3
         read = [len(one.origin_input_ids) + len(one.output_ids) for one in reqs]
-        told = applied(counts.begin(reqs, read), logits)
+        told = applied([(slice(None), counts.begin(reqs, read))], logits)
         torch.testing.assert_close(told, sglangs(reqs, [one.written for one in reqs], logits), rtol=1e-6, atol=1e-6)
         for one in reqs:
             one.written.append(int(torch.randint(V, (), generator=at_random)))
@@ -169,8 +171,36 @@ def test_rows_are_of_requests_that_run(sglang_once):
         assert len({counts._row_of[one] for one in running}) == len(running), "a row is one request's"
     assert len(counts._counts) <= 16
     plain = [Request(penalized | {"repetition_penalty": 1.0}, 3)]
-    assert counts.begin(plain, [3]) == counts.along(plain, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([3]))
     assert counts.begin(plain, [3]) == (None, None)
+    assert list(counts.along(plain, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([3]))) == []
+
+
+def test_rows_are_penalized_a_part_at_a_time(sglang_once):
+    """Kills: a part that is let go of only when the next is there, one that is left out, a bias or a mask twice."""
+    from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+
+    parts, wide = 8, 1000
+    fused = torch.zeros(2 * parts, wide)
+    none = torch.zeros(len(fused))
+    info = SamplingBatchInfo(
+        temperatures=none, top_ps=none, top_ks=none, min_ps=none, is_all_greedy=True, is_any_greedy=True,
+        need_top_p_sampling=False, need_top_k_sampling=False, need_min_p_sampling=False, vocab_size=wide,
+        logit_bias=torch.ones_like(fused),
+    )  # fmt: skip
+
+    def made(value: float | None) -> torch.Tensor | None:
+        return None if value is None else torch.full((2, wide), value)
+
+    def penalties() -> Iterable:
+        for begin in range(0, len(fused), 2):
+            for additive, scaling in ((begin + 1.0, None), (None, 2.0)):
+                assert live.now == 0, "the part before is still there"
+                yield slice(begin, begin + 2), (made(additive), made(scaling))
+
+    with LiveBytes() as live:
+        chain_sampling._penalize(fused, info, penalties())
+    assert fused[:, 0].tolist() == fused[:, -1].tolist() == [(row // 2 * 2 + 1) / 2 for row in range(len(fused))]
+    assert live.now == 0 and live.most <= 5 * (2 * wide * 4), "SGLang's two products, their choice and a mask beside it"
 
 
 @pytest.fixture(scope="module")

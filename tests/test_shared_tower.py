@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cases import Case, ask_all, assert_agrees, mixed_cases, oracle_answer
+from roster import TRIPLE
 from servers import COMMON, Server, command, sabotaged, serving
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.random_triple import make_triple
@@ -259,9 +259,9 @@ def test_the_log_says_so_and_counts_one_cache_of_images(server, layout):
     log = server.log_text()
     assert log.count("expert and amateur share a vision tower") == 1
     [_, table] = log.split("proxythinker: beside weights and KV")
-    rows = [line.split() for line in takewhile(lambda line: line[:1].isdigit(), table.splitlines()[2:])]
-    # Beside models there is a row of what is fused, and one of drafts where there are some.
-    images = [(row[1], float(row[4])) for row in rows if row[1] not in ("drafts", "fused")]
+    rows = [line.split() for line in table.splitlines()[2:] if line[:1].isdigit()]
+    of_models = [row for row in rows if row[1] in TRIPLE][: len(TRIPLE) * layout.ranks]
+    images = [(row[1], float(row[4])) for row in of_models]
     assert images == [("base", 0.1), ("expert", 0.1), ("amateur", 0.0)] * layout.ranks
 
 

@@ -146,8 +146,7 @@ def _as_json(examination: Examination) -> str:
                 {
                     "models": {str(role): each._asdict() for role, each in models.items()},
                     "beside": {str(role): each._asdict() for role, each in beside.models.items()},
-                    "fused_bytes": beside.fused_bytes,
-                    "drafted_bytes": beside.drafted_bytes,
+                    **beside.rows._asdict(),
                     "free_bytes": beside.free_bytes,
                 }
                 for models, beside in zip(memory.ranks, memory.beside, strict=True)

@@ -6,7 +6,7 @@ import dataclasses
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from fastapi import HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -49,10 +49,7 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     _add_proxy_to_model_info(server, config)
     add_strengths_to_models(server, config)
     _hide_keys(server)
-    routes = Routes(app.router.routes)
-    app.add_middleware(AdminGuard, routes=routes, admin_api_key=server_args.admin_api_key)
-    if config is not None:
-        app.add_middleware(_RouteGuard, routes=routes)
+    guard_routes(app, server_args.admin_api_key, is_guided=config is not None)
     max_body_mib = request_limits(server_args).max_body_mib
     app.add_middleware(HonestAnswers, max_body_mib=max_body_mib, metrics=request_metrics(manager))
     app.exception_handlers[RequestValidationError] = _invalid
@@ -65,6 +62,14 @@ def guard_application(server: ModuleType, manager: Any) -> None:
         defaults=_defaults(server),
         scalars=_scalars(server),
     )
+
+
+def guard_routes(app: FastAPI, admin_api_key: str | None, *, is_guided: bool) -> None:
+    """Close what acts on the server without its admin key, and on a guided server what is refused or not classified."""
+    routes = Routes(app.router.routes)
+    app.add_middleware(AdminGuard, routes=routes, admin_api_key=admin_api_key)
+    if is_guided:
+        app.add_middleware(_RouteGuard, routes=routes)
 
 
 def _defaults(server: ModuleType) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.models.memory import GraphMemory, KVBudget, ModelMemory, RankMemory, graph_table, plan_table
 from sgl_proxythinker.placement import GIB, Placement, Shape
 from sgl_proxythinker.roles import BASE, DRAFTER, Role
+from sgl_proxythinker.step.row_memory import largest_batch, row_memory
 
 if TYPE_CHECKING:
     from sgl_proxythinker.launch.checkpoints import Models
@@ -36,6 +37,7 @@ class MemoryPlan(NamedTuple):
 
     ranks: Sequence[Mapping[Role, ModelMemory]]
     beside: Sequence[RankMemory]  # weights and KV
+    largest_batch: int  # requests that it is for
     tokens: int  # slots of KV in each pool; 0: the weights leave no room
     most_tokens: int  # of one request: the context length that is served
 
@@ -51,7 +53,8 @@ class MemoryPlan(NamedTuple):
 
     def __str__(self) -> str:
         room = ", ".join(f"{count:,} of {length:,} tokens" for length, count in self.batches().items())
-        return f"{plan_table(self.ranks, self.tokens)}\n{graph_table(self.beside)}\nrequests at once: {room}"
+        beside = f"beside weights and KV, for {self.largest_batch:,} requests:\n{graph_table(self.beside)}"
+        return f"{plan_table(self.ranks, self.tokens)}\n{beside}\nrequests at once: {room}"
 
 
 def plan_memory(
@@ -90,10 +93,10 @@ def plan_memory(
     tokens = min(_tokens(models, budget) for models in ranks)
     if server_args.max_total_tokens:
         tokens = min(tokens, server_args.max_total_tokens)
-    rows = server_args.cuda_graph_config.decode.max_bs * (drafts + 1)
-    fused = rows * shapes[BASE].head_rows * _LOGIT_BYTES
+    requests = largest_batch(server_args, server_args.max_running_requests)
+    rows = requests * (drafts + 1)
     beside = []
-    for models in ranks:
+    for rank, models in enumerate(ranks):
         graphs = {
             role: GraphMemory(GRAPH_BYTES, rows * shapes[role].head_rows * _LOGIT_BYTES // len(placement.ranks[role]),
                               cache_bytes)
@@ -101,9 +104,10 @@ def plan_memory(
         }  # fmt: skip
         taken = sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
         taken += sum(memory.graph_bytes + memory.logits_bytes for memory in graphs.values())
-        free = free_before - taken
-        beside.append(RankMemory(graphs, fused, fused if drafts and DRAFTER in models else 0, free))
-    return MemoryPlan(ranks, beside, tokens, server_args.context_length)
+        of_rows = row_memory(requests, shapes[BASE].head_rows, drafts, drafts_here=DRAFTER in models,
+                             traces_here=rank == 0, by_kernels=True)  # fmt: skip
+        beside.append(RankMemory(graphs, of_rows, free_before - taken))
+    return MemoryPlan(ranks, beside, requests, tokens, server_args.context_length)
 
 
 def settle_drafts(

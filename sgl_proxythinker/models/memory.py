@@ -38,19 +38,29 @@ class GraphMemory(NamedTuple):
     image_bytes: int  # its cache of image embeddings, when it is full
 
 
+class RowMemory(NamedTuple):
+    """What the rows of a rank's largest batch take at most, all of them guided, traced and penalized."""
+
+    fused_bytes: int  # what is sampled from
+    drafted_bytes: int  # the drafter's rows of a whole chain of each request, which are kept until they are fused
+    traced_bytes: int  # for a moment: what a trace reads off the rows
+    # Of drafts: what each request has written, which is not given back, and for a moment the penalties of a part of the
+    # rows, or their biases.
+    penalized_bytes: int
+
+
 class RankMemory(NamedTuple):
     """What a rank's models take beside weights and KV, and what is left of its device."""
 
     models: Mapping[Role, GraphMemory]
-    fused_bytes: int  # the rows of its largest batch that are sampled from
-    drafted_bytes: int  # the drafter's rows of a whole chain of each request, which are kept until they are fused
-    free_bytes: int  # of the device, with empty image caches
+    rows: RowMemory
+    free_bytes: int  # of the device, with empty image caches and before a batch has run
 
     @property
     def left_bytes(self) -> int:
         """Of the device, once the largest batch runs and image caches are full."""
         images = sum(of_model.image_bytes for of_model in self.models.values())
-        return self.free_bytes - self.fused_bytes - self.drafted_bytes - images
+        return self.free_bytes - sum(self.rows) - images
 
 
 def graph_table(ranks: Sequence[RankMemory]) -> str:
@@ -66,9 +76,12 @@ def graph_table(ranks: Sequence[RankMemory]) -> str:
             f"{rank:<5} {role:<{wide}} " + " ".join(f"{each / GIB:>11.2f}" for each in of_model)
             for role, of_model in memory.models.items()
         ]
-        if memory.drafted_bytes:
-            lines.append(f"{rank:<5} {'drafts':<{wide}} {'':>11} {memory.drafted_bytes / GIB:>11.2f}")
-        fused, left = memory.fused_bytes / GIB, memory.left_bytes / GIB
+        rows = memory.rows
+        sometimes = {"drafts": rows.drafted_bytes, "penalties": rows.penalized_bytes, "trace": rows.traced_bytes}
+        lines += [
+            f"{rank:<5} {name:<{wide}} {'':>11} {taken / GIB:>11.2f}" for name, taken in sometimes.items() if taken
+        ]
+        fused, left = rows.fused_bytes / GIB, memory.left_bytes / GIB
         lines.append(f"{rank:<5} {'fused':<{wide}} {'':>11} {fused:>11.2f} {'':>11} {left:>9.2f}")
     return "\n".join(lines)
 
@@ -94,4 +107,4 @@ def plan_table(ranks: Sequence[Mapping[Role, ModelMemory]], tokens: int) -> str:
 
 def _widest(ranks: Iterable[Iterable[Role]]) -> int:
     """Characters of the column with the models' names."""
-    return max(len("amateur") + 1, *(len(role) for models in ranks for role in models))
+    return max(len("penalties"), *(len(role) for models in ranks for role in models))

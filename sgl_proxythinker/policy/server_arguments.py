@@ -93,6 +93,9 @@ TESTED: dict[str, str] = {
         disable_cuda_graph disable_decode_cuda_graph disable_prefill_cuda_graph mm_feature_transport""",
 }
 
+# Of the values in LIMITS one that SGLang chooses on a GPU and no flag sets: by the tests that say what it does there.
+TESTED_VALUES: dict[str, tuple[str, str]] = {"tests/test_grammars.py": ("grammar_backend", "xgrammar")}
+
 # By the reason, a sentence.
 ARGUED: dict[str, str] = {
     "SGLang's loader reads the base with them, and the check before the launch reads it with the same ones; a proxy "

@@ -7,6 +7,7 @@ before it were accepted; so the tokens are the same whatever the drafts were.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def sample_chains(
     logits_output: Any,
     tokens: torch.Tensor,
     positions: torch.Tensor,
-    penalties: Penalties,
+    penalties: Iterable[tuple[slice, Penalties]],
 ) -> torch.Tensor:
     """Draw a token at each of n positions of B requests.
 
@@ -36,14 +37,15 @@ def sample_chains(
             the log probabilities that requests ask for, as SGLang reads them after a verify.
         tokens: [B, n] int64, what the models have read: the last token and the drafts.
         positions: [B, n] int64 of `tokens` in their requests; seeds draw by them.
-        penalties: of each of the B * n.
+        penalties: of parts of the B * n rows, one at a time.
 
     Returns:
         [B * n] integers.
     """
     each = tokens.shape[1]
     fused = logits_output.next_token_logits
-    info = _at_each_position(batch, tokens, penalties)
+    info = _at_each_position(batch, tokens)
+    _penalize(fused, info, penalties)
     info.apply_logits_bias(fused)
     cut_implausible(logits_output, info.logit_bias)
     top_logprobs = _repeated(batch.top_logprobs_nums, each) or [0] * len(fused)
@@ -54,7 +56,16 @@ def sample_chains(
     return drawn
 
 
-def _at_each_position(batch: Any, tokens: torch.Tensor, penalties: Penalties) -> Any:
+def _penalize(fused: torch.Tensor, info: Any, penalties: Iterable[tuple[slice, Penalties]]) -> None:
+    """As SGLang does it, and before masks and biases, as it does; each part is let go of before the next is made."""
+    unmasked = dataclasses.replace(info, grammar_mask=None, logit_bias=None)
+    for rows, (additive, scaling) in penalties:
+        unmasked.acc_additive_penalties, unmasked.acc_scaling_penalties = additive, scaling
+        unmasked.apply_logits_bias(fused[rows])
+        unmasked.acc_additive_penalties = unmasked.acc_scaling_penalties = additive = scaling = None
+
+
+def _at_each_position(batch: Any, tokens: torch.Tensor) -> Any:
     """The batch's `SamplingBatchInfo` with a row per position."""
     each, info = tokens.shape[1], batch.sampling_info
     rows = {
@@ -62,15 +73,15 @@ def _at_each_position(batch: Any, tokens: torch.Tensor, penalties: Penalties) ->
         for name in _BY_REQUEST
         if torch.is_tensor(value := getattr(info, name))
     }
-    additive, scaling = penalties
     return dataclasses.replace(
         info,
         **rows,
         grammars=None,
         grammar_mask=chain_mask(batch.reqs, tokens, info.vocab_size) if batch.has_grammar else None,
         penalizer_orchestrator=None,
-        acc_additive_penalties=additive,
-        acc_scaling_penalties=scaling,
+        # They are those of the prompt's last token.
+        acc_additive_penalties=None,
+        acc_scaling_penalties=None,
     )
 
 

@@ -8,16 +8,16 @@ tokens: where the scheduler runs ahead, the host doesn't know them yet.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 
+from sgl_proxythinker.step.row_memory import FIRST_COUNTED, PENALIZED_AT_ONCE
 from sgl_proxythinker.step.rows import to_device
 
 _NOBODYS = 0  # the row of requests that need none; what it counts weighs nothing
-_FIRST_ROWS = 8
 
 # [N, width] float32 each: what is added to logits, and what then scales them, as SGLang's sampler takes both; None of
 # what no request has.
@@ -38,19 +38,26 @@ class _Asked(NamedTuple):
     subtracts: bool
     scales: bool
 
+    def of(self, part: slice) -> _Asked:
+        """Of some of the requests; the flags stay those of all."""
+        tensors = (self.rows, self.frequency, self.presence, self.repetition, self.least, self.prompts, self.ends)
+        return _Asked(self.reqs[part], *(each[part] for each in tensors), self.subtracts, self.scales)
+
 
 class WrittenCounts:
     """How often each penalized request has written each token.
 
-    Memory: four bytes for each id and each penalized request that runs at once, rounded up to a power of two of them.
+    What it holds, and what penalties take for a moment, is in the plan: `step.row_memory`.
 
     Args:
         width: columns of the logits.
         device: of the models.
+        rows_at_once: of which penalties are there at the same time.
     """
 
-    def __init__(self, width: int, device: str | torch.device):
+    def __init__(self, width: int, device: str | torch.device, rows_at_once: int = PENALIZED_AT_ONCE):
         self._device = device
+        self._rows_at_once = rows_at_once
         self._counts = torch.zeros(1, width, dtype=torch.int32, device=device)
         self._row_of: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._free: list[int] = []
@@ -82,20 +89,36 @@ class WrittenCounts:
         elif not _is_held_back(reqs):
             return None, None
         lengths = to_device([len(tokens) for tokens in written], torch.int64, self._device)
-        return self._at(asked, lengths, lengths.new_empty(len(reqs), 0))
+        none, held_back = lengths.new_empty(len(reqs), 0), _is_held_back(reqs)
+        additive = self._additive(asked, held_back, lengths, none) if asked.subtracts or held_back else None
+        return additive, self._scaling(asked, none) if asked.scales else None
 
-    def along(self, reqs: Sequence[Any], chains: torch.Tensor, read: torch.Tensor) -> Penalties:
-        """Of the token after each of a chain. Nothing is kept of the chain before `accept`.
+    def along(self, reqs: Sequence[Any], chains: torch.Tensor, read: torch.Tensor) -> Iterator[tuple[slice, Penalties]]:
+        """Of the token after each of a chain, a part of the rows at a time: of all at once they would take gigabytes.
+
+        Each is made when it is asked for; let go of it before the next one. Nothing is kept of the chain before
+        `accept`.
 
         Args:
             reqs: SGLang's `Req` of each of B requests; their `output_ids` may lack what the host doesn't know yet.
             chains: [B, n] int64, each request's last token and its drafts.
             read: [B] int64, tokens of each request before these.
+
+        Yields:
+            Which of the B * n rows, and theirs: what is added, and after it, of the same rows, what scales them.
         """
         if not any(map(_is_penalized, reqs)):
-            return None, None
-        asked = self._of(reqs)
-        return self._at(asked, read - asked.prompts + 1, chains)
+            return
+        asked, held_back, each = self._of(reqs), _is_held_back(reqs), chains.shape[1]
+        lengths = read - asked.prompts + 1
+        at_once = max(1, self._rows_at_once // each)
+        for begin in range(0, len(reqs), at_once):
+            part, rows = slice(begin, begin + at_once), slice(begin * each, (begin + at_once) * each)
+            of_part = asked.of(part)
+            if asked.subtracts or held_back:
+                yield rows, (self._additive(of_part, held_back, lengths[part], chains[part]), None)
+            if asked.scales:
+                yield rows, (None, self._scaling(of_part, chains[part]))
 
     def accept(self, reqs: Sequence[Any], chains: torch.Tensor, lengths: torch.Tensor) -> None:
         """Keep what counts of the chains of `along`. `lengths`: [B] int64, how many of their tokens."""
@@ -104,37 +127,40 @@ class WrittenCounts:
         counts = torch.arange(chains.shape[1], device=chains.device) < lengths[:, None]
         self._add(self._of(reqs).rows[:, None].expand_as(chains), chains, counts.int())
 
-    def _at(self, asked: _Asked, lengths: torch.Tensor, chains: torch.Tensor) -> Penalties:
-        """After each token of a chain, or before any of an empty one.
+    def _additive(self, asked: _Asked, held_back: bool, lengths: torch.Tensor, chains: torch.Tensor) -> torch.Tensor:
+        """[B * n, width] float32 after each token of a chain; [B, width] before any of an empty one.
 
         Args:
+            held_back: whether one may be short of its `min_new_tokens`.
             lengths: [B] int64, tokens that each request has written before the first that is drawn.
             chains: [B, n] int64, written after those that are counted; n may be 0.
         """
-        each, counts = max(1, chains.shape[1]), self._counts[asked.rows]
-        # Of each token of a chain the positions that are drawn after it, and its id there.
-        later = [(slice(at, None), chains[:, at, None, None].expand(-1, each - at, 1)) for at in range(chains.shape[1])]
-        additive = scaling = None
-        if asked.scales:
-            repetition = asked.repetition[:, None, None]
-            scaling = torch.where(counts[:, None] > 0, repetition, 1.0).repeat(1, each, 1)
-            for positions, ids in later:
-                scaling[:, positions].scatter_(2, ids, repetition.expand_as(ids))
+        counts, each = self._counts[asked.rows], max(1, chains.shape[1])
+        additive = torch.zeros(len(counts), each, counts.shape[1], device=counts.device)
         if asked.subtracts:
-            additive = counts[:, None].float().repeat(1, each, 1)
-            for positions, ids in later:
+            additive.copy_(counts[:, None])
+            for positions, ids in _later(chains):
                 additive[:, positions].scatter_add_(2, ids, torch.ones_like(ids, dtype=torch.float32))
             are_written = additive > 0
             additive.mul_(-asked.frequency[:, None, None])
-            additive.sub_(are_written * asked.presence[:, None, None])
-        if _is_held_back(asked.reqs):
-            if additive is None:
-                additive = torch.zeros(len(counts), each, counts.shape[1], device=counts.device)
+            additive.addcmul_(are_written, asked.presence[:, None, None], value=-1)
+        if held_back:
             written = lengths[:, None] + torch.arange(each, device=lengths.device)
             ends = asked.ends[:, None].expand(-1, each, -1)
             is_early = (written < asked.least[:, None])[..., None]
             additive.scatter_(2, ends, torch.where(is_early, -torch.inf, additive.gather(2, ends)))
-        return tuple(of_all if of_all is None else of_all.flatten(0, 1) for of_all in (additive, scaling))  # type: ignore[return-value]
+        return additive.flatten(0, 1)
+
+    def _scaling(self, asked: _Asked, chains: torch.Tensor) -> torch.Tensor:
+        """As `_additive`."""
+        are_written, each = self._counts[asked.rows] > 0, max(1, chains.shape[1])
+        repetition = asked.repetition[:, None, None]
+        scaling = torch.empty(len(are_written), each, are_written.shape[1], device=are_written.device)
+        # Not made for one position and repeated: both would be there at once.
+        torch.where(are_written[:, None].expand_as(scaling), repetition, repetition.new_ones(()), out=scaling)
+        for positions, ids in _later(chains):
+            scaling[:, positions].scatter_(2, ids, repetition.expand_as(ids))
+        return scaling.flatten(0, 1)
 
     def _add(self, rows: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor) -> None:
         places = rows * self._counts.shape[1] + tokens
@@ -172,7 +198,7 @@ class WrittenCounts:
             self._free = [row for row in range(_NOBODYS + 1, len(self._counts)) if row not in taken]
         if not self._free:
             before = len(self._counts)
-            more = self._counts.new_zeros(max(_FIRST_ROWS, before), self._counts.shape[1])
+            more = self._counts.new_zeros(max(FIRST_COUNTED, before), self._counts.shape[1])
             self._counts = torch.cat([self._counts, more])
             self._free = list(range(before, len(self._counts)))
         return self._free.pop()
@@ -191,6 +217,13 @@ def _is_penalized(req: Any) -> bool:
 def _is_held_back(reqs: Sequence[Any]) -> bool:
     """Whether one may be short of its `min_new_tokens`: the host may know fewer of its tokens than there are."""
     return any(req.sampling_params.min_new_tokens > len(req.output_ids) for req in reqs)
+
+
+def _later(chains: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Of each token of a chain the positions that are drawn after it, and its id there, [B, so many, 1]."""
+    each = chains.shape[1]
+    for at in range(each):
+        yield slice(at, None), chains[:, at, None, None].expand(-1, each - at, 1)
 
 
 def _of_one_length(lists: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -39,6 +39,7 @@ from sgl_proxythinker.step.markers import WrittenTexts
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
 from sgl_proxythinker.step.plan import Step, StepInputs
 from sgl_proxythinker.step.plausible import attach_plausible, cut_implausible
+from sgl_proxythinker.step.row_memory import largest_batch, row_memory
 from sgl_proxythinker.step.trace import attach_evidence, trace_tokens
 from sgl_proxythinker.upstream.runtime import (
     ForwardBatch,
@@ -343,17 +344,17 @@ class ProxyWorker(WholeModelWorker):
         return 2 * (self.config.drafts + 1) if self.config.drafts else 0
 
     def _log_what_is_left(self) -> None:
-        rows, models = self.model_runner.max_running_requests, self.ensemble.models
-        row_bytes = (self.config.drafts + 1) * self.head_rows * torch.float32.itemsize
-        memory = RankMemory(
-            {role: model.graph_memory for role, model in models.items()},
-            rows * row_bytes,
-            rows * row_bytes if self.config.drafts and DRAFTER in models else 0,
-            self.ensemble.primary.free_bytes(),
-        )
-        ranks = self.world.all_gather_object(memory)
+        running, models = self.model_runner.max_running_requests, self.ensemble.models
+        batch = largest_batch(self.server_args, running)
+        rows = row_memory(batch, self.head_rows, self.config.drafts, drafts_here=DRAFTER in models,
+                          traces_here=self.rank == 0, by_kernels=self.device == "cuda")  # fmt: skip
+        beside = {role: model.graph_memory for role, model in models.items()}
+        ranks = self.world.all_gather_object(RankMemory(beside, rows, self.ensemble.primary.free_bytes()))
         if self._speaks_here:
-            logger.info("proxythinker: beside weights and KV, for %d rows:\n%s", rows, graph_table(ranks))
+            logger.info(
+                "proxythinker: beside weights and KV, for %d of the %d requests that may run at once:\n%s",
+                batch, running, graph_table(ranks),
+            )  # fmt: skip
             if self.config.drafts:
                 logger.info(
                     "proxythinker: chains of %d tokens; each running request has %d slots reserved for them",
