@@ -135,7 +135,7 @@ def settle_drafts(
     if not without.tokens or without.left_bytes < 0 or with_drafts.left_bytes >= 0:
         return config, None
     return config.without_drafts(), (
-        f"their rows of logits take {(without.left_bytes - with_drafts.left_bytes) / GIB:.2f} GiB of a GPU and "
+        f"their rows take {(without.left_bytes - with_drafts.left_bytes) / GIB:.2f} GiB of a GPU and "
         f"{without.left_bytes / GIB:.2f} are left for them, as planned"
     )
 

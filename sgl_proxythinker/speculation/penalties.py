@@ -40,8 +40,8 @@ class _Asked(NamedTuple):
 
     def of(self, part: slice) -> _Asked:
         """Of some of the requests; the flags stay those of all."""
-        tensors = (self.rows, self.frequency, self.presence, self.repetition, self.least, self.prompts, self.ends)
-        return _Asked(self.reqs[part], *(each[part] for each in tensors), self.subtracts, self.scales)
+        parts = {name: value[part] for name, value in self._asdict().items() if name not in ("subtracts", "scales")}
+        return self._replace(**parts)
 
 
 class WrittenCounts:
