@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from pydantic import BaseModel
@@ -19,7 +20,7 @@ from rich.console import Console, RenderableType
 from sgl_proxythinker import ProxyBackend
 from sgl_proxythinker.answers import THINK_FIRST
 from sgl_proxythinker.errors import RequestError
-from sgl_proxythinker.guidance import ALPHA, Defaults, read_guidance
+from sgl_proxythinker.guidance import ALPHA, CLIP, LAW, PLAUSIBLE, Defaults, Guidance, read_guidance
 from sgl_proxythinker.pictures.program import see
 from sgl_proxythinker.programs.generation import ProgramFailed
 from sgl_proxythinker.programs.serving import Models, is_trained_family, serving, trained_family
@@ -64,6 +65,16 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
 def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float]) -> None:
     shown = " ".join(f"{alpha:g}" for alpha in default)
     parser.add_argument("--alphas", type=strength, nargs="+", default=default, help=f"strengths of guidance ({shown})")
+
+
+def add_law_and_cuts(parser: argparse.ArgumentParser, law_help: str) -> None:
+    """What a request says beside a strength, as servers take it by `--proxy-law` and its like."""
+    parser.add_argument("--law", type=law, metavar="JSON", help=law_help)
+    parser.add_argument("--clip", type=clip, metavar="C", help="cut expert - amateur to [-C, C] logits (the server's)")
+    parser.add_argument(
+        "--plausible", type=plausible, metavar="R",
+        help="no id below R times the base's best probability can be drawn (the server's)",
+    )  # fmt: skip
 
 
 def add_regex(parser: argparse.ArgumentParser) -> None:
@@ -142,12 +153,42 @@ def picture(path: str) -> Image.Image:
 
 
 def strength(text: str) -> float:
+    return _asked(ALPHA, _number(text)).weights[0]
+
+
+def clip(text: str) -> float:
+    value = _number(text)
+    _asked(CLIP, value)
+    return value
+
+
+def plausible(text: str) -> float:
+    value = _number(text)
+    _asked(PLAUSIBLE, value)
+    return value
+
+
+def law(text: str) -> Any:
+    """A `proxy_law` as a request has it: an object, or a list of them."""
     try:
-        value = float(text)
+        value = json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON") from None
+    _asked(LAW, value)
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _asked(name: str, value: Any) -> Guidance:
+    """Of a request that says this alone."""
     try:
-        return read_guidance({ALPHA: value}, Defaults()).weights[0]
+        return read_guidance({name: value}, Defaults())
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -13,8 +13,8 @@ function showAnswer(index) {
   hideTip();
   answers.forEach((answer, place) => { answer.hidden = place !== index; });
   if (slider) {
-    slider.setAttribute("aria-valuetext", `alpha ${answers[index].dataset.alpha}`);
-    document.getElementById("alpha-now").textContent = `α = ${answers[index].dataset.alpha}`;
+    slider.setAttribute("aria-valuetext", answers[index].dataset.name);
+    document.getElementById("alpha-now").textContent = answers[index].dataset.shown;
   }
 }
 

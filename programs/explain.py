@@ -1,10 +1,12 @@
 """See what the expert changed: one question at several strengths, every answer token by token, in one HTML page.
 
     proxythinker explain --image picture.png --question "How many?" --alphas 0 0.5 1 --html out.html
+    proxythinker explain --question "How many?" --html law.html --law '{"kind": "entropy", "above": 0.7}'
 
 Good for finding out why guidance helped or hurt: the page shades each token by how many times more likely guidance made
 it, marks the tokens where the base alone would have said another one, and draws both along the answer, with a slider
-over the alphas. It needs no network and no server once it is written.
+over the alphas. Under a law of strength (docs/laws.md) it draws how strongly each token was steered. It needs no
+network and no server once it is written.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import sglang as sgl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,10 +28,17 @@ from rich.text import Text
 
 from sgl_proxythinker import ProxyBackend, proxy_gen
 from sgl_proxythinker.answers import THINK_FIRST, ask
-from sgl_proxythinker.guidance import TRACE
-from sgl_proxythinker.programs.command_line import add_alphas, add_question, make_parser, run_command
+from sgl_proxythinker.guidance import ALPHA, LAW, Defaults, read_guidance
+from sgl_proxythinker.laws import read_law
+from sgl_proxythinker.programs.command_line import (
+    add_alphas,
+    add_law_and_cuts,
+    add_question,
+    make_parser,
+    run_command,
+)
 from sgl_proxythinker.programs.explain_chart import draw
-from sgl_proxythinker.programs.explanation import SHADE_FACTORS, Explanation, answer_from_trace
+from sgl_proxythinker.programs.explanation import SHADE_FACTORS, Explanation, answer_from_meta
 from sgl_proxythinker.programs.generation import checked, run_batch, turn
 from sgl_proxythinker.programs.pictures import data_url
 
@@ -38,9 +48,14 @@ PICTURE_PIXELS = 1200  # the longest side in the page; the models see the pictur
 
 
 @sgl.function
-def one_answer(s, pictures, question, alpha, expert, max_tokens):
+def one_answer(s, pictures, question, alpha, law, clip, plausible, expert, max_tokens):
     s += sgl.user(turn(pictures, question))
-    s += sgl.assistant(proxy_gen("answer", alpha=alpha, expert=expert, trace=True, max_tokens=max_tokens))
+    s += sgl.assistant(
+        proxy_gen(
+            "answer", alpha=alpha, law=law, clip=clip, plausible=plausible, expert=expert, trace=True,
+            max_tokens=max_tokens,
+        )
+    )  # fmt: skip
 
 
 def explain(
@@ -49,26 +64,38 @@ def explain(
     question: str,
     *,
     alphas: Sequence[float] = ALPHAS,
+    law: Any = None,
+    clip: float | None = None,
+    plausible: float | None = None,
     expert: str | None = None,
     instruction: str = THINK_FIRST,
     max_tokens: int = 1024,
     progress_bar: bool = False,
 ) -> Explanation:
-    """Ask at every alpha at once, greedily, and read the traces.
+    """Ask at every alpha, and under the law, at once and greedily, and read the traces.
 
     Args:
         alphas: the order does not matter, and one that is there twice is asked once.
+        law: of one more answer, as in `proxy_law`. Its constant strength, where it leaves room for one, is the
+            strongest of `alphas`.
+        clip, plausible: of all answers; None: the server's.
         expert: which of the server's; None: the default one.
         progress_bar: of the answers, on stderr.
 
     Raises:
         ProgramFailed: a request failed; the message says why.
+        ValueError: the law steers no token.
     """
     alphas = sorted(set(alphas))
-    asked = {"pictures": pictures, "question": ask(question, instruction), "max_tokens": max_tokens, "expert": expert}
-    each = [{**asked, "alpha": alpha} for alpha in alphas]
+    asked = {
+        "pictures": pictures, "question": ask(question, instruction), "max_tokens": max_tokens, "expert": expert,
+        "clip": clip, "plausible": plausible,
+    }  # fmt: skip
+    each = [{**asked, "alpha": alpha, "law": None} for alpha in alphas]
+    if law:
+        each.append({**asked, "alpha": _constant_beside(law, alphas), "law": law})
     states = run_batch(one_answer, backend, each, temperature=0, progress_bar=progress_bar)
-    traces = [checked(state).get_meta_info("answer")[TRACE] for state in states]
+    metas = [checked(state).get_meta_info("answer") for state in states]
     proxy = backend.model_info["proxy"]
     default = {"path": proxy["expert"], "amateur": proxy["amateur"]}
     pair = proxy["experts"].get(expert, default)
@@ -78,10 +105,18 @@ def explain(
         base=backend.model_info["model_path"],
         expert=pair["path"],
         amateur=pair["amateur"],
-        answers=[
-            answer_from_trace(alpha, trace, backend.detokenize) for alpha, trace in zip(alphas, traces, strict=True)
-        ],
+        answers=[answer_from_meta(meta, backend.detokenize) for meta in metas],
     )
+
+
+def _constant_beside(law: Any, alphas: Sequence[float]) -> float | None:
+    """The strongest of the constants; None beside points of a schedule, which say the strength at every token."""
+    read = read_law(law)
+    alpha = None if read is not None and read.schedule is not None else max(alphas, key=abs)
+    said = {LAW: law} if alpha is None else {LAW: law, ALPHA: alpha}
+    if read_guidance(said, Defaults(), pairs=None).is_base_alone:
+        raise ValueError("the law steers no token: give --alphas a strength other than 0, or another law")
+    return alpha
 
 
 def picture_url(picture: Image.Image) -> str:
@@ -117,7 +152,8 @@ def content_hash(text: str) -> str:
 
 def show(explanation: Explanation) -> Text:
     lines = [
-        f"alpha {answer.alpha:g}: {answer.flips} of {len(answer.tokens)} tokens are not the base's first"
+        f"{answer.name}: {answer.flips} of {len(answer.tokens)} tokens are not the base's first"
+        + ("" if answer.law is None else f", {answer.steered} were steered")
         for answer in explanation.answers
     ]
     return Text("\n".join(lines))
@@ -134,6 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("explain", __doc__)
     add_question(parser)
     add_alphas(parser, ALPHAS)
+    add_law_and_cuts(
+        parser,
+        'one more answer, whose strength changes from token to token, as \'{"kind": "entropy", "above": 0.7}\'; '
+        "where it needs a constant one, the strongest of --alphas",
+    )
     parser.add_argument(
         "--named-expert", metavar="NAME", help="of a server of several experts; default: its default one"
     )
@@ -141,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def work(args, backend):
         explanation = explain(
-            backend, args.pictures, args.question, alphas=args.alphas, expert=args.named_expert,
-            instruction=args.instruction,
+            backend, args.pictures, args.question, alphas=args.alphas, law=args.law, clip=args.clip,
+            plausible=args.plausible, expert=args.named_expert, instruction=args.instruction,
             max_tokens=args.max_tokens, progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
         args.html.write_text(page(explanation), encoding="utf-8")

@@ -13,7 +13,7 @@ LOG_2 = math.log(2)
 
 
 class Chart(BaseModel):
-    """Paths of two plots: log probabilities of the tokens, and the disagreement of expert and amateur."""
+    """Paths of three plots: log probabilities of the tokens, the strength, the disagreement of expert and amateur."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,6 +22,9 @@ class Chart(BaseModel):
     pull: str  # the area between the two
     flips: str  # a point at each flipped token, on the guided line
     disagreement: str
+    strength: str  # at each token
+    strongest: float  # alpha at the top of its plot
+    weakest: float  # and at its bottom; 0 lies between
 
 
 def draw(answer: Answer, lowest_logprob: float) -> Chart:
@@ -30,12 +33,18 @@ def draw(answer: Answer, lowest_logprob: float) -> Chart:
     base = [token.base_logprob / lowest_logprob for token in answer.tokens]
     flips = [depth if token.flipped else None for token, depth in zip(answer.tokens, guided, strict=True)]
     divergences = [token.js_nats for token in answer.tokens]
+    alphas = [token.alpha for token in answer.tokens]
+    told = [0.0, *(alpha for alpha in alphas if alpha is not None)]
+    weakest, strongest = min(told), max(told) if any(told) else 1.0
     return Chart(
         guided=_line(guided),
         base=_line(base),
         pull="M" + " L".join([*_points(guided), *_points(base)[::-1]]) + "Z" if answer.tokens else "",
         flips=" ".join(f"M{point}h0" for point in _points(flips) if point),
         disagreement=_line(None if one is None else 1 - one / LOG_2 for one in divergences),
+        strength=_line(None if one is None else (strongest - one) / (strongest - weakest) for one in alphas),
+        strongest=strongest,
+        weakest=weakest,
     )
 
 

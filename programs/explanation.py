@@ -1,12 +1,14 @@
-"""What `explain` shows: the answers to one question at several alphas, token by token."""
+"""What `explain` shows: the answers to one question at several alphas, and under a law of them, token by token."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from sgl_proxythinker.guidance import ALPHA, CLIP, LAW, PLAUSIBLE, TRACE
 from sgl_proxythinker.programs.token_texts import Decode, token_texts, visible
 
 # From which factor on guidance changed a token's probability enough to be shaded, and the darker shades.
@@ -78,17 +80,37 @@ class Token(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the models said at one alpha."""
+    """What the models said at one alpha, or under one law."""
 
     model_config = ConfigDict(frozen=True)
 
-    alpha: float
+    alpha: float | None  # the constant strength; None where points of a schedule say it at every token
+    law: list[dict[str, Any]] | None = None  # `proxy_law`; None: the strength is constant
+    clip: float | None = None  # `proxy_clip`
+    plausible: float | None = None  # `proxy_plausible`
     tokens: list[Token]
+
+    @property
+    def name(self) -> str:
+        """As the page and the terminal call it."""
+        at = "" if self.alpha is None else f"alpha {self.alpha:g}"
+        return at if self.law is None else f"law at {at}" if at else "law"
+
+    @property
+    def law_text(self) -> str:
+        """The law as a request writes it."""
+        laws = self.law or []
+        return json.dumps(laws[0] if len(laws) == 1 else laws, ensure_ascii=False)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def flips(self) -> int:
         return sum(token.flipped for token in self.tokens)
+
+    @property
+    def steered(self) -> int:
+        """Tokens at which the strength was not 0."""
+        return sum(bool(token.alpha) for token in self.tokens)
 
     @property
     def strongest(self) -> Token | None:
@@ -97,7 +119,7 @@ class Answer(BaseModel):
 
 
 class Explanation(BaseModel):
-    """One question, its pictures, and the answers from the lowest alpha to the highest."""
+    """One question, its pictures, and the answers from the lowest alpha to the highest; the last one under the law."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -124,14 +146,14 @@ def _spoken(text: str) -> str:
     return text.strip() or {"↵": "line end", "␣": "space", "⋯": "part of a character"}[label(text)]
 
 
-def answer_from_trace(alpha: float, trace: dict[str, list[Any]], decode: Decode) -> Answer:
-    """Read `meta_info["proxy_trace"]`.
+def answer_from_meta(meta: dict[str, Any], decode: Decode) -> Answer:
+    """Read the `meta_info` of an answer that was traced.
 
     Args:
-        alpha: that of the request.
-        trace: as the server gave it.
+        meta: as the server gave it: the trace, and what made the answer.
         decode: the server's tokenizer: sequences of ids -> their texts.
     """
+    trace = meta[TRACE]
     texts = token_texts(trace["token_id"], decode)
     base_texts = decode([[one] for one in trace["base_top1_id"]])
     logprobs = ("base_logprob", "expert_logprob", "amateur_logprob", "fused_logprob")
@@ -141,4 +163,5 @@ def answer_from_trace(alpha: float, trace: dict[str, list[Any]], decode: Decode)
         Token(text=visible(text), base_text=visible(base_text), **dict(zip(shown, values, strict=True)))
         for text, base_text, *values in columns
     ]
-    return Answer(alpha=alpha, tokens=tokens)
+    made = {"alpha": meta[ALPHA], "law": meta.get(LAW), "clip": meta.get(CLIP), "plausible": meta.get(PLAUSIBLE)}
+    return Answer(**made, tokens=tokens)

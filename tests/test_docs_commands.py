@@ -54,6 +54,7 @@ RUN = {
     ("docs/contributing.md", "proxythinker random-triple"): "^expert +models/tiny/expert$",
     ("docs/families.md", "proxythinker random-triple"): "^expert +models/qwen3/expert$",
     ("docs/programs.md", "import sglang"): r" 0\.8\n",
+    ("docs/programs.md", "proxythinker explain"): "law.html",
     ("programs/README.md", "proxythinker majority-vote"): "ballots agree",
     ("programs/README.md", "python -m sgl_proxythinker.tiny_family.problems"): "",
 }

@@ -108,7 +108,7 @@ def test_every_row_has_the_weight_of_its_own_law(served):
 
 
 def test_equal_expert_and_amateur_are_no_reason_to_steer(served):
-    """Kills: the base's divergence counted for the expert."""
+    """Kills: the two divergences changed, or added."""
     logits = logits_of_three(3, seed=2)
     logits[EXPERT] = logits[AMATEUR].clone()
     weights = served([{"kind": "divergence", "warmup_tokens": 0}] * 3, [9, 9, 9], logits, [3, 3, 3])
@@ -116,15 +116,20 @@ def test_equal_expert_and_amateur_are_no_reason_to_steer(served):
 
 
 def test_a_bound_above_any_entropy_is_the_base_and_one_below_the_constant(served):
-    logits = logits_of_three(2, seed=3)
-    above = [{"kind": "entropy", "above": math.log(VOCAB)}, {"kind": "entropy", "above": -0.1}]
-    assert served(above, [4, 4], logits, [1, 1]).tolist() == [[0.0, pytest.approx(ALPHA)]] * 2
+    """Kills: an entropy in bits, a bound read as a magnitude, the two sides changed."""
+    logits = logits_of_three(6, seed=3)
+    above = [{"kind": "entropy", "above": nats} for nats in (math.log(VOCAB), -9.0)] * 3
+    assert served(above, [4] * 6, logits, [1] * 6).tolist() == [[0.0, pytest.approx(ALPHA)] * 3] * 2
 
 
 def test_a_flat_schedule_is_the_constant(served):
-    logits = logits_of_three(3, seed=4)
-    flat = {"kind": "schedule", "points": [[0, ALPHA], [5, ALPHA]]}
-    assert torch.equal(served([flat] * 3, [4, 8, 90], logits, [4, 4, 4]), torch.full((2, 3), ALPHA))
+    """Kills: the request's own constant in its place, nothing before the first or past the last point, padding read
+    where another row has more points."""
+    logits, flat = logits_of_three(5, seed=4), 0.3
+    schedule = {"kind": "schedule", "points": [[2, flat], [5, flat]]}
+    longer = {"kind": "schedule", "points": [[0, 9.0], [3, 9.0], [7, -9.0]]}
+    weights = served([schedule] * 4 + [longer], [4, 8, 9, 90, 8], logits, [4] * 5)
+    assert torch.equal(weights[:, :4], torch.full((2, 4), flat))
 
 
 def test_a_row_that_no_model_says_anything_of_has_no_divergence():

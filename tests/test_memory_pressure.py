@@ -73,15 +73,38 @@ def test_unequal_heads_give_the_oracles_tokens(small, reference):
         assert_agrees(answer, oracle_answer(reference, case), case, reference)
 
 
+# Beside requests of a constant strength. In 16 bits a law may be another one where it is close to its bound.
+LAWS = [
+    {"proxy_law": {"kind": "schedule", "points": [[0, 1.5], [80, -1.0]]}, "proxy_alpha": None},
+    {"proxy_law": {"kind": "divergence", "scale": 10.0, "low": -1.0, "warmup_tokens": 30}},
+    {"proxy_law": {"kind": "entropy", "above": 1.9}},
+    {"proxy_clip": 0.5},
+    {"proxy_plausible": 0.5},
+    {"proxy_law": [{"kind": "divergence", "scale": 5.0}, {"kind": "entropy", "above": 1.2}], "proxy_clip": 0.8},
+    {},
+    {},
+]
+
+
 def test_retracted_requests_give_the_oracles_tokens(small, reference):
-    """Long answers that together need several times the room, in one burst."""
+    """Long answers that together need several times the room, in one burst.
+
+    Kills: a trace that loses tokens, and a law that counts from where a retracted request began again.
+    """
     cases = [Case(text, alpha=index / 4) for index, text in enumerate(LONG_TEXTS)]
-    # Every other one asks for a trace, which must lose no token where a request is retracted.
-    answers = _long_answers(small, cases, [True, False] * 8)
-    assert sum(answer["meta_info"]["num_retractions"] for answer in answers) > 0, "the load must not have fitted"
-    oracles = [reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False) for case in cases]
-    for answer, oracle, case in zip(answers, oracles, cases, strict=True):
-        assert_same_tokens(answer["output_ids"], oracle, reference, case.alpha)
+    # Every other one asks for a trace, which must lose no token where a request is retracted; the others have laws.
+    laws = [{}] * 16 if ON_GPU else [law for one in LAWS for law in ({}, one)]
+    params = list(map(_to_write_much, cases, [True, False] * 8))
+    for one, law in zip(params, laws, strict=True):
+        one["custom_params"] |= law
+    answers = small.generate_at_once(LONG_TEXTS, params)
+    retractions = [answer["meta_info"]["num_retractions"] for answer in answers]
+    assert sum(retractions) > 0, "the load must not have fitted"
+    assert ON_GPU or any(count and law for count, law in zip(retractions, laws, strict=True)), retractions
+    for answer, case, law in zip(answers, cases, laws, strict=True):
+        said = {name.removeprefix("proxy_"): value for name, value in law.items() if name != "proxy_alpha"}
+        oracle = reference.generate(case.text, alpha=case.alpha, max_new_tokens=96, stop_at_eos=False, **said)
+        assert_same_tokens(answer["output_ids"], oracle, reference, case.alpha, **said)
     for answer, case in list(zip(answers, cases, strict=True))[::2]:
         trace = answer["meta_info"]["proxy_trace"]
         assert trace["token_id"] == answer["output_ids"]

@@ -1,11 +1,14 @@
 """Laws of strength, clips and cuts of the implausible, on a server: the oracle's tokens for each, beside all others."""
 
 import json
+import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
 
 import pytest
 import sglang as sgl
+import torch
 
 from cases import logprob_tolerance
 from servers import ON_GPU
@@ -126,6 +129,57 @@ def test_alone_it_is_what_it_is_in_a_crowd(guided, reference):
         assert_law_is_the_oracles(guided.generate(**body("Tell", said)), reference, "Tell", said)
 
 
+def test_each_law_gives_the_oracles_tokens_in_samples_and_in_a_stream(guided, reference):
+    """Kills: a law, a clip or a cut of the first sample alone, and what a stream is told of another token's."""
+
+    def samples(said):
+        return guided.generate(**body("Hi", said, n=2))
+
+    def streamed(said):
+        response = guided.post("/generate", body("Hi", said) | {"stream": True}, stream=True)
+        [*_, last] = [line for line in response.iter_lines() if line.startswith(b"data: {")]
+        return json.loads(last.removeprefix(b"data: "))
+
+    with ThreadPoolExecutor(2 * len(SAID)) as pool:
+        several, streams = pool.map(samples, SAID), pool.map(streamed, SAID)
+        for said, both, stream in zip(SAID, several, streams, strict=True):
+            assert_law_is_the_oracles(both[0], reference, "Hi", said)
+            assert [both[1]["output_ids"], stream["output_ids"]] == [both[0]["output_ids"]] * 2, said
+
+
+def test_each_law_gives_the_oracles_tokens_under_a_grammar(guided, reference):
+    """The likeliest of the fused row among what the grammar leaves, and of that only what the base finds plausible.
+
+    Kills: a mask that takes a row's law away, a strength of an entropy of what the mask leaves, a cut before it.
+    """
+    letters = 12
+    shape = {"regex": f"[a-z ]{{{letters}}}", "ignore_eos": False}
+    texts = [reference.tokenizer.decode([token]) for token in range(len(reference.tokenizer))]
+    wishes = [said for said in SAID if said not in MARKERS]
+    with ThreadPoolExecutor(len(wishes)) as pool:
+        answers = list(pool.map(lambda said: guided.generate(**body("Say", said, **shape)), wishes))
+    for said, answer in zip(wishes, answers, strict=True):
+        tokens = answer["output_ids"]
+        asked = {"alpha": 0.5} | {name.removeprefix("proxy_"): value for name, value in said.items()}
+        share = asked.pop("plausible", 0)
+        rows = reference.fused_logits("Say", continuation=tokens[:-1], **asked)
+        base, _, _ = reference.logits("Say", continuation=tokens[:-1])
+        left = letters
+        for place, token in enumerate(tokens):
+            fits = [
+                bool(re.fullmatch(f"[a-z ]{{1,{left}}}", text)) if left else one in reference.end_ids
+                for one, text in enumerate(texts)
+            ]
+            allowed = torch.tensor(fits).nonzero()[:, 0]
+            likely = base[place, allowed]
+            if share:
+                allowed = allowed[likely >= likely.max() + math.log(share)]
+            assert token == allowed[rows[place, allowed].argmax()], (said, place)
+            left -= len(texts[token]) if left else 0
+        assert answer["text"] == "" or re.fullmatch("[a-z ]+", answer["text"])
+    assert len({tuple(answer["output_ids"]) for answer in answers}) > 6, "the laws differ in what they say"
+
+
 def test_several_samples_count_their_own_tokens(guided):
     """Kills: a position that is the batch's."""
     said = {"proxy_law": {"kind": "schedule", "points": [[5, 0.0], [6, 3.0]]}}
@@ -196,6 +250,9 @@ def test_a_marker_is_found_by_requests_that_decode_beside_chunks_of_prompts(guid
     ],
 )
 def test_laws_at_their_ends_are_the_constants(guided, said, same):
+    """Kills: the sides of an entropy's bound changed, a schedule of one point that is none or ends with it, a clip that
+    weighs, a marker that was always there, a share of 0 that cuts, one of 1 that leaves more than the base's best.
+    """
     one, other = (guided.generate(**body(LONG, params)) for params in (said, same))
     assert one["output_ids"] == other["output_ids"]
 

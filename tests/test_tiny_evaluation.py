@@ -139,6 +139,9 @@ def test_laws_are_told_beside_the_constant(tmp_path):
     table = worth.markdown(lines)
     assert "| +33.3 [+0.0, +100.0] | 1, 0; 1 | 100.0 | 11.0 | 5.0 | 0.55 |" in table
     assert [worth.kind_of(line) for line in lines] == ["constant", "constant", "entropy"]
+    assert [worth.kind_of(asdict(SETTINGS[name])) for name in ("schedule-down-in-8", "marker-think-to-0")] == [
+        "schedule", "marker",
+    ]  # fmt: skip
     worth.plot(lines, tmp_path / "worth.png")
     assert (tmp_path / "worth.png").stat().st_size > 10_000
 

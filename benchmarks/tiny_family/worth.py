@@ -21,12 +21,13 @@ from sgl_proxythinker.tiny_family.wordings import TEST, VALIDATION
 
 Line = dict[str, Any]
 
-# Okabe and Ito's palette, and a marker of its own for each: told apart without colour too.
+# Okabe and Ito's palette and a brown, and a marker of its own for each: told apart without colour too.
 STYLES = {
     "constant": ("#000000", "o"),
     "entropy": ("#D55E00", "^"),
     "divergence": ("#0072B2", "s"),
     "schedule": ("#009E73", "D"),
+    "marker": ("#8B4513", "p"),
     "clip": ("#CC79A7", "v"),
     "plausible": ("#E69F00", "P"),
     "min_p": ("#56B4E9", "X"),
@@ -134,6 +135,8 @@ def kind_of(line: Line) -> str:
     if line.get("min_p") is not None:
         return "min_p"
     laws = line.get("law") or []
+    if laws and "after" in laws[0]:
+        return "marker"
     return laws[0]["kind"] if laws else "constant"
 
 

@@ -27,6 +27,15 @@ SCHEDULES: dict[str, tuple[tuple[int, float], ...]] = {
     "up-in-64": ((0, 0.0), (64, 1.0)),
     "all-but-first-token": ((0, 0.0), (1, 0.5)),
 }
+# A text, the constant strength before it and the one after it. A thought stands between <think> and </think>.
+MARKERS: dict[str, tuple[str, float, float]] = {
+    "think-to-0": ("<think>", 0.5, 0.0),
+    "think-to-1": ("<think>", 0.5, 1.0),
+    "think-from-1-to-0": ("<think>", 1.0, 0.0),
+    "think-from-1-to-0.5": ("<think>", 1.0, 0.5),
+    "thought-to-0": ("</think>", 0.5, 0.0),
+    "thought-from-1-to-0": ("</think>", 1.0, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class Setting:
 
     @property
     def strength(self) -> tuple[float, float] | tuple[None, None]:
-        """Weights of expert and amateur; those of a schedule are its own, and those of several experts each one's."""
-        if self.experts or any(law["kind"] == "schedule" for law in self.law):
+        """Weights of expert and amateur; those of points are their own, and those of several experts each one's."""
+        if self.experts or any("points" in law for law in self.law):
             return None, None
         return self.alpha, self.alpha if self.amateur_alpha is None else self.amateur_alpha
 
@@ -121,6 +130,9 @@ def _laws() -> Iterator[Setting]:
     for name, points in SCHEDULES.items():
         law = {"kind": "schedule", "points": [list(point) for point in points]}
         yield Setting(f"schedule-{name}", "guided", law=(law,))
+    for name, (text, before, after) in MARKERS.items():
+        law = {"kind": "schedule", "after": {"text": text, "alpha": after}}
+        yield Setting(f"marker-{name}", "guided", before, law=(law,))
 
 
 LAWS = tuple(_laws())
