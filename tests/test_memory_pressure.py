@@ -73,16 +73,19 @@ def test_unequal_heads_give_the_oracles_tokens(small, reference):
         assert_agrees(answer, oracle_answer(reference, case), case, reference)
 
 
-# Beside requests of a constant strength. In 16 bits a law may be another one where it is close to its bound.
+# All of them count tokens, whichever are retracted. In 16 bits a law may be another one where it is close to its bound.
+SCHEDULE = {"proxy_law": {"kind": "schedule", "points": [[0, 1.5], [80, -1.0]]}, "proxy_alpha": None}
+DIVERGENCE = {"kind": "divergence", "scale": 10.0, "low": -1.0, "warmup_tokens": 50}
+ENTROPY = {"kind": "entropy", "above": 1.5}
 LAWS = [
-    {"proxy_law": {"kind": "schedule", "points": [[0, 1.5], [80, -1.0]]}, "proxy_alpha": None},
-    {"proxy_law": {"kind": "divergence", "scale": 10.0, "low": -1.0, "warmup_tokens": 30}},
-    {"proxy_law": {"kind": "entropy", "above": 1.9}},
-    {"proxy_clip": 0.5},
-    {"proxy_plausible": 0.5},
-    {"proxy_law": [{"kind": "divergence", "scale": 5.0}, {"kind": "entropy", "above": 1.2}], "proxy_clip": 0.8},
-    {},
-    {},
+    SCHEDULE,
+    {"proxy_law": DIVERGENCE},
+    SCHEDULE | {"proxy_law": [SCHEDULE["proxy_law"], ENTROPY]},
+    {"proxy_law": [DIVERGENCE, ENTROPY]},
+    SCHEDULE | {"proxy_clip": 0.5},
+    {"proxy_law": DIVERGENCE, "proxy_clip": 0.8},
+    SCHEDULE | {"proxy_plausible": 0.3},
+    {"proxy_law": DIVERGENCE, "proxy_plausible": 0.5},
 ]
 
 
