@@ -24,7 +24,8 @@ from sgl_proxythinker.programs.random_triple import make_triple
 from sgl_proxythinker.programs.reference_hf import Reference
 
 LANES = {
-    "laws": "neither a server nor SGLang: all of them in one or two minutes",
+    "laws": "neither a server nor SGLang, nor what is heavy: all of them in less than a minute of an idle core",
+    "heavy": "no server either: Python processes of their own, compilers, models that are trained or run",
     "parts": "SGLang's classes in the test's process, and no server",
     "served": "a server, the offline engine, or a program that starts one",
     "ranks": "servers of several processes, which are killed and stopped",
@@ -100,7 +101,9 @@ def _lane(item) -> str:
         return "gpu"
     if groups := _groups(item):
         return _OF_GROUP.get(groups[0], "served")
-    return "laws" if _IN_PROCESS.isdisjoint(item.fixturenames) else "parts"
+    if not _IN_PROCESS.isdisjoint(item.fixturenames):
+        return "parts"
+    return "heavy" if item.get_closest_marker("heavy") else "laws"
 
 
 def _says_something_on_a_gpu(item) -> bool:

@@ -93,7 +93,7 @@ def settled(share, config, ranks=1, backend="full", **shape):
     decode = SimpleNamespace(max_bs=256, backend=backend)
     server_args = SimpleNamespace(
         mem_fraction_static=share, kv_cache_dtype="auto", max_total_tokens=None, context_length=32_768,
-        max_running_requests=None,
+        max_running_requests=None, device="cuda",
         cuda_graph_config=SimpleNamespace(decode=decode),
     )  # fmt: skip
     left = [
