@@ -35,8 +35,8 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path):
     """Kills: a folder that setuptools doesn't find; a link to patches that is left out."""
     sources = tmp_path / "sources"
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "programs", "pyproject.toml", "setup.py",
-         "pinned.txt", "README.md", "LICENSE", "NOTICE"],
+        ["git", "ls-files", "-co", "--exclude-standard", "sgl_proxythinker", "patches", "programs", "pyproject.toml",
+         "setup.py", "pinned.txt", "README.md", "LICENSE", "NOTICE"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\n")[:-1]  # fmt: skip
     for name in files:
