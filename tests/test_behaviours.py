@@ -88,6 +88,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_time_grows_with_the_length_of_the_text():
     """Kills: an expression that tries a quadratic number of ways: 100,000 characters would take minutes."""
     drawn = random.Random(1)

@@ -25,6 +25,7 @@ def called(*arguments, **environment):
     return subprocess.run(command, cwd=ROOT, env=clean_environment(environment), capture_output=True, text=True)
 
 
+@pytest.mark.heavy
 def test_the_list_shows_every_command_on_a_line_of_its_own():
     done = called("--help", COLUMNS="100")
     assert done.returncode == 0
@@ -66,6 +67,7 @@ def test_serve_hands_every_word_on(monkeypatch):
     assert handed == [(sys.executable, [*launch, *words]), (sys.executable, [*launch, "--help"])]
 
 
+@pytest.mark.heavy
 def test_serve_starts_the_launcher_that_refuses_a_server_without_an_amateur():
     done = called("serve", "--model-path", str(tiny_family.BASE), "--proxy-expert-path", str(tiny_family.EXPERT))
     assert done.returncode != 0 and "--proxy-amateur-path" in done.stdout + done.stderr

@@ -180,6 +180,7 @@ def _hold(path, held, done):
         done.wait(60)
 
 
+@pytest.mark.heavy
 def test_two_runs_do_not_share_a_folder(tmp_path):
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()

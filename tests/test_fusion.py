@@ -323,12 +323,14 @@ def test_the_kernel_equals_the_specification(vocab_size, layouts, dtypes):
     assert fast.sound.tolist() == specified.sound.tolist() == [True, True, True, True, False]
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the kernel runs in this process")
 def test_the_kernel_obeys_the_same_laws_when_interpreted():
     """Kills a mutant of the kernel on a machine without a GPU."""
     assert_kernel_obeys(__file__)
 
 
+@pytest.mark.heavy
 def test_a_cpu_needs_no_triton():
     """Kills an import of the kernel that a machine without triton pays with its life."""
     program = (

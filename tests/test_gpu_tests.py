@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import gpu_tests
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,7 +38,12 @@ def question_of(said) -> Question:
     return Question(benchmark="recorded", id="", text="", pictures=(), **fields)
 
 
-@pytest.mark.parametrize("recorded", RECORDED, ids=[each["name"] for each in RECORDED])
+def of(recorded: dict) -> Any:
+    is_long = recorded["name"] == "sentences by thousands"
+    return pytest.param(recorded, id=recorded["name"], marks=[pytest.mark.heavy] * is_long)
+
+
+@pytest.mark.parametrize("recorded", map(of, RECORDED))
 def test_a_recorded_answer_is_graded_as_a_careful_reader_does(recorded):
     text, question = whole(recorded["text"]), question_of(recorded["question"])
     got = {
@@ -204,6 +210,7 @@ def grader():
         yield grader
 
 
+@pytest.mark.heavy
 def test_an_answer_that_is_never_compared_is_given_up_and_the_next_one_graded(grader):
     """Its claim is kept, and it counts as not right."""
     question = Question("", "", "", (), AnswerKind.MATHEMATICS, "5")
@@ -213,6 +220,7 @@ def test_an_answer_that_is_never_compared_is_given_up_and_the_next_one_graded(gr
     assert grader.grade(r"\boxed{5}", question, False, AnswerIn.ANY).last.right
 
 
+@pytest.mark.heavy
 def test_a_grader_that_is_killed_is_started_again(grader):
     question = Question("", "", "", (Picture(lambda: b""),), AnswerKind.INTEGER, "5")
     grader._process.kill()

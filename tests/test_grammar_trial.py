@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from sgl_proxythinker.requests import grammar_trial
 from sgl_proxythinker.requests.grammar_trial import GrammarTrial, try_grammars
 
+pytestmark = pytest.mark.heavy
+
 SLOW = json.dumps({"type": "integer", "multipleOf": 999_983})
 TAG = {"structures": [{"begin": "a", "schema": {}, "end": "b"}], "triggers": ["a"]}
 SLOW_TAG = json.dumps({**TAG, "structures": [{"begin": "a", "schema": json.loads(SLOW), "end": "b"}]})

@@ -9,6 +9,8 @@ import pytest
 
 from servers import clean_environment
 
+pytestmark = pytest.mark.heavy
+
 REPOSITORY = Path(__file__).parent.parent
 
 

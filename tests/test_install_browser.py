@@ -26,6 +26,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.heavy
 def test_where_there_is_one_nothing_is_installed(run):
     done = run(chromium="exit 1", chromedriver="exit 1", apt_get="exit 1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

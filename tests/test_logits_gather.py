@@ -21,6 +21,8 @@ from sgl_proxythinker.placement import Placement, Shape, place
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
 from sgl_proxythinker.step.logits_gather import LogitsGather
 
+pytestmark = pytest.mark.heavy
+
 WORLD = 5  # ranks that are forked; a scenario takes the first of them
 WITHIN_S = 300
 DIVISIBLE = dict.fromkeys(TRIPLE, Shape(*[720720] * 5))

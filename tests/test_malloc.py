@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 FAULTS = """
 import resource, sys
 from sgl_proxythinker.launch.malloc import keep_large_buffers

@@ -278,6 +278,7 @@ def test_the_device_chooses_who_reads():
     assert read.__name__ == ("read_by_kernel" if CUDA else "read_in_torch")
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(CUDA or INTERPRETED, reason="the kernel runs in this process")
 def test_the_kernel_obeys_the_same_laws_when_interpreted():
     """Kills a mutant of the kernel on a machine without a GPU."""

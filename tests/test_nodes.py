@@ -319,6 +319,7 @@ def test_a_store_that_is_nowhere_is_named():
         Meeting(Address("127.0.0.1", reserve_port()), 1, 2, waits_s=1.0).come()
 
 
+@pytest.mark.heavy
 def test_a_listener_that_says_nothing_is_waited_for_no_longer():
     """A wrong port, or node 0's main process stopped: torch's own time limit does not hold there."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -138,6 +138,7 @@ def test_a_vocabulary_of_several_blocks_is_read_whole(cut):
     assert (kept[1] == 3000).all() and (0 < kept[0]).all() and (kept[0] < 3000).all()
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(ON_GPU or INTERPRETED, reason="the kernel runs in this process")
 def test_the_kernel_obeys_the_same_laws_when_interpreted():
     """Kills a mutant of the kernel on a machine without a GPU."""

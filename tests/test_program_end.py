@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 # A program whose thread has ended, and which is collected while threading's own lock is held, as garbage collection may
 # do in any line: the last reference to it goes there.
 PROGRAM = """

@@ -64,6 +64,7 @@ def test_awq_kernel_reads_the_oracles_weights():
     assert torch.equal(read.T.cpu(), quantized.exact.half())
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(ON_DEVICE or IS_INTERPRETED, reason="the one above runs as it is")
 @pytest.mark.usefixtures("sglang")
 def test_awq_is_what_sglang_reads_when_interpreted():

@@ -16,6 +16,8 @@ from sgl_proxythinker.programs.random_models.tokenizer import SPECIAL_TOKENS, ma
 from sgl_proxythinker.programs.random_triple import ROLES, UNEQUAL, make_triple
 from sgl_proxythinker.programs.reference_hf import Reference
 
+pytestmark = pytest.mark.heavy
+
 NEW_TOKENS = 24
 TINY = dict.fromkeys(ROLES, Size(layers=1, vision_layers=1, mlp=64, vision_mlp=64))
 

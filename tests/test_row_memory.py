@@ -99,7 +99,11 @@ def test_another_rank_tells_no_trace_and_has_no_drafter():
     assert elsewhere == here._replace(drafted_bytes=0, traced_bytes=0) and here.drafted_bytes == here.fused_bytes > 0
 
 
-@pytest.mark.parametrize(("most_running", "planned_for"), [(None, 256), (2048, 256), (48, 48)])
-def test_the_plan_is_for_the_largest_batch_that_has_a_graph_or_may_run(most_running, planned_for):
-    server_args = SimpleNamespace(cuda_graph_config=SimpleNamespace(decode=SimpleNamespace(max_bs=256)))
+@pytest.mark.parametrize(
+    ("device", "most_running", "planned_for"),
+    [("cuda", None, 256), ("cuda", 2048, 256), ("cuda", 48, 48), ("cpu", 2048, 2048), ("cpu", None, 256)],
+)
+def test_the_plan_is_for_the_largest_batch_that_has_a_graph_or_may_run(device, most_running, planned_for):
+    graphs = SimpleNamespace(decode=SimpleNamespace(max_bs=256))
+    server_args = SimpleNamespace(device=device, cuda_graph_config=graphs)
     assert largest_batch(server_args, most_running) == planned_for

@@ -7,7 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from sgl_proxythinker import __version__
+
+pytestmark = pytest.mark.heavy
 
 ROOT = Path(__file__).parent.parent
 

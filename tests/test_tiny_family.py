@@ -35,6 +35,8 @@ from sgl_proxythinker.tiny_family.problems import KINDS, LEVELS, make_problem, p
 from sgl_proxythinker.tiny_family.scene import ARROWS, CLEAR, WORN, Cell, Scene, draw, name
 from sgl_proxythinker.tiny_family.wordings import TEST, TRAIN, VALIDATION, WORDINGS
 
+pytestmark = pytest.mark.heavy
+
 SPLITS = (TRAIN, VALIDATION, TEST)
 HELD_OUT_DIGEST = "2dd5622fecb78272"
 

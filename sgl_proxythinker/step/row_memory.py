@@ -27,7 +27,7 @@ _TRACED_IN_TORCH = 8
 
 
 def largest_batch(server_args: Any, most_running: int | None) -> int:
-    """How many requests the plan is for: the largest batch that has a CUDA graph, or that may run.
+    """How many requests the plan is for: the largest batch that has a CUDA graph, or that may run; on a CPU all.
 
     More may run, without a graph, where their prompts and answers are short.
 
@@ -36,7 +36,9 @@ def largest_batch(server_args: Any, most_running: int | None) -> int:
         most_running: requests that may run at once; None: not known.
     """
     captured: int = server_args.cuda_graph_config.decode.max_bs
-    return captured if most_running is None else min(captured, most_running)
+    if most_running is None:
+        return captured
+    return most_running if server_args.device == "cpu" else min(captured, most_running)
 
 
 def row_memory(
