@@ -24,7 +24,7 @@ from sgl_proxythinker.programs.random_triple import make_triple
 from sgl_proxythinker.programs.reference_hf import Reference
 
 LANES = {
-    "laws": "neither a server nor SGLang, nor what is heavy: all of them in less than a minute of an idle core",
+    "laws": "neither a server nor SGLang, nor what is heavy: all of them in less than a minute",
     "heavy": "no server either: Python processes of their own, compilers, models that are trained or run",
     "parts": "SGLang's classes in the test's process, and no server",
     "served": "a server, the offline engine, or a program that starts one",
@@ -111,13 +111,12 @@ def _says_something_on_a_gpu(item) -> bool:
     return {"DEVICE", "ON_GPU"} & vars(item.module).keys() or "reference" in item.fixturenames
 
 
-def pytest_sessionfinish(session):
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
     """A law that imports SGLang is none: it would pass, and the lane would take minutes."""
-    is_laws = session.config.option.markexpr == "laws"
     # `import sglang`, which collecting all modules does, is light; its arguments are the first of what is not.
-    if is_laws and "sglang.srt.server_args" in sys.modules:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        session.config.pluginmanager.get_plugin("terminalreporter").write_line("a test of the lane laws imports SGLang")
+    if item.config.option.markexpr == "laws" and "sglang.srt.server_args" in sys.modules:
+        pytest.fail("SGLang is imported since this test or one before it: a law needs none", pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live_bytes import LiveBytes
-from sgl_proxythinker.speculation import chain_sampling
 from sgl_proxythinker.speculation.penalties import WrittenCounts
 
 V, END = 12, 3
@@ -178,6 +177,8 @@ def test_rows_are_of_requests_that_run(sglang_once):
 def test_rows_are_penalized_a_part_at_a_time(sglang_once):
     """Kills: a part that is let go of only when the next is there, one that is left out, a bias or a mask twice."""
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+
+    from sgl_proxythinker.speculation import chain_sampling
 
     parts, wide = 8, 1000
     fused = torch.zeros(2 * parts, wide)

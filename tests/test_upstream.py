@@ -311,7 +311,7 @@ class TestWorkaroundsAreStillNeeded:
         assert "_process_shared" in source
 
     @of_what_is_imported
-    def test_several_images_of_one_prompt_with_n_are_refused(self):
+    def test_several_images_of_one_prompt_with_n_are_refused(self, sglang):
         """patches/generate_req_input_handle_parallel_sampling.py nests them."""
         io_struct = pytest.importorskip("sglang.srt.managers.io_struct")
         request = io_struct.GenerateReqInput(text="x", image_data=["a", "b"], sampling_params={"n": 2})
