@@ -84,10 +84,12 @@ LAYOUTS = {
         "shared", ("--tp-size", "2", "--proxy-placement", "shared"), ("base expert amateur math",) * 2,
         experts=("math",),
     ),
-    # Nothing is asked for.
+    # Nothing is asked for; with drafts in every step that is `shared`.
     "split over two": Layout(
-        "split", ("--tp-size", "2"), ("base expert", "base amateur"),
-        plan="chosen: small models run at the same time, on an equal part of the ranks each",
+        "split", ("--tp-size", "2", *(("--proxy-placement", "split") if servers.speculate else ())),
+        ("base expert", "base amateur"),
+        plan=Layout.plan if servers.speculate
+        else "chosen: small models run at the same time, on an equal part of the ranks each",
     ),
     # By file, with options of its own for a proxy.
     "dedicated over three": Layout(
