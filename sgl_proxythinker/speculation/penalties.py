@@ -40,8 +40,10 @@ class _Asked(NamedTuple):
 
     def of(self, part: slice) -> _Asked:
         """Of some of the requests; the flags stay those of all."""
-        tensors = (self.rows, self.frequency, self.presence, self.repetition, self.least, self.prompts, self.ends)
-        return _Asked(self.reqs[part], *(each[part] for each in tensors), self.subtracts, self.scales)
+        return self._replace(
+            reqs=self.reqs[part], rows=self.rows[part], frequency=self.frequency[part], presence=self.presence[part],
+            repetition=self.repetition[part], least=self.least[part], prompts=self.prompts[part], ends=self.ends[part],
+        )  # fmt: skip
 
 
 class WrittenCounts:
