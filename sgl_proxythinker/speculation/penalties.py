@@ -40,8 +40,10 @@ class _Asked(NamedTuple):
 
     def of(self, part: slice) -> _Asked:
         """Of some of the requests; the flags stay those of all."""
-        parts = {name: value[part] for name, value in self._asdict().items() if name not in ("subtracts", "scales")}
-        return self._replace(**parts)
+        return self._replace(
+            reqs=self.reqs[part], rows=self.rows[part], frequency=self.frequency[part], presence=self.presence[part],
+            repetition=self.repetition[part], least=self.least[part], prompts=self.prompts[part], ends=self.ends[part],
+        )  # fmt: skip
 
 
 class WrittenCounts:
