@@ -136,7 +136,9 @@ def test_the_plan_is_what_was_measured(doctor, layout, tmp_path):
 
 
 def test_what_is_held_before_the_weights_is_what_was_measured():
-    newest = max((record for record in measured_starts().values()), key=lambda record: record["time"])
+    # Not of `shared` over several GPUs, which held 1.1 GiB more: docs/doctor.md says so.
+    starts = [each for layout, each in measured_starts().items() if layout[2] == 1 or layout[3] != "shared"]
+    newest = max(starts, key=lambda record: record["time"])
     held = newest["conditions"]["memory_gib"] - newest["free_before_gib"]
     assert held_before_weights(newest["setting"]["tp_size"]) / GIB == pytest.approx(held, abs=0.2)
 
