@@ -24,7 +24,7 @@ from sgl_proxythinker.programs.random_triple import make_triple
 from sgl_proxythinker.programs.reference_hf import Reference
 
 LANES = {
-    "laws": "neither a server nor SGLang, nor what is heavy: all of them in less than a minute",
+    "laws": "neither a server nor SGLang, nor what is heavy: all of them in about two minutes of CPU time",
     "heavy": "no server either: Python processes of their own, compilers, models that are trained or run",
     "parts": "SGLang's classes in the test's process, and no server",
     "served": "a server, the offline engine, or a program that starts one",

@@ -58,11 +58,12 @@ def sample_chains(
 
 def _penalize(fused: torch.Tensor, info: Any, penalties: Iterable[tuple[slice, Penalties]]) -> None:
     """As SGLang does it, and before masks and biases, as it does; each part is let go of before the next is made."""
-    unmasked = dataclasses.replace(info, grammar_mask=None, logit_bias=None)
     for rows, (additive, scaling) in penalties:
-        unmasked.acc_additive_penalties, unmasked.acc_scaling_penalties = additive, scaling
-        unmasked.apply_logits_bias(fused[rows])
-        unmasked.acc_additive_penalties = unmasked.acc_scaling_penalties = additive = scaling = None
+        alone = dataclasses.replace(
+            info, grammar_mask=None, logit_bias=None, acc_additive_penalties=additive, acc_scaling_penalties=scaling
+        )
+        alone.apply_logits_bias(fused[rows])
+        del alone, additive, scaling
 
 
 def _at_each_position(batch: Any, tokens: torch.Tensor) -> Any:
