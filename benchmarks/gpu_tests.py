@@ -40,7 +40,8 @@ SOURCES = ("sgl_proxythinker", "patches")
 # file that imports them has a test for a GPU.
 NOT_THERE = ("selenium", "schemathesis", "promql_parser", "pyarrow", "datasets", "inspect_ai")
 IMPORT_THEM = (
-    "dashboard", "explain_page", "fuzz", "evaluation_report", "evaluation_run", "published_questions", "published_sets",
+    "dashboard", "explain_laws", "explain_page", "fuzz", "evaluation_report", "evaluation_run", "published_questions",
+    "published_sets",
 )  # fmt: skip
 LEFT_OUT = [f"--ignore=tests/test_{name}.py" for name in IMPORT_THEM]
 TOGETHER, ALONE = "(gpu or on_gpu) and not alone", "alone"
