@@ -7,6 +7,8 @@ JOBS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # Byte code is written once here: SGLang imports about 10,000 modules in each of a server's processes.
+# (So is that of tests, also where the environment says otherwise: each worker and server would compile them again.)
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --compile-bytecode
 
 SPECULATING := $(addprefix tests/test_, $(addsuffix .py, oracle families laws trace sampling memory_pressure tiny_served served_laws served_experts programs \

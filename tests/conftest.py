@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 
@@ -21,10 +22,9 @@ from servers import COMMON, DEVICE, ENGINE_DEVICE, command, serving
 from sgl_proxythinker import tiny_family
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.programs.random_triple import make_triple
-from sgl_proxythinker.programs.reference_hf import Reference
 
 LANES = {
-    "laws": "neither a server nor SGLang, nor what is heavy: all of them in about two minutes of CPU time",
+    "laws": "neither a server nor SGLang, nor what is heavy: all of them in less than a minute on two cores",
     "heavy": "no server either: Python processes of their own, compilers, models that are trained or run",
     "parts": "SGLang's classes in the test's process, and no server",
     "served": "a server, the offline engine, or a program that starts one",
@@ -111,6 +111,19 @@ def _says_something_on_a_gpu(item) -> bool:
     return {"DEVICE", "ON_GPU"} & vars(item.module).keys() or "reference" in item.fixturenames
 
 
+def pytest_collection_finish():
+    # What is imported stays: the collector need not look at it again, as it does seven times when tests end.
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    # An Engine that an earlier test of the same process held leaves the root logger at its own level. pytest's
+    # `log_level` sets it six times a test, and each time empties what some thousand loggers have cached.
+    if logging.root.level != logging.WARNING:
+        logging.root.setLevel(logging.WARNING)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item):
     """A law that imports SGLang is none: it would pass, and the lane would take minutes."""
@@ -135,6 +148,9 @@ def experts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reference(triple, experts):
+    # Not above: it takes seconds, also in the process that only hands out tests.
+    from sgl_proxythinker.programs.reference_hf import Reference
+
     return Reference(triple.base, triple.expert, triple.amateur, experts=experts)
 
 

@@ -103,7 +103,7 @@ class Relay:
                 """Nothing: the test says what was asked."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how often it looks whether it is to stop
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/v1"

@@ -14,8 +14,9 @@ PATTERN = "request %s: broken"
 
 
 @pytest.fixture(autouse=True)
-def not_debugging(monkeypatch):
-    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
+def not_debugging(caplog):
+    with caplog.at_level(logging.INFO):
+        yield
 
 
 def line(at_s: float, text: str = PATTERN, error: BaseException | None = None, said=("a%b",)) -> logging.LogRecord:
@@ -65,8 +66,8 @@ def test_a_line_that_somebody_looks_for_stays_without_its_traceback():
     assert all(map(sparing.filter, plain)) and {record.getMessage() for record in plain} == {"request a%b: broken"}
 
 
-def test_debug_shows_all(monkeypatch):
-    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+def test_debug_shows_all(caplog):
+    caplog.set_level(logging.DEBUG)
     sparing = AtMost(keeps_lines=False)
     assert all(sparing.filter(line(0.0)) for _ in range(100))
 

@@ -380,7 +380,7 @@ def test_node_0_waits_until_its_word_is_heard():
     watch, ended, store = watched(second)
     while not ended.is_set():
         watch.look_once(store, 1)
-    leaving.join(timeout=3)
+    leaving.join(timeout=30)
     assert not leaving.is_alive() and watch.why_others_ended == ["node 0 has ended: the disk is full"]
 
 

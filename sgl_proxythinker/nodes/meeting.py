@@ -32,8 +32,9 @@ ENVIRONMENT = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
 _OURS = "proxythinker/"
 _FIRST_FAILURE = f"{_OURS}failed"
 _WORKER = "worker"
-# To leave word takes no longer: the server is about to end.
-_WORD_S = 5.0
+# To leave word takes no longer: the server is about to end. More than the 5 s after which a resolver asks again: torch
+# asks a name server who it connects to before it does (for its log), and an answer may be lost.
+_WORD_S = 8.0
 # To open the store, on this host.
 _OPENS_WITHIN_S = 30.0
 # Beyond a time limit that the store is to keep by itself, and does not where somebody listens and says nothing.
