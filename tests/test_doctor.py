@@ -18,9 +18,10 @@ from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
-from sgl_proxythinker.launch.memory_plan import held_before_weights
-from sgl_proxythinker.placement import GIB
+from sgl_proxythinker.launch.memory_plan import HELD_BEFORE_WEIGHTS, HELD_BY_COLLECTIVES, held_before_weights
+from sgl_proxythinker.placement import GIB, Placement
 from sgl_proxythinker.programs.random_triple import make_triple
+from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
 
 pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.usefixtures("sglang")]
 
@@ -122,7 +123,7 @@ def test_the_plan_is_what_was_measured(doctor, layout, tmp_path):
     if one_tower:
         write_tower(folders[1])
     # What a server holds before its weights has a test of its own: it was more when SGLang kept pixels on the GPU.
-    memory = str(record["free_before_gib"] + held_before_weights(ranks) / GIB)
+    memory = str(record["free_before_gib"] + held_before_weights(laid_out(ranks, placement)) / GIB)
     asked = ("--tp-size", str(ranks), "--proxy-placement", placement, "--gpu-memory", memory, "--json")
     asked = (*asked, "--proxy-speculate", "off")
     code, told = doctor(folders[0], folders[1], folders[1], *asked)
@@ -135,12 +136,27 @@ def test_the_plan_is_what_was_measured(doctor, layout, tmp_path):
     assert per_token == {role: record["token_bytes"][role] for role in per_token}
 
 
+def laid_out(ranks, name):
+    everywhere = tuple(range(ranks))
+    halves = everywhere[: ranks // 2], everywhere[ranks // 2 :]
+    expert, amateur = (everywhere, everywhere) if name == "shared" else halves
+    return Placement(name, ranks, {BASE: everywhere, EXPERT: expert, AMATEUR: amateur}, "as measured")
+
+
 def test_what_is_held_before_the_weights_is_what_was_measured():
-    # Not of `shared` over several GPUs, which held 1.1 GiB more: docs/doctor.md says so.
-    starts = [each for layout, each in measured_starts().items() if layout[2] == 1 or layout[3] != "shared"]
-    newest = max(starts, key=lambda record: record["time"])
-    held = newest["conditions"]["memory_gib"] - newest["free_before_gib"]
-    assert held_before_weights(newest["setting"]["tp_size"]) / GIB == pytest.approx(held, abs=0.2)
+    # Before, SGLang kept pixels on the GPU too.
+    starts = {each[2:4]: record for each, record in measured_starts().items() if record["time"] > "2026-11-28"}
+    assert starts.keys() >= {(1, "shared"), (2, "split"), (2, "shared")}
+    for layout, record in starts.items():
+        held = record["conditions"]["memory_gib"] - record["free_before_gib"]
+        assert held_before_weights(laid_out(*layout)) / GIB == pytest.approx(held, abs=0.05), layout
+
+
+@pytest.mark.parametrize(("name", "more"), [("split", 4.25 - 3.70), ("shared", 5.29 - 3.70)])
+def test_groups_of_small_models_hold_what_was_measured_on_four_gpus(name, more):
+    """GiB beyond a plain server, which has one group: H100, benchmarks/results/2026-11-26-h100x4-*.jsonl."""
+    plain = HELD_BEFORE_WEIGHTS + HELD_BY_COLLECTIVES
+    assert (held_before_weights(laid_out(4, name)) - plain) / GIB == pytest.approx(more, abs=0.05)
 
 
 def test_a_launch_that_would_start_is_sound_without_a_gpu(doctor, triple):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 HELD_BEFORE_WEIGHTS = int(1.3 * GIB)
 # And what NCCL holds where there are several ranks. Seen on two H200.
 HELD_BY_COLLECTIVES = int(0.85 * GIB)
+# And for each small model of several ranks, which have a group of their own: of two (seen on two H200, `shared`, and on
+# four H100, `split`), and of four (H100, `shared`). More were not seen and count as four.
+HELD_BY_GROUP_OF_2, HELD_BY_GROUP_OF_4 = int(0.56 * GIB), int(0.80 * GIB)
 # Of the decode graphs of one model. Seen on one H200, batches up to 256: 0.13 GiB.
 GRAPH_BYTES = int(0.13 * GIB)
 _LOGIT_BYTES = 4
@@ -27,9 +30,12 @@ _NO_GRAPHS = "disabled"  # SGLang's `Backend.DISABLED`
 _PROMPTS = (2_048, 8_192, 32_768)
 
 
-def held_before_weights(ranks: int) -> int:
-    """Bytes of each GPU that are taken before the first weight, with so many ranks."""
-    return HELD_BEFORE_WEIGHTS + (HELD_BY_COLLECTIVES if ranks > 1 else 0)
+def held_before_weights(placement: Placement) -> int:
+    """Bytes of the fullest GPU that are taken before the first weight."""
+    collectives = HELD_BY_COLLECTIVES if placement.world_size > 1 else 0
+    group = {1: 0, 2: HELD_BY_GROUP_OF_2}.get(placement.proxy_tp_size, HELD_BY_GROUP_OF_4)
+    groups = max(len(set(placement.roles_on(rank)) - {BASE}) for rank in range(placement.world_size))
+    return HELD_BEFORE_WEIGHTS + collectives + group * groups
 
 
 class MemoryPlan(NamedTuple):
@@ -77,7 +83,7 @@ def plan_memory(
         drafts: tokens that the expert writes ahead; 0: none.
         cache_bytes: of each model's cache of image embeddings.
     """
-    free_before = memory_bytes - held_before_weights(placement.world_size)
+    free_before = memory_bytes - held_before_weights(placement)
     budget = int(free_before * server_args.mem_fraction_static)
     kv_bytes = _KV_BYTES.get(server_args.kv_cache_dtype, _16_BITS)
     ranks = [
