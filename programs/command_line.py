@@ -174,7 +174,8 @@ def law(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON") from None
-    _asked(LAW, value)
+    if _asked(LAW, value).law is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no law: name one, or leave the option out")
     return value
 
 

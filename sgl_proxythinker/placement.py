@@ -193,7 +193,7 @@ def _candidates(world_size: int, small: int, drafts_on_both: bool) -> tuple[Plac
         return ("shared",)
     # While the expert writes ahead on one of two GPUs the other waits. (Measured; with more ranks it was not.)
     if drafts_on_both:
-        return ("shared", *_PREFERENCE)
+        return ("shared", "split", "dedicated")
     # Small models of several experts on ranks of their own, of which a step needs a few, would leave the base the
     # smaller part of the GPUs.
     if small > 2 and world_size < 2 * small:

@@ -72,6 +72,8 @@ def test_a_law_takes_the_strongest_constant_and_steers(guided, tmp_path, capsys)
     ("options", "sentence"),
     [
         (["--law", "entropy"], "'entropy' is no JSON"),
+        (["--law", "[]"], "'[]' has no law"),
+        (["--law", "null"], "'null' has no law"),
         (["--law", '{"kind": "magic"}'], "there are divergence, entropy, schedule"),
         (["--law", '{"kind": "schedule", "points": [[0, 99]]}'], "points"),
         (["--clip", "0"], "send a number of logits above 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -174,20 +175,25 @@ def test_rows_are_of_requests_that_run(sglang_once):
     assert list(counts.along(plain, torch.zeros(1, 2, dtype=torch.int64), torch.tensor([3]))) == []
 
 
-def test_rows_are_penalized_a_part_at_a_time(sglang_once):
-    """Kills: a part that is let go of only when the next is there, one that is left out, a bias or a mask twice."""
+def test_rows_are_penalized_a_part_at_a_time_and_biased_after_that(sglang_once):
+    """Kills: a part that is let go of only when the next is there, or a bias for each row is, and one that is left out;
+    a bias that is applied with each part, or not at all."""
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
-    from sgl_proxythinker.speculation import chain_sampling
+    from sgl_proxythinker.speculation.chain_sampling import sample_chains
 
-    parts, wide = 8, 1000
-    fused = torch.zeros(2 * parts, wide)
-    none = torch.zeros(len(fused))
+    requests, each, wide = 8, 2, 1000
+    fused = torch.zeros(requests * each, wide)
+    none = torch.zeros(requests)
     info = SamplingBatchInfo(
         temperatures=none, top_ps=none, top_ks=none, min_ps=none, is_all_greedy=True, is_any_greedy=True,
         need_top_p_sampling=False, need_top_k_sampling=False, need_min_p_sampling=False, vocab_size=wide,
-        logit_bias=torch.ones_like(fused),
+        logit_bias=torch.ones(requests, wide),
     )  # fmt: skip
+    batch = SimpleNamespace(
+        sampling_info=info, has_grammar=False, return_logprob=False, top_logprobs_nums=None, token_ids_logprobs=None
+    )
+    tokens = torch.zeros(requests, each, dtype=torch.int64)
 
     def made(value: float | None) -> torch.Tensor | None:
         return None if value is None else torch.full((2, wide), value)
@@ -195,13 +201,19 @@ def test_rows_are_penalized_a_part_at_a_time(sglang_once):
     def penalties() -> Iterable:
         for begin in range(0, len(fused), 2):
             for additive, scaling in ((begin + 1.0, None), (None, 2.0)):
-                assert live.now == 0, "the part before is still there"
+                assert live.now < wide, "the part before is still there, or a bias already"
                 yield slice(begin, begin + 2), (made(additive), made(scaling))
 
+    def sampler(output: Any, at_each: Any, *others: Any) -> torch.Tensor:
+        assert at_each.logit_bias.shape == output.next_token_logits.shape
+        return output.next_token_logits.argmax(-1)
+
+    output = SimpleNamespace(next_token_logits=fused)
     with LiveBytes() as live:
-        chain_sampling._penalize(fused, info, penalties())
-    assert fused[:, 0].tolist() == fused[:, -1].tolist() == [(row // 2 * 2 + 1) / 2 for row in range(len(fused))]
-    assert live.now == 0 and live.most <= 5 * (2 * wide * 4), "SGLang's two products, their choice and a mask beside it"
+        sample_chains(sampler, batch, output, tokens, tokens, penalties())
+    assert fused[:, 0].tolist() == fused[:, -1].tolist() == [(row // 2 * 2 + 1) / 2 + 1 for row in range(len(fused))]
+    a_part, biases = 5 * (2 * wide * 4), fused.numel() * 4
+    assert live.most <= max(a_part, biases) + wide, "SGLang's two products, their choice and a mask beside a part"
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,13 @@ def test_drafts_go_where_they_can_where_a_model_can_not_be_on_both():
     assert placement.name == "split" and "not shared, where the amateur's 7 mlp don't divide by 2" in placement.reason
 
 
+def test_each_placement_that_can_not_be_is_told_once():
+    models = dict.fromkeys(TRIPLE, Shape(*[7] * 5))
+    with pytest.raises(LaunchError) as refused:
+        place(2, models, always_drafts=True)
+    assert [str(refused.value).count(f"not {name}") for name in NAMES] == [1, 1, 1]
+
+
 def test_shared_is_chosen_where_nothing_else_works():
     placement = place(5, dict.fromkeys(TRIPLE, Shape(*[5] * 5)))
     assert placement.name == "shared"

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HELD_BEFORE_WEIGHTS = int(1.3 * GIB)
 # And what NCCL holds where there are several ranks. Seen on two H200.
 HELD_BY_COLLECTIVES = int(0.85 * GIB)
-# And for each small model of several ranks, which have a group of their own: of two (seen on two H200, `shared`, and on
-# four H100, `split`), and of four (H100, `shared`). More were not seen and count as four.
+# And for each model whose ranks are a group of their own: of two (seen on two H200, `shared`, and on four H100, `split`
+# and `dedicated`), and of four (H100, `shared`). More were not seen and count as four.
 HELD_BY_GROUP_OF_2, HELD_BY_GROUP_OF_4 = int(0.56 * GIB), int(0.80 * GIB)
 # Of the decode graphs of one model. Seen on one H200, batches up to 256: 0.13 GiB.
 GRAPH_BYTES = int(0.13 * GIB)
@@ -32,10 +32,15 @@ _PROMPTS = (2_048, 8_192, 32_768)
 
 def held_before_weights(placement: Placement) -> int:
     """Bytes of the fullest GPU that are taken before the first weight."""
-    collectives = HELD_BY_COLLECTIVES if placement.world_size > 1 else 0
-    group = {1: 0, 2: HELD_BY_GROUP_OF_2}.get(placement.proxy_tp_size, HELD_BY_GROUP_OF_4)
-    groups = max(len(set(placement.roles_on(rank)) - {BASE}) for rank in range(placement.world_size))
-    return HELD_BEFORE_WEIGHTS + collectives + group * groups
+    if placement.world_size == 1:
+        return HELD_BEFORE_WEIGHTS
+    groups = {
+        role: {1: 0, 2: HELD_BY_GROUP_OF_2}.get(len(ranks), HELD_BY_GROUP_OF_4)
+        for role, ranks in placement.ranks.items()
+        if role != BASE or not placement.is_everywhere(BASE)  # then its group is the server's
+    }
+    most = max(sum(groups.get(role, 0) for role in placement.roles_on(rank)) for rank in range(placement.world_size))
+    return HELD_BEFORE_WEIGHTS + HELD_BY_COLLECTIVES + most
 
 
 class MemoryPlan(NamedTuple):
@@ -119,7 +124,7 @@ def plan_memory(
 def settle_drafts(
     config: ProxyConfig, models: Models, placement: Placement, server_args: Any, memory_bytes: int | None
 ) -> tuple[ProxyConfig, str | None]:
-    """Drafts by default give way where their rows and no others don't fit, by the plan. A wish doesn't: it may fit.
+    """Drafts by default give way where their rows don't fit, by the plan. A wish doesn't: it may fit.
 
     Args:
         config: with drafts that go with all else, or without.
@@ -138,11 +143,11 @@ def settle_drafts(
         plan_memory(models.shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)
         for drafts in (config.drafts, 0)
     )
-    if not without.tokens or without.left_bytes < 0 or with_drafts.left_bytes >= 0:
+    if not without.tokens or with_drafts.left_bytes >= 0:
         return config, None
     return config.without_drafts(), (
         f"their rows take {(without.left_bytes - with_drafts.left_bytes) / GIB:.2f} GiB of a GPU and "
-        f"{without.left_bytes / GIB:.2f} are left for them, as planned"
+        f"{max(0, without.left_bytes) / GIB:.2f} are left for them, as planned"
     )
 
 

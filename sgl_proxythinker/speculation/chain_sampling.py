@@ -16,8 +16,8 @@ from sgl_proxythinker.speculation.chain_masks import chain_mask
 from sgl_proxythinker.speculation.penalties import Penalties
 from sgl_proxythinker.step.plausible import cut_implausible
 
-# Of SGLang's `SamplingBatchInfo`: tensors with a row per request.
-_BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed", "logit_bias")
+# Of SGLang's `SamplingBatchInfo`: tensors with a value per request.
+_BY_REQUEST = ("temperatures", "top_ps", "top_ks", "min_ps", "sampling_seed")
 
 
 def sample_chains(
@@ -46,6 +46,9 @@ def sample_chains(
     fused = logits_output.next_token_logits
     info = _at_each_position(batch, tokens)
     _penalize(fused, info, penalties)
+    # As large as all fused rows, so not before penalties are let go of.
+    if (bias := batch.sampling_info.logit_bias) is not None:
+        info.logit_bias = bias.repeat_interleave(each, dim=0)
     info.apply_logits_bias(fused)
     cut_implausible(logits_output, info.logit_bias)
     top_logprobs = _repeated(batch.top_logprobs_nums, each) or [0] * len(fused)
@@ -60,14 +63,14 @@ def _penalize(fused: torch.Tensor, info: Any, penalties: Iterable[tuple[slice, P
     """As SGLang does it, and before masks and biases, as it does; each part is let go of before the next is made."""
     for rows, (additive, scaling) in penalties:
         alone = dataclasses.replace(
-            info, grammar_mask=None, logit_bias=None, acc_additive_penalties=additive, acc_scaling_penalties=scaling
+            info, grammar_mask=None, acc_additive_penalties=additive, acc_scaling_penalties=scaling
         )
         alone.apply_logits_bias(fused[rows])
         del alone, additive, scaling
 
 
 def _at_each_position(batch: Any, tokens: torch.Tensor) -> Any:
-    """The batch's `SamplingBatchInfo` with a row per position."""
+    """The batch's `SamplingBatchInfo` with a row per position, without its bias."""
     each, info = tokens.shape[1], batch.sampling_info
     rows = {
         name: value.repeat_interleave(each, dim=0)
@@ -77,6 +80,7 @@ def _at_each_position(batch: Any, tokens: torch.Tensor) -> Any:
     return dataclasses.replace(
         info,
         **rows,
+        logit_bias=None,
         grammars=None,
         grammar_mask=chain_mask(batch.reqs, tokens, info.vocab_size) if batch.has_grammar else None,
         penalizer_orchestrator=None,
