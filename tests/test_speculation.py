@@ -431,6 +431,28 @@ def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complai
     assert settle_speculation(off, given, attention_backend) == (off, None)
 
 
+def test_a_batch_that_is_too_large_for_a_graph_is_not_drafted_for(sglang):
+    """Kills: a burst of short requests whose rows of chains are in no plan. Its steps are no news of the other ways."""
+    from sgl_proxythinker.speculation.draft_choice import PERIOD
+    from sgl_proxythinker.speculation.worker import SpeculativeWorker
+
+    decode = SimpleNamespace(max_bs=4)
+    args = SimpleNamespace(
+        device="cpu",
+        speculative_num_steps=3,
+        speculative_num_draft_tokens=4,
+        cuda_graph_config=SimpleNamespace(decode=decode),
+    )
+    models = SimpleNamespace(models={}, primary=SimpleNamespace(runner=None))
+    config = SimpleNamespace(chooses_drafts=True)
+    placement = SimpleNamespace(world_size=1)
+    target = SimpleNamespace(ensemble=models, head_rows=8, config=config, placement=placement, rank=0)
+    worker = SpeculativeWorker(args, 0, None, 0, target)
+    one = SimpleNamespace(extra_key=None, stream=False)
+    drafts = {size: {worker._drafts_of([one] * size) for _ in range(20 * PERIOD)} for size in (4, 5, 64)}
+    assert drafts[5] == drafts[64] == {0} and 3 in drafts[4]
+
+
 def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
     given = {"enable_deterministic_inference": True}
     assert settle_speculation(asking("3"), given, "fa3") == (asking("3"), None)

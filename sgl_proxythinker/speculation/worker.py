@@ -27,6 +27,7 @@ from sgl_proxythinker.speculation.penalties import WrittenCounts
 from sgl_proxythinker.speculation.pending import PendingTokens
 from sgl_proxythinker.step.logits_gather import one_token_for_all
 from sgl_proxythinker.step.non_finite_rows import attach_verdict
+from sgl_proxythinker.step.row_memory import largest_batch
 from sgl_proxythinker.step.rows import SelectedRequests, select_rows, to_device
 from sgl_proxythinker.step.trace import trace_tokens
 from sgl_proxythinker.step.worker import ProxyWorker
@@ -62,6 +63,8 @@ class SpeculativeWorker(BaseSpecWorker):
         self._shifts: torch.Tensor | None = None
         chooses = target_worker.config.chooses_drafts
         self._choice = DraftChoice(self.speculative_num_steps) if chooses else None
+        # Rows of chains of a larger batch are in no plan, and it has no graph.
+        self._most_drafted = largest_batch(server_args, None)
 
     @property
     def spec_v2_attn_backends(self) -> tuple:
@@ -114,7 +117,8 @@ class SpeculativeWorker(BaseSpecWorker):
         """How many drafts each of these requests gets now; the same on all ranks."""
         if self._choice is None:
             return self.speculative_num_steps
-        if not any(_is_drafted_for(req) and _takes_several(req) for req in reqs):
+        is_too_large = len(reqs) > self._most_drafted
+        if is_too_large or not any(_is_drafted_for(req) and _takes_several(req) for req in reqs):
             self._choice.skip()
             return 0
         target = self._target_worker
