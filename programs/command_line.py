@@ -174,7 +174,8 @@ def law(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON") from None
-    if _asked(LAW, value).law is None:
+    _asked(LAW, value)
+    if not value:
         raise argparse.ArgumentTypeError(f"{text!r} has no law: name one, or leave the option out")
     return value
 
