@@ -1,7 +1,7 @@
 # Two commands do everything, from nothing but a python3 with venv:
 #   make demo    a base alone and guided, on pictures that it was never trained on; keeps score, then of two experts at once
 #   make test    style, types and tests (make test-all: the rare ones too); installs chromium with apt-get if there is none
-# And while you work on it: make laws, the tests that need neither a server nor SGLang and take no seconds each.
+# And while you work on it: make laws, the tests that need neither a server nor SGLang, in less than a minute.
 PYTHON ?= python3
 JOBS ?= 1
 VENV := .venv

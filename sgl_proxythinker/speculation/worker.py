@@ -63,8 +63,6 @@ class SpeculativeWorker(BaseSpecWorker):
         self._shifts: torch.Tensor | None = None
         chooses = target_worker.config.chooses_drafts
         self._choice = DraftChoice(self.speculative_num_steps) if chooses else None
-        # Rows of chains of a larger batch are in no plan, and it has no graph.
-        self._most_drafted = largest_batch(server_args, None)
 
     @property
     def spec_v2_attn_backends(self) -> tuple:
@@ -117,11 +115,12 @@ class SpeculativeWorker(BaseSpecWorker):
         """How many drafts each of these requests gets now; the same on all ranks."""
         if self._choice is None:
             return self.speculative_num_steps
-        is_too_large = len(reqs) > self._most_drafted
+        target = self._target_worker
+        # Rows of chains of a larger batch are in no plan, and on a GPU it has no graph.
+        is_too_large = len(reqs) > largest_batch(self.server_args, target.model_runner.max_running_requests)
         if is_too_large or not any(_is_drafted_for(req) and _takes_several(req) for req in reqs):
             self._choice.skip()
             return 0
-        target = self._target_worker
         if self._choice.is_due:
             table = self._choice.plan() if target.rank == 0 else {}
             if target.placement.world_size > 1:  # times are each rank's own
