@@ -10,7 +10,8 @@ import requests
 from servers import COMMON, EXIT_WITHIN_S, command, sabotaged, serving
 from slot_watch import WATCHES_SLOTS
 
-# After a cycle with a wrong draft, on one rank: what is done to a slot that is reserved for a request's chains.
+# After a cycle with a wrong draft, on one rank: what is done to a slot that is reserved for the chains of a
+# request with this name: the server's warm-up leaks none, so that its start is seen.
 LEAKS = """
 import sgl_proxythinker.launch.processes as processes
 
@@ -28,7 +29,7 @@ def prepare(server_args):
             result = cycle(worker, batch, drafts)
             if worker._target_worker.rank == {rank}:
                 for req, count in zip(batch.reqs, result.accept_lens.tolist()):
-                    if count <= drafts and req.kv is not None:
+                    if count <= drafts and req.kv is not None and req.rid.endswith(":leaks"):
                         last = req.kv.kv_allocated_len - 1
                         slots = worker.req_to_token_pool.req_to_token[req.req_pool_idx]
                         {leak}
@@ -72,6 +73,6 @@ def test_a_server_that_leaks_a_slot_of_a_wrong_draft_ends_once_nothing_runs(trip
     params = {"max_new_tokens": 24, "ignore_eos": True, "temperature": 1}
     with serving(sabotaged(tmp_path, leaks, arguments), tmp_path / "log") as server:
         with contextlib.suppress(requests.ConnectionError):  # its end may come before the answer is sent
-            server.post("/generate", {"text": "Say", "sampling_params": params})
+            server.post("/generate", {"text": "Say", "rid": "leaks", "sampling_params": params})
         assert server.process.wait(EXIT_WITHIN_S) != 0
         assert "pool memory leak detected!" in server.log_text()
