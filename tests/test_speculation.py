@@ -462,6 +462,33 @@ def test_a_batch_that_is_too_large_for_a_graph_is_not_drafted_for(sglang):
     assert 3 in drafts_of(64), "no graphs there, and the plan is for all that may run"
 
 
+@pytest.mark.parametrize(
+    ("device", "given", "speculate", "running"),
+    [
+        pytest.param("cuda", None, "3", 128, id="on a GPU"),
+        pytest.param("cuda", 200, "3", 200, id="as was asked for"),
+        pytest.param("cuda", None, "auto", None, id="auto, which drafts for no larger batch"),
+        pytest.param("cpu", None, "3", None, id="on a CPU, whose plan is for all"),
+    ],
+)
+def test_no_more_requests_run_than_have_their_chains_in_the_plan(sglang, device, given, speculate, running):
+    """Kills: a burst of short requests on a server that always drafts, which takes memory that is in no plan."""
+    from sglang.srt.server_args import ServerArgs
+
+    from sgl_proxythinker.launch.server_args import _speculate
+
+    decode = SimpleNamespace(max_bs=128)
+    server_args = ServerArgs(
+        model_path="none",
+        device=device,
+        max_running_requests=given,
+        cuda_graph_config=SimpleNamespace(decode=decode),
+    )
+    _speculate(server_args, asking(speculate))
+    assert server_args.max_running_requests == running
+    assert server_args.speculative_num_draft_tokens == 4
+
+
 def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
     given = {"enable_deterministic_inference": True}
     assert settle_speculation(asking("3"), given, "fa3") == (asking("3"), None)

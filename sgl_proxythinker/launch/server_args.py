@@ -88,7 +88,7 @@ def finish_server_args(
         if why_not is None:
             config, why_not = settle_drafts(config, models, placement, server_args, memory)
         if config.drafts:
-            _speculate(server_args, config.drafts)
+            _speculate(server_args, config)
         logger.info("proxythinker: %s is guided by %s", given["model_path"], config.in_words())
         if why_not:
             logger.info("proxythinker: without drafts, because %s; --proxy-speculate off says so itself", why_not)
@@ -118,16 +118,25 @@ def settled_arguments(
         "enforce_disable_flashinfer_allreduce_fusion": True,
     }
     # Where steps may go without drafts, all sizes are captured for them, and so for chains.
-    if config.drafts and not config.chooses_drafts and _captures_too_many(given, memory_bytes):
+    if config.always_drafts and _captures_too_many(given, memory_bytes):
         settled["cuda_graph_max_bs_decode"] = _MOST_CHAINS
     return settled
 
 
-def _speculate(server_args: Any, drafts: int) -> None:
-    from sgl_proxythinker.speculation.algorithm import arguments_for, register
+def _speculate(server_args: Any, config: ProxyConfig) -> None:
+    from sgl_proxythinker.speculation.algorithm import arguments_for, most_running, register
 
     register()
-    server_args.override("proxythinker.speculate", **arguments_for(drafts))
+    arguments = arguments_for(config.drafts)
+    if config.always_drafts and (most := most_running(server_args)) is not None:
+        arguments["max_running_requests"] = most
+        logger.info(
+            "proxythinker: %d requests run at once, for whose chains of %d drafts memory is planned, and more wait; "
+            "--max-running-requests says otherwise",
+            most,
+            config.drafts,
+        )
+    server_args.override("proxythinker.speculate", **arguments)
 
 
 def prepare_main_process(manager: Any) -> None:

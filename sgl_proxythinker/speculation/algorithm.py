@@ -57,3 +57,18 @@ def arguments_for(drafts: int) -> dict[str, Any]:
         "speculative_num_steps": drafts,
         "speculative_num_draft_tokens": drafts + 1,
     }
+
+
+def most_running(server_args: Any) -> int | None:
+    """How many requests may run at once where each step writes ahead; None: as was asked for, or as SGLang says.
+
+    Rows of chains of a larger batch are in no plan. (With `auto` such a batch is not drafted for.) SGLang limits what
+    runs with its own drafts too.
+
+    Args:
+        server_args: SGLang's, resolved.
+    """
+    if server_args.device == "cpu" or server_args.max_running_requests is not None:
+        return None
+    captured: int = server_args.cuda_graph_config.decode.max_bs
+    return captured
