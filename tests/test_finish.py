@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 LETTERS = "abc. "
+END_OF_THOUGHTS = "c "
 SAMPLING = st.fixed_dictionaries(
     {
         "max_new_tokens": st.integers(1, 9),
@@ -31,8 +32,8 @@ def tokenizer(sglang, triple):
 
 def ends(
     tokenizer, sampling: dict, tokens: list[int], sizes: list[int], begin: Callable = lambda req: None
-) -> tuple[object, list[int]]:
-    """Why a request ends that is given these tokens in chains of these sizes, and the tokens that are sent."""
+) -> tuple[object, list[int], int]:
+    """Why a request ends that is given these tokens in chains of these sizes, what is sent, and how much is thought."""
     from sglang.srt.managers.schedule_batch import Req
     from sglang.srt.sampling.sampling_params import SamplingParams
 
@@ -44,13 +45,18 @@ def ends(
     req.tokenizer = tokenizer
     begin(req)
     original = getattr(Req.update_finish_state, "__wrapped__", Req.update_finish_state)
+    end_of_thoughts, given = [_id(tokenizer, letter) for letter in END_OF_THOUGHTS], 0
     for size in sizes:
         chain, tokens = tokens[:size], tokens[size:]
         if not chain or req.finished():
             break
+        given += len(chain)
         req.output_ids.extend(chain)
+        req.update_reasoning_tokens(chain, end_of_thoughts)
         req_update_finish_state.around(original, req, len(chain))
-    return req.finished_reason and req.finished_reason.to_json(), list(req.output_ids_through_stop)
+        assert len(req.output_ids) == given, "KV of a token that is lost is never released"
+    reason = req.finished_reason and req.finished_reason.to_json()
+    return reason, list(req.output_ids_through_stop), req.reasoning_tokens
 
 
 @settings(max_examples=150)
@@ -88,7 +94,7 @@ def test_an_error_of_a_token_comes_after_those_before_it(tokenizer, written, goo
 
     tokens = [_id(tokenizer, letter) for letter in written]
     begin = lambda req: end_after(req, good_tokens, FINISH_ABORT("broken", 500, "InternalServerError"))  # noqa: E731
-    reason, sent = ends(tokenizer, {"max_new_tokens": 9}, tokens, [5], begin)
+    reason, sent, _ = ends(tokenizer, {"max_new_tokens": 9}, tokens, [5], begin)
     assert (reason["type"], len(sent)) == wanted
 
 
@@ -101,5 +107,16 @@ def test_what_follows_an_end_in_its_chain_is_not_sent(tokenizer):
     """SGLang's own way sends it, where the chain reaches the number of tokens that was asked for."""
     tokens = [_id(tokenizer, letter) for letter in "ab$ab"]
     sampling = {"max_new_tokens": 5}
-    reason, sent = ends(tokenizer, sampling, tokens, [5])
-    assert reason == {"type": "stop", "matched": tokenizer.eos_token_id} and sent == tokens[:3]
+    reason, sent, thoughts = ends(tokenizer, sampling, tokens, [5])
+    assert reason == {"type": "stop", "matched": tokenizer.eos_token_id} and sent == tokens[:3] and thoughts == 3
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_chain_whose_end_cannot_be_decided_ends_with_that_token(tokenizer, place):
+    """Kills: the rest of the chain that is forgotten with it, whose slots of KV nobody releases then."""
+    sampling = {"max_new_tokens": 900, "stop_regex": "(a{100}){100}"}
+    tokens = [_id(tokenizer, "a")] * 900
+    wanted = ends(tokenizer, sampling, tokens, [1] * len(tokens))
+    reason, sent, _ = wanted
+    assert reason["type"] == "abort" and 1 < len(sent) < 900
+    assert ends(tokenizer, sampling, tokens, [len(sent) - 1 - place, 4, 4]) == wanted

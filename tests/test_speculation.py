@@ -300,6 +300,23 @@ def test_right_drafts_all_count_under_what_shapes_an_answer(guided, told, shape)
     assert again["meta_info"]["spec_verify_ct"] == math.ceil((len(first) - 1) / each)
 
 
+def test_an_end_that_cannot_be_decided_holds_nothing_wherever_in_a_chain_it_is(guided, reference, told):
+    """Kills: slots of the tokens behind it, which nobody frees; a server with such a leak ends once nothing runs."""
+    each = guided.get("/server_info").json()["speculative_num_draft_tokens"]
+
+    def ask(begins_with: int):
+        text, rid = "b" * begins_with + "a" * 400, f"undecided-{begins_with}"
+        (told / rid).write_text(json.dumps(reference.tokenizer(text)["input_ids"]))
+        params = {"max_new_tokens": 400, "regex": text, "stop_regex": "(a{10}|a{11}|a{7}){90}"}
+        return guided.post("/generate", {"text": "x", "rid": rid, "sampling_params": params})
+
+    with ThreadPoolExecutor(each) as pool:
+        for response in pool.map(ask, range(each)):
+            assert response.status_code == 400 and "too many ways to match" in response.text, response.text
+    assert resting_load(guided) == {"num_running_reqs": 0, "num_waiting_reqs": 0, "num_used_tokens": 0}
+    assert guided.generate(text="x", sampling_params={"max_new_tokens": 1})["output_ids"]
+
+
 @pytest.mark.parametrize("count", [120, pytest.param(500, marks=pytest.mark.rare)])
 def test_nothing_is_held_after_many_mixed_chats_of_which_some_are_left_or_aborted(guided, reference, count):
     """Kills: slots of rejected drafts, or of an aborted request's chain, that nobody frees, or that are freed twice.

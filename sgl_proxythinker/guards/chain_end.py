@@ -37,6 +37,7 @@ def update_token_by_token(update: Callable[[], None], req: Any, new_accepted_len
     grammar, req.grammar = req.grammar, None
     finish, req.to_finish = req.to_finish, None
     good_tokens = vars(req).pop(_GOOD_TOKENS, 0) if finish else new_accepted_len
+    read = 0
     try:
         for read, token in enumerate(tokens, start=1):
             req.output_ids.append(token)
@@ -47,14 +48,29 @@ def update_token_by_token(update: Callable[[], None], req: Any, new_accepted_len
                 req.grammar = grammar
             update()
             if req.finished():
-                # What follows stays with the request, as SGLang has it, and is not sent.
-                if req.finished_len is None:
-                    req.finished_len = len(req.output_ids)
-                req.output_ids.extend(tokens[read:])
-                return
-        if finish:
-            # The error is of a token that was not kept.
-            req.to_finish = finish
-            update()
+                break
+        else:
+            if finish:
+                # The error is of a token that was not kept.
+                req.to_finish = finish
+                update()
+    except Exception:
+        # It ends with the token whose decision has failed.
+        req.finished_len = len(req.output_ids)
+        raise
     finally:
         req.grammar = grammar
+        _keep_what_follows(req, tokens[read:])
+
+
+def _keep_what_follows(req: Any, tokens: list[int]) -> None:
+    """The tokens of a chain after an end stay with the request, as SGLang has it, and are not sent.
+
+    Its KV is released by its tokens: slots of those that it no longer had would be lost. SGLang has counted all of them
+    as thoughts where it was still thinking.
+    """
+    if req.finished() and req.finished_len is None:
+        req.finished_len = len(req.output_ids)
+    if req.finished_len is not None:
+        req.reasoning_tokens = min(req.reasoning_tokens, req.finished_len)
+    req.output_ids.extend(tokens)

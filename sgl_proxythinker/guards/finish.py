@@ -66,4 +66,5 @@ def abort(req: Any, error: Exception) -> None:
     logger.error("request %s: %s", req.rid, reason, exc_info=None if status is HTTPStatus.BAD_REQUEST else error)
     req.to_finish = None
     req.finished_reason = FINISH_ABORT(reason, status, kind)
-    req.finished_len = len(req.output_ids)
+    if req.finished_len is None:
+        req.finished_len = len(req.output_ids)
