@@ -100,6 +100,7 @@ class Shape(NamedTuple):
     token_bytes: int = 0  # KV of one token, of all KV heads, in 16 bits
     head_rows: int = 0  # of the output head
     linear_weights: int = 0  # of the decoder's layers: what quantization makes smaller
+    dtype: str = "bfloat16"  # that it computes in
 
     def token_bytes_of_rank(self, tp_size: int) -> int:
         """KV of one token on one of `tp_size` ranks; past the number of KV heads ranks hold copies."""

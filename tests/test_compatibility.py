@@ -78,10 +78,10 @@ def test_a_servers_marker_needs_tokens_that_are_bytes(triple):
 
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
-    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0}
+    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0, "dtype": ""}
     assert {role: shape._replace(**unsized) for role, shape in check(made).shapes.items()} == {
-        BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256),
-        **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256)),
+        BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256, dtype=""),
+        **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256, dtype="")),
     }
 
 
@@ -103,7 +103,7 @@ def test_each_model_has_the_bytes_of_its_own_precision(triple):
     asked = check(triple, quantization="fp8").shapes
     assert plain[BASE].weight_bytes - asked[BASE].weight_bytes == linear
     assert all(asked[role] == plain[role] for role in SMALL)
-    assert loaded_bytes(plain[BASE], None, "bitsandbytes", None) == 0, "of what is not known no plan is made"
+    assert loaded_bytes(plain[BASE], "bitsandbytes", None) == 0, "of what is not known no plan is made"
     config = triple.base / "config.json"
     stored = awq_config([])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": stored}))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from benchmarks.weightless import write_weightless
 from documented import block, commands
 from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
+from sgl_proxythinker.doctor.examination import Examination
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.launch.memory_plan import HELD_BEFORE_WEIGHTS, HELD_BY_COLLECTIVES, held_before_weights
@@ -293,6 +295,22 @@ def test_a_launch_that_says_nothing_of_drafts_is_planned_with_them_where_they_ca
     assert [bool(drafted) for drafted in rows.values()] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("asked", [{}, {"speculate": "auto"}])
+def test_where_there_is_a_gpu_the_attention_that_sglang_chooses_decides(sglang, triple, asked):
+    """Kills: drafts in a plan, and a sound launch, that a start would do without, or refuse."""
+    config = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), **asked)
+    resolved = SimpleNamespace(
+        attention_backend="flashinfer", device="cuda", mem_fraction_static=0.8, kv_cache_dtype="auto", dtype="auto",
+        max_total_tokens=None, max_running_requests=None, context_length=4096, enable_fp32_lm_head=False,
+        cuda_graph_config=SimpleNamespace(decode=SimpleNamespace(max_bs=8, backend="full")),
+    )  # fmt: skip
+    examination = Examination()
+    examination.run(config, {"model_path": str(triple.base), "device": "cuda"}, lambda: resolved, 24 << 30)
+    [memory] = [finding for finding in examination.findings if finding.check == "memory"]
+    assert "was not tried with --attention-backend flashinfer" in memory.found
+    assert memory.is_sound is (not asked)
+
+
 @pytest.mark.parametrize(("drafts", "wanted"), [("auto", "split"), ("3", "shared")])
 def test_two_gpus_are_placed_for_the_drafts_of_every_step(doctor, triple, drafts, wanted):
     """Kills: a plan that knows nothing of drafts. `auto` may find that none pay, where `split` is faster."""
@@ -404,7 +422,7 @@ FLAGS = {
         ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
         ("hosts that do not meet", "nodes", "--nnodes 2 without --dist-init-addr"),
         ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),
-        ("full, with drafts", "memory", "Without drafts (--proxy-speculate off) they take 3.06 GiB less."),
+        ("full, with drafts", "memory", "Without drafts (--proxy-speculate off) they take 3.41 GiB less."),
     ],
 )
 def test_what_can_not_be_is_told_by_the_check_that_finds_it(examined, flags, check, sentence):
@@ -451,7 +469,7 @@ def test_drafts_by_default_are_not_planned_where_they_alone_do_not_fit(examined)
     """Kills: a launch that a start serves without drafts, and that is said not to fit."""
     code, told = examined["full but for drafts"]
     [found] = [each["found"] for each in told["checks"] if each["check"] == "memory"]
-    assert code == 0 and "no drafts, because their rows take 3.06 GiB of a GPU and " in found
+    assert code == 0 and "no drafts, because their rows take 3.41 GiB of a GPU and " in found
     drafted = [made["memory"]["ranks"][0]["drafted_bytes"] for made in (told, examined["none"][1])]
     assert drafted == [0, 4 * 256 * 152_064 * 4]
 

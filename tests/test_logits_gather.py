@@ -15,11 +15,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from live_bytes import LiveBytes
 from roster import SMALL, TRIPLE
 from servers import clean_environment
 from sgl_proxythinker.placement import Placement, Shape, place
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT, Role
-from sgl_proxythinker.step.logits_gather import LogitsGather
+from sgl_proxythinker.step.logits_gather import LogitsGather, gathered_bytes
 
 pytestmark = pytest.mark.heavy
 
@@ -66,7 +67,11 @@ def run_steps(group, layout: str, vocab_size: int, dtype: str) -> list[str]:
         rows = {BASE: base_rows} | ({} if proxy_rows is None else dict.fromkeys(SMALL, proxy_rows))
         computed = {role: logits_of(role, count, step, vocab_size, dtype) for role, count in rows.items()}
         here = {role: computed[role].clone() for role in placement.roles_on(group.rank_in_group) if role in rows}
-        gathered = gather.gather(here, rows)
+        with LiveBytes() as live:
+            gathered = gather.gather(here, rows)
+        planned = gathered_bytes(placement, vocab_size, base_rows, getattr(torch, dtype))
+        if proxy_rows == base_rows and live.most != planned:
+            wrong.append(f"step {step}: it takes {live.most} bytes, and {planned} are planned")
         if gathered.keys() != rows.keys():
             wrong.append(f"step {step}: {list(gathered)} in place of {list(rows)}")
         for role, sharded in gathered.items():

@@ -6,7 +6,7 @@ import pytest
 
 from roster import TRIPLE
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.launch.memory_plan import plan_memory, settle_drafts
+from sgl_proxythinker.launch.memory_plan import CHAIN_GRAPH_BYTES, GRAPH_BYTES, plan_memory, settle_drafts
 from sgl_proxythinker.models.memory import (
     GIB,
     GraphMemory,
@@ -57,8 +57,10 @@ def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
     """Kills: caches or any kind of rows that are not counted, and a rank that is told another's."""
     base, proxy = GraphMemory(2 * GIB, GIB // 2, GIB // 10), GraphMemory(GIB, GIB // 4, GIB // 10)
     ranks = [
-        RankMemory({BASE: base, EXPERT: proxy}, RowMemory(GIB // 5, GIB // 2, GIB // 4, 3 * GIB // 4), 4 * GIB),
-        RankMemory({AMATEUR: proxy}, RowMemory(GIB // 5, 0, 0, 0), GIB),
+        RankMemory(
+            {BASE: base, EXPERT: proxy}, RowMemory(GIB // 5, GIB // 2, GIB // 4, 3 * GIB // 4, GIB // 4), 4 * GIB
+        ),
+        RankMemory({AMATEUR: proxy}, RowMemory(GIB // 5, 0, 0, 0, 0), GIB),
     ]
     head, *rows = (line.split() for line in graph_table(ranks).splitlines())
     assert head == ["rank", "model", "graphs", "GiB", "logits", "GiB", "images", "GiB", "left", "GiB"]
@@ -68,7 +70,8 @@ def test_the_second_table_shows_what_is_left_when_image_caches_are_full():
         ["0", "drafts", "0.50"],
         ["0", "penalties", "0.75"],
         ["0", "trace", "0.25"],
-        ["0", "fused", "0.20", "2.10"],
+        ["0", "gathered", "0.25"],
+        ["0", "fused", "0.20", "1.85"],
         ["1", "amateur", "1.00", "0.25", "0.10"],
         ["1", "fused", "0.20", "0.70"],
     ]
@@ -84,6 +87,15 @@ PATHS = {"expert_path": "E", "amateur_path": "A"}
 MEMORY = 140 * GIB
 
 
+def arguments_with(share, decode, **more):
+    """SGLang's, as far as a plan reads them."""
+    return SimpleNamespace(
+        mem_fraction_static=share, max_total_tokens=None, context_length=32_768, max_running_requests=None,
+        device="cuda", enable_fp32_lm_head=False, cuda_graph_config=SimpleNamespace(decode=decode),
+        **{"kv_cache_dtype": "auto"} | more,
+    )  # fmt: skip
+
+
 def settled(share, config, ranks=1, backend="full", **shape):
     """What comes of `config` where so much of a GPU is given to weights and KV, and what is left with and without."""
     models = SimpleNamespace(
@@ -91,16 +103,50 @@ def settled(share, config, ranks=1, backend="full", **shape):
     )
     placement = place(ranks, SHAPES)
     decode = SimpleNamespace(max_bs=256, backend=backend)
-    server_args = SimpleNamespace(
-        mem_fraction_static=share, kv_cache_dtype="auto", max_total_tokens=None, context_length=32_768,
-        max_running_requests=None, device="cuda",
-        cuda_graph_config=SimpleNamespace(decode=decode),
-    )  # fmt: skip
+    server_args = arguments_with(share, decode)
     left = [
         plan_memory(models.shapes, placement, server_args, MEMORY, drafts, models.image_cache_bytes).left_bytes
         for drafts in (config.drafts, 0)
     ]
     return *settle_drafts(config, models, placement, server_args, MEMORY), *left
+
+
+def test_what_graphs_take_is_what_a_start_measured():
+    """Two H200, `shared`, batches up to 64, chains of three, 2026-11-29; the graphs of a plain decode beside them."""
+    decode = SimpleNamespace(max_bs=64, backend="full")
+    placement = place(2, SHAPES, "shared")
+    graphs, without = (
+        plan_memory(SHAPES, placement, arguments_with(0.85, decode), MEMORY, drafts, GIB // 10).beside[1].models
+        for drafts in (2, 0)
+    )
+    measured = {BASE: (0.39, 0.11), EXPERT: (0.18, 0.04), AMATEUR: (0.37, 0.11)}
+    for role, (graphs_gib, logits_gib) in measured.items():
+        assert graphs[role].logits_bytes / GIB == pytest.approx(logits_gib, abs=0.006)
+        # A plan has the graphs that steps without drafts take with `auto` too.
+        more = GRAPH_BYTES if role != EXPERT else 0
+        assert (graphs[role].graph_bytes - more) / GIB == pytest.approx(graphs_gib, abs=0.03)
+        assert without[role].logits_bytes / GIB == pytest.approx(0.04, abs=0.006)
+        assert without[role].graph_bytes / GIB == pytest.approx(0.17, abs=0.03)
+
+
+def test_without_graphs_a_plan_has_none():
+    """Kills: a sound start that is called wrong for the sake of what was switched off to save memory."""
+    decode = SimpleNamespace(max_bs=64, backend="disabled")
+    [beside] = plan_memory(SHAPES, place(1, SHAPES), arguments_with(0.8, decode), MEMORY, 3, GIB // 10).beside
+    assert all(each.graph_bytes == each.logits_bytes == 0 for each in beside.models.values())
+
+
+@pytest.mark.parametrize(
+    ("cache", "dtype", "bytes_of_one"),
+    [("auto", "bfloat16", 2), ("auto", "float32", 4), ("fp8_e5m2", "bfloat16", 1), ("fp8_e4m3", "float32", 1)],
+)
+def test_the_kv_of_a_plan_is_as_wide_as_that_of_a_start(cache, dtype, bytes_of_one):
+    arguments = arguments_with(0.8, SimpleNamespace(max_bs=64, backend="full"), kv_cache_dtype=cache)
+    shapes = {role: shape._replace(dtype=dtype) for role, shape in SHAPES.items()}
+    [models] = plan_memory(shapes, place(1, SHAPES), arguments, MEMORY, 0, 0).ranks
+    assert {role: each.token_bytes * 2 for role, each in models.items()} == {
+        role: shape.token_bytes * bytes_of_one for role, shape in SHAPES.items()
+    }
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -119,9 +165,10 @@ def test_drafts_by_default_give_way_where_their_rows_do_not_fit(ranks):
         decided.setdefault((left >= 0, left_without >= 0), why_not)
     assert set(decided) == {(True, True), (False, True), (False, False)}, "the three cases were there"
     row_gib = 152_064 * 4 / GIB
-    # Of three models or two halves and a whole one, of what is fused, all that the drafter has written, a bias for each
-    # row, and the tokens of 288 requests counted, for each of 256.
-    more = 256 * row_gib * (3 * 3 + 3 + 4 + 4 + 288 / 256 if ranks == 1 else 3 / 2 + 3 + 3 + 4 + 4 + 288 / 256)
+    # Of the graphs of base and amateur, of what is fused, a bias for each row, and the tokens of 288 requests counted,
+    # for each of 256. On one rank all that the drafter has written, on the second of two what travels in 16 bits.
+    rows = 2 * 3 + 3 + 4 + 288 / 256 + (4 if ranks == 1 else 3 * (2 + 1) / 2)
+    more = 256 * row_gib * rows + 2 * CHAIN_GRAPH_BYTES / GIB
     assert f"their rows take {more:.2f} GiB of a GPU" in decided[False, True]
     assert " GiB of a GPU and 0.00 are left for them" in decided[False, False]
 

@@ -10,6 +10,7 @@ import torch
 from live_bytes import LiveBytes
 from roster import SMALL, TRIPLE
 from servers import ON_GPU
+from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.roles import AMATEUR, EXPERT
 from sgl_proxythinker.speculation.penalties import WrittenCounts
 from sgl_proxythinker.step.logits import ShardedLogits, WeightedPair
@@ -37,8 +38,10 @@ class Request:
         return False
 
 
-def planned(requests: int, drafts: int):
-    return row_memory(requests, WIDTH, drafts, drafts_here=True, traces_here=True, by_kernels=ON_GPU)
+def planned(requests: int, drafts: int, layout: str = "shared", rank: int = 0):
+    placement = place(2, dict.fromkeys(TRIPLE, Shape(8, 8, 8, 8, 8)), layout)
+    options = {"placement": placement, "rank": rank, "dtype": torch.float16, "by_kernels": ON_GPU}
+    return row_memory(requests, WIDTH, drafts, **options)
 
 
 def cycle(counts: WrittenCounts, reqs: list, each: int) -> None:
@@ -94,9 +97,13 @@ def test_a_trace(rows):
 
 def test_another_rank_tells_no_trace_and_has_no_drafter():
     """Kills: what one rank does counted for all."""
-    elsewhere = row_memory(64, WIDTH, 3, drafts_here=False, traces_here=False, by_kernels=True)
-    here = planned(64, 3)
+    here, elsewhere = (planned(64, 3, "split", rank) for rank in range(2))
     assert elsewhere == here._replace(drafted_bytes=0, traced_bytes=0) and here.drafted_bytes == here.fused_bytes > 0
+
+
+def test_only_logits_of_models_that_are_not_everywhere_travel():
+    """How many bytes that takes has a law of its own, with ranks that talk (`test_logits_gather.py`)."""
+    assert planned(64, 3).gathered_bytes == 0 < planned(64, 3, "split").gathered_bytes
 
 
 @pytest.mark.parametrize(

@@ -430,8 +430,9 @@ def test_drafts_are_not_tried_for_streams_with_an_interval_alone(guided):
 @pytest.mark.parametrize(
     ("given", "attention_backend", "complaint"),
     [
-        ({}, "flashinfer", "not tried with --attention-backend flashinfer, which .* Use one of fa3, triton, or"),
-        ({}, "ascend", "not tried with --attention-backend ascend, which .* Use one of fa3, triton, or"),
+        ({}, "flashinfer", "not tried with --attention-backend flashinfer here, .* Use one of fa3, triton, or"),
+        ({}, "torch_native", "not tried with --attention-backend torch_native here, .* Use one of fa3, triton, or"),
+        ({}, "ascend", "not tried with --attention-backend ascend here, .* Use one of fa3, triton, or"),
         ({"enable_mixed_chunk": True}, "fa3", "--enable-mixed-chunk doesn't go with --proxy-speculate"),
         ({"prefill_attention_backend": "triton"}, "fa3", "--prefill-attention-backend doesn't go with"),
         ({"decode_attention_backend": "triton"}, "fa3", "--decode-attention-backend doesn't go with"),
@@ -441,11 +442,11 @@ def test_drafts_are_not_tried_for_streams_with_an_interval_alone(guided):
 )
 def test_what_it_was_not_tried_with_is_refused(given, attention_backend, complaint):
     with pytest.raises(LaunchError, match=complaint):
-        settle_speculation(asking("3"), given, attention_backend)
-    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, attention_backend)
+        settle_speculation(asking("3"), given, attention_backend, on_cpu=False)
+    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, attention_backend, on_cpu=False)
     assert config.describe()["speculate"] == "off" and re.search(complaint.split(" Use ")[0][:40], why_not)
     off = ProxyConfig(**PATHS, speculate="off")
-    assert settle_speculation(off, given, attention_backend) == (off, None)
+    assert settle_speculation(off, given, attention_backend, on_cpu=False) == (off, None)
 
 
 def test_a_batch_that_is_too_large_for_a_graph_is_not_drafted_for(sglang):
@@ -508,15 +509,15 @@ def test_no_more_requests_run_than_have_their_chains_in_the_plan(sglang, device,
 
 def test_where_the_crowd_may_not_matter_the_load_does_not_choose():
     given = {"enable_deterministic_inference": True}
-    assert settle_speculation(asking("3"), given, "fa3") == (asking("3"), None)
+    assert settle_speculation(asking("3"), given, "fa3", on_cpu=False) == (asking("3"), None)
     with pytest.raises(LaunchError, match="--enable-deterministic-inference doesn't go with --proxy-speculate auto"):
-        settle_speculation(asking("auto"), given, "fa3")
-    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, "fa3")
+        settle_speculation(asking("auto"), given, "fa3", on_cpu=False)
+    config, why_not = settle_speculation(ProxyConfig(**PATHS), given, "fa3", on_cpu=False)
     assert not config.drafts and why_not.startswith("--enable-deterministic-inference doesn't go with")
 
 
-@pytest.mark.parametrize("attention_backend", ["torch_native", "fa3", "triton"])
+@pytest.mark.parametrize(("attention_backend", "on_cpu"), [("torch_native", True), ("fa3", False), ("triton", False)])
 @pytest.mark.parametrize("config", [ProxyConfig(**PATHS), asking("auto"), asking("3")], ids=["default", "auto", "3"])
-def test_what_it_was_tried_with_is_not(attention_backend, config):
+def test_what_it_was_tried_with_is_not(attention_backend, on_cpu, config):
     given = {"enable_mixed_chunk": False, "page_size": 16}
-    assert settle_speculation(config, given, attention_backend) == (config, None)
+    assert settle_speculation(config, given, attention_backend, on_cpu) == (config, None)

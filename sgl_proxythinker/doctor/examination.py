@@ -94,10 +94,10 @@ class Examination:
         if config is None:
             return
         if config.drafts:
-            asked, attention = config, _attention_of(given)
+            asked, attention, on_cpu = config, _attention_of(given), cpu.is_needed(given.get("device"))
             settled = self.check(
                 "speculation",
-                lambda: settle_speculation(asked, given, attention),
+                lambda: settle_speculation(asked, given, attention, on_cpu),
                 lambda found: _drafts_in_words(*found, given),
             )
             config = config if settled is None else settled[0]
@@ -140,7 +140,11 @@ class Examination:
                 role: shape._replace(weight_bytes=shape.weight_bytes - (spared or {}).get(role, 0))
                 for role, shape in models.shapes.items()
             }
-            served, why_not = settle_drafts(config, models, placement, server_args, memory_bytes)
+            # Where there is a GPU, SGLang has chosen its attention by now.
+            attention, on_cpu = server_args.attention_backend, server_args.device == "cpu"
+            served, why_not = settle_speculation(config, given, attention, on_cpu)
+            if why_not is None:
+                served, why_not = settle_drafts(served, models, placement, server_args, memory_bytes)
             made, without = (
                 plan_memory(shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)
                 for drafts in (served.drafts, 0)

@@ -18,7 +18,7 @@ from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.guards.token_bytes import is_byte_level
-from sgl_proxythinker.launch.precision import loaded_bytes
+from sgl_proxythinker.launch.precision import loaded_bytes, loaded_dtype
 from sgl_proxythinker.launch.quantization import check_quantization, described, read_stored
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
@@ -152,7 +152,7 @@ class Checkpoints:
         for role, (dtype, asked) in self._asked.items():
             tower = self._architectures[role].tower_layers
             if dtype in (None, "auto"):
-                dtype = str(getattr(self.configs[role], "dtype", "")).removeprefix("torch.")
+                dtype = self._stored_dtype(role)
             check_quantization(role, self._sources[role][0], asked, dtype, self._stored[role], tower)
         return ", ".join(f"{role}: {described(asked, self._stored[role])}" for role, (_, asked) in self._asked.items())
 
@@ -177,8 +177,13 @@ class Checkpoints:
         return {role: self._shape(role, row) for role, row in self._architectures.items()}
 
     def _shape(self, role: Role, row: Architecture) -> Shape:
-        shape, asked = row.shape(self.configs[role]), self._asked[role]
-        return shape._replace(weight_bytes=loaded_bytes(shape, *asked, self._stored[role]))
+        dtype, quantization = self._asked[role]
+        shape = row.shape(self.configs[role])._replace(dtype=loaded_dtype(dtype, self._stored_dtype(role)))
+        return shape._replace(weight_bytes=loaded_bytes(shape, quantization, self._stored[role]))
+
+    def _stored_dtype(self, role: Role) -> str:
+        """Of what is not quantized, such as "bfloat16"; empty where the checkpoint doesn't say."""
+        return str(getattr(self.configs[role], "dtype", None) or "").removeprefix("torch.")
 
     @cached_property
     def _stored(self) -> dict[Role, Mapping[str, Any] | None]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.models.memory import GraphMemory, KVBudget, ModelMemory, RankMemory, graph_table, plan_table
 from sgl_proxythinker.placement import GIB, Placement, Shape
 from sgl_proxythinker.roles import BASE, DRAFTER, Role
+from sgl_proxythinker.step.logits_gather import logits_dtype
 from sgl_proxythinker.step.row_memory import largest_batch, row_memory
 
 if TYPE_CHECKING:
@@ -21,11 +24,13 @@ HELD_BY_COLLECTIVES = int(0.85 * GIB)
 # And for each model whose ranks are a group of their own: of two (seen on two H200, `shared`, and on four H100, `split`
 # and `dedicated`), and of four (H100, `shared`). More were not seen and count as four.
 HELD_BY_GROUP_OF_2, HELD_BY_GROUP_OF_4 = int(0.56 * GIB), int(0.80 * GIB)
-# Of the decode graphs of one model. Seen on one H200, batches up to 256: 0.13 GiB.
-GRAPH_BYTES = int(0.13 * GIB)
+# Of the decode graphs of one model. Seen: 0.13 GiB on one H200, batches up to 256; 0.16 to 0.18 on two, up to 64.
+GRAPH_BYTES = int(0.18 * GIB)
+# Of those that read chains. Seen on two H200, chains of three, batches up to 64: 0.37 and 0.39.
+CHAIN_GRAPH_BYTES = int(0.39 * GIB)
 _LOGIT_BYTES = 4
 _16_BITS = 2
-_KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1}
+_KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1, "bfloat16": 2, "bf16": 2}
 _NO_GRAPHS = "disabled"  # SGLang's `Backend.DISABLED`
 _PROMPTS = (2_048, 8_192, 32_768)
 
@@ -90,12 +95,13 @@ def plan_memory(
     """
     free_before = memory_bytes - held_before_weights(placement)
     budget = int(free_before * server_args.mem_fraction_static)
-    kv_bytes = _KV_BYTES.get(server_args.kv_cache_dtype, _16_BITS)
+    dtypes = {role: getattr(torch, shape.dtype) for role, shape in shapes.items()}
+    kv_bytes = {role: _KV_BYTES.get(server_args.kv_cache_dtype, dtype.itemsize) for role, dtype in dtypes.items()}
     ranks = [
         {
             role: ModelMemory(
                 shapes[role].weight_bytes // len(placement.ranks[role]),
-                shapes[role].token_bytes_of_rank(len(placement.ranks[role])) * kv_bytes // _16_BITS,
+                shapes[role].token_bytes_of_rank(len(placement.ranks[role])) * kv_bytes[role] // _16_BITS,
             )
             for role in placement.roles_on(rank)
         }
@@ -105,20 +111,27 @@ def plan_memory(
     if server_args.max_total_tokens:
         tokens = min(tokens, server_args.max_total_tokens)
     requests = largest_batch(server_args, server_args.max_running_requests)
-    rows = requests * (drafts + 1)
+    is_captured = captures_decodes(server_args)
     beside = []
     for rank, models in enumerate(ranks):
-        graphs = {
-            role: GraphMemory(GRAPH_BYTES, rows * shapes[role].head_rows * _LOGIT_BYTES // len(placement.ranks[role]),
-                              cache_bytes)
-            for role in models
-        }  # fmt: skip
+        graphs = {}
+        for role in models:
+            reads_chains = drafts > 0 and role != DRAFTER
+            rows = requests * (drafts + 1 if reads_chains else 1)
+            graph_bytes = GRAPH_BYTES + CHAIN_GRAPH_BYTES * reads_chains
+            logits_bytes = rows * shapes[role].head_rows * _LOGIT_BYTES  # of the whole head on each rank
+            graphs[role] = GraphMemory(graph_bytes * is_captured, logits_bytes * is_captured, cache_bytes)
         taken = sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
         taken += sum(memory.graph_bytes + memory.logits_bytes for memory in graphs.values())
-        of_rows = row_memory(requests, shapes[BASE].head_rows, drafts, drafts_here=DRAFTER in models,
-                             traces_here=rank == 0, by_kernels=True)  # fmt: skip
+        of_rows = row_memory(requests, shapes[BASE].head_rows, drafts, placement=placement, rank=rank,
+                             dtype=logits_dtype(set(dtypes.values()), server_args), by_kernels=True)  # fmt: skip
         beside.append(RankMemory(graphs, of_rows, free_before - taken))
     return MemoryPlan(ranks, beside, requests, tokens, server_args.context_length)
+
+
+def captures_decodes(server_args: Any) -> bool:
+    """Whether steps of decoding have CUDA graphs. `server_args`: SGLang's, resolved."""
+    return bool(server_args.cuda_graph_config.decode.backend != _NO_GRAPHS)
 
 
 def settle_drafts(
@@ -136,8 +149,8 @@ def settle_drafts(
         What is served; and why it has no drafts, a sentence without its full stop, where the default had to give way.
     """
     is_default = config.drafts and not config.asks_for_drafts
-    is_captured = server_args.cuda_graph_config.decode.backend != _NO_GRAPHS
-    if not (is_default and is_captured and memory_bytes and all(each.weight_bytes for each in models.shapes.values())):
+    weights = [shape.weight_bytes for shape in models.shapes.values()]
+    if not (is_default and captures_decodes(server_args) and memory_bytes and all(weights)):
         return config, None
     with_drafts, without = (
         plan_memory(models.shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)

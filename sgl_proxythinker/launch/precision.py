@@ -7,7 +7,8 @@ from typing import Any
 
 from sgl_proxythinker.placement import Shape
 
-_WIDE = ("float", "float32")
+_WIDE = "float32"
+_ALSO_CALLED = {"float": "float32", "half": "float16"}
 _16_BITS = 2  # bytes
 # A scale for each column or each block of 128 x 128 does not count.
 _8_BITS = frozenset(("fp8", "w8a8_fp8", "w8a8_int8"))
@@ -15,14 +16,25 @@ _8_BITS = frozenset(("fp8", "w8a8_fp8", "w8a8_int8"))
 _IN_GROUPS = frozenset(("awq", "awq_marlin", "gptq", "gptq_marlin"))
 
 
-def loaded_bytes(shape: Shape, dtype: str | None, quantization: str | None, stored: Mapping[str, Any] | None) -> int:
+def loaded_dtype(asked: str | None, of_checkpoint: str) -> str:
+    """The dtype that a model computes in, as SGLang chooses it.
+
+    Args:
+        asked: `--dtype`, or the model's own; None: nothing was asked for.
+        of_checkpoint: what its config says; empty: nothing.
+    """
+    if asked in (None, "auto"):
+        return "float16" if of_checkpoint in ("", _WIDE) else of_checkpoint
+    return _ALSO_CALLED.get(asked, asked)
+
+
+def loaded_bytes(shape: Shape, quantization: str | None, stored: Mapping[str, Any] | None) -> int:
     """Bytes of all weights of a model, about.
 
     Embedding, output head and vision tower stay in 16 bits, as in the published checkpoints.
 
     Args:
-        shape: with the bytes of 16 bits.
-        dtype: what was asked for; None for the checkpoint's.
+        shape: with the bytes of 16 bits, and the dtype that it is loaded in.
         quantization: SGLang's name of what was asked for; None for the checkpoint's.
         stored: the checkpoint's `quantization_config`; None: it has none.
 
@@ -33,7 +45,7 @@ def loaded_bytes(shape: Shape, dtype: str | None, quantization: str | None, stor
     if bits is None:
         return 0
     if bits == 16:
-        return shape.weight_bytes * (2 if dtype in _WIDE else 1)
+        return shape.weight_bytes * (2 if shape.dtype == _WIDE else 1)
     return shape.weight_bytes - int(shape.linear_weights * (_16_BITS - bits / 8))
 
 

@@ -84,7 +84,7 @@ def finish_server_args(
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
-        config, why_not = settle_speculation(config, given, server_args.attention_backend)
+        config, why_not = settle_speculation(config, given, server_args.attention_backend, server_args.device == "cpu")
         if why_not is None:
             config, why_not = settle_drafts(config, models, placement, server_args, memory)
         if config.drafts:

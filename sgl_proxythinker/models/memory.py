@@ -47,6 +47,7 @@ class RowMemory(NamedTuple):
     # Of drafts: what each request has written, which is not given back, and for a moment the penalties of a part of the
     # rows, or their biases.
     penalized_bytes: int
+    gathered_bytes: int  # between ranks: the logits that one sends, and those of all
 
 
 class RankMemory(NamedTuple):
@@ -77,7 +78,12 @@ def graph_table(ranks: Sequence[RankMemory]) -> str:
             for role, of_model in memory.models.items()
         ]
         rows = memory.rows
-        sometimes = {"drafts": rows.drafted_bytes, "penalties": rows.penalized_bytes, "trace": rows.traced_bytes}
+        sometimes = {
+            "drafts": rows.drafted_bytes,
+            "penalties": rows.penalized_bytes,
+            "trace": rows.traced_bytes,
+            "gathered": rows.gathered_bytes,
+        }
         lines += [
             f"{rank:<5} {name:<{wide}} {'':>11} {taken / GIB:>11.2f}" for name, taken in sometimes.items() if taken
         ]

@@ -15,7 +15,9 @@ _REFUSED = {
 }
 # Those that read a chain without a mask as what it is, tokens that follow each other, and that can prepare a step while
 # the last one runs. flashinfer can't: the plans of its steps pass through one buffer of the host.
-_CAUSAL_BACKENDS = ("fa3", "triton", "torch_native")
+_CAUSAL_BACKENDS = ("fa3", "triton")
+# On a GPU this one wants chains prepared as on a CPU, which was not tried.
+_CAUSAL_ON_CPU = (*_CAUSAL_BACKENDS, "torch_native")
 # Allowed at 1, which is what they are without a wish.
 _MORE_THAN_ONE = {
     "stream_interval": "SGLang sends at certain numbers of tokens, which a chain may jump over",
@@ -32,13 +34,13 @@ class Obstacle(NamedTuple):
     way_out: str  # for one who asked for drafts
 
 
-def _obstacle(given: Mapping[str, Any], attention_backend: str, chooses_drafts: bool) -> Obstacle | None:
+def _obstacle(given: Mapping[str, Any], attention_backend: str, chooses_drafts: bool, on_cpu: bool) -> Obstacle | None:
     """None: nothing keeps a server with these arguments from it."""
-    if attention_backend not in _CAUSAL_BACKENDS:
+    if attention_backend not in (_CAUSAL_ON_CPU if on_cpu else _CAUSAL_BACKENDS):
         return Obstacle(
-            f"--proxy-speculate was not tried with --attention-backend {attention_backend}, which was asked for or is "
-            "what SGLang chooses here",
-            f"Use one of {', '.join(_CAUSAL_BACKENDS[:-1])}, or say --proxy-speculate off.",
+            f"--proxy-speculate was not tried with --attention-backend {attention_backend} here, which was asked for "
+            "or is what SGLang chooses",
+            f"Use one of {', '.join(_CAUSAL_BACKENDS)}, or say --proxy-speculate off.",
         )
     if chooses_drafts and given.get("enable_deterministic_inference"):
         return Obstacle(
@@ -64,7 +66,7 @@ def _obstacle(given: Mapping[str, Any], attention_backend: str, chooses_drafts: 
 
 
 def settle_speculation(
-    config: ProxyConfig, given: Mapping[str, Any], attention_backend: str
+    config: ProxyConfig, given: Mapping[str, Any], attention_backend: str, on_cpu: bool
 ) -> tuple[ProxyConfig, str | None]:
     """Drafts that were asked for, or that nobody spoke against, if a server with these arguments can have them.
 
@@ -72,6 +74,7 @@ def settle_speculation(
         config: as it was asked for.
         given: SGLang's arguments by field name, as the user gave them.
         attention_backend: that SGLang chose, or the user.
+        on_cpu: whether the server runs on a CPU.
 
     Returns:
         What is served; and why it has no drafts, a sentence without its full stop, where the default had to give way.
@@ -79,7 +82,7 @@ def settle_speculation(
     Raises:
         LaunchError: drafts were asked for and can't be; says what to leave out.
     """
-    obstacle = _obstacle(given, attention_backend, config.chooses_drafts) if config.drafts else None
+    obstacle = _obstacle(given, attention_backend, config.chooses_drafts, on_cpu) if config.drafts else None
     if obstacle is None:
         return config, None
     if config.asks_for_drafts:

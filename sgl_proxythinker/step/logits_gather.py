@@ -34,7 +34,7 @@ class LogitsGather:
         self._rank = group.rank_in_group
         self._ranks = {role: ranks for role, ranks in placement.ranks.items() if not placement.is_everywhere(role)}
         self._vocab_size = vocab_size
-        self._widths = {role: math.ceil(vocab_size / len(ranks)) for role, ranks in self._ranks.items()}
+        self._widths = _widths(placement, vocab_size)
 
     def gather(self, here: Mapping[Role, torch.Tensor], rows: Mapping[Role, int]) -> dict[Role, ShardedLogits]:
         """Bring together what ran. Collective, unless every model that ran did so on all ranks.
@@ -68,6 +68,21 @@ class LogitsGather:
         first = self._ranks[role].index(self._rank) * width
         last = min(first + width, self._vocab_size)
         sent[: len(logits), : last - first].copy_(logits[:, first:last])
+
+
+def gathered_bytes(placement: Placement, columns: int, rows: int, dtype: torch.dtype) -> int:
+    """What a `LogitsGather` takes on each rank for so many rows of every model; 0 where all models are everywhere."""
+    widths = _widths(placement, columns).values()
+    return (placement.world_size + 1) * rows * max(widths, default=0) * dtype.itemsize
+
+
+def _widths(placement: Placement, columns: int) -> dict[Role, int]:
+    """Columns that a rank sends, of each model that is not everywhere."""
+    return {
+        role: math.ceil(columns / len(ranks))
+        for role, ranks in placement.ranks.items()
+        if not placement.is_everywhere(role)
+    }
 
 
 def logits_dtype(model_dtypes: set[torch.dtype], server_args: Any) -> torch.dtype:

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from sgl_proxythinker.models.memory import RowMemory
+from sgl_proxythinker.placement import Placement
+from sgl_proxythinker.roles import DRAFTER
+from sgl_proxythinker.step.logits_gather import gathered_bytes
 from sgl_proxythinker.step.statistics import ROWS_AT_ONCE
 
 # Rows of which penalties are made at the same time: a cycle of 64 requests with three drafts takes as many kernels as
@@ -42,22 +47,23 @@ def largest_batch(server_args: Any, most_running: int | None) -> int:
 
 
 def row_memory(
-    requests: int, width: int, drafts: int, *, drafts_here: bool, traces_here: bool, by_kernels: bool
+    requests: int, width: int, drafts: int, *, placement: Placement, rank: int, dtype: torch.dtype, by_kernels: bool
 ) -> RowMemory:
-    """What the rows of a batch take at most.
+    """What the rows of a batch take at most on a rank.
 
     Args:
         requests: of the batch, all of them guided, traced, penalized and biased.
         width: columns of a fused row.
         drafts: tokens that are written ahead; 0: none.
-        drafts_here: whether the rank has the drafter.
-        traces_here: whether the rank tells what guidance did.
+        placement: which ranks run what.
+        rank: of them; the first one tells what guidance did.
+        dtype: in which logits travel between ranks.
         by_kernels: whether its rows are read by kernels, as on a GPU.
     """
     rows = requests * (drafts + 1)
     fused = rows * width * _VALUE
     traced = 0
-    if traces_here:
+    if rank == 0:
         traced = rows * _TRACED_ROW
         if not by_kernels:
             traced += min(rows, ROWS_AT_ONCE) * width * _VALUE * _TRACED_IN_TORCH
@@ -66,7 +72,8 @@ def row_memory(
         # Of a cycle a part; of prompts that are read all, which SGLang applies at once. Then a bias for each row.
         for_a_moment = max(min(rows, max(PENALIZED_AT_ONCE, requests)) * width * _PENALIZED, fused)
         penalized = counted_rows(requests) * width * _VALUE + for_a_moment
-    return RowMemory(fused, fused if drafts and drafts_here else 0, traced, penalized)
+    drafted = fused if drafts and DRAFTER in placement.roles_on(rank) else 0
+    return RowMemory(fused, drafted, traced, penalized, gathered_bytes(placement, width, rows, dtype))
 
 
 def counted_rows(requests: int) -> int:

@@ -106,7 +106,10 @@ class ProxyWorker(WholeModelWorker):
         # Columns of fused rows, and of the masks of grammars: the base's head, also on ranks without the base.
         self.head_rows = base_config.vocab_size
         has_streams = config.streams and self.device == "cuda"
-        self.ensemble = Ensemble(primary, colocated, self._make_gather([primary, *colocated]), has_streams)
+        dtypes = set().union(*self.world.all_gather_object({model.runner.dtype for model in (primary, *colocated)}))
+        self._travelling_dtype = logits_dtype(dtypes, self.server_args)
+        gather = LogitsGather(placement, self.world, self.vocab_size, self._travelling_dtype, self.device)
+        self.ensemble = Ensemble(primary, colocated, gather, has_streams)
         share_equal_towers(self.ensemble.models, placement, self.world)
         self.inputs = StepInputs(tuple(config.small_models), self.device)
         self._given: Mapping[Role, torch.Tensor] = {}
@@ -324,11 +327,6 @@ class ProxyWorker(WholeModelWorker):
     def _sample_once(self, logits_output: LogitsProcessorOutput, forward_batch: ForwardBatch) -> torch.Tensor:
         return one_token_for_all(self._sample(logits_output, forward_batch), self.world)
 
-    def _make_gather(self, models: list[HostedModel]) -> LogitsGather:
-        everywhere = set().union(*self.world.all_gather_object({model.runner.dtype for model in models}))
-        dtype = logits_dtype(everywhere, self.server_args)
-        return LogitsGather(self.placement, self.world, self.vocab_size, dtype, self.device)
-
     def _no_texts(self) -> WrittenTexts:
         of_first = [token_bytes(self.tokenizer, token) for token in range(self.vocab_size)] if self.rank == 0 else None
         slots = len(self.model_runner.req_to_token_pool.req_to_token)
@@ -346,8 +344,8 @@ class ProxyWorker(WholeModelWorker):
     def _log_what_is_left(self) -> None:
         running, models = self.model_runner.max_running_requests, self.ensemble.models
         batch = largest_batch(self.server_args, running)
-        rows = row_memory(batch, self.head_rows, self.config.drafts, drafts_here=DRAFTER in models,
-                          traces_here=self.rank == 0, by_kernels=self.device == "cuda")  # fmt: skip
+        rows = row_memory(batch, self.head_rows, self.config.drafts, placement=self.placement, rank=self.rank,
+                          dtype=self._travelling_dtype, by_kernels=self.device == "cuda")  # fmt: skip
         beside = {role: model.graph_memory for role, model in models.items()}
         ranks = self.world.all_gather_object(RankMemory(beside, rows, self.ensemble.primary.free_bytes()))
         if self._speaks_here:
