@@ -258,7 +258,7 @@ def read_guidance(custom_params: Any, default: Defaults, pairs: Pairs | None = O
         minus = asked.proxy_amateur_alpha
     clip, plausible = _cuts(asked, default)
     if own != minus:
-        _refuse_for_two_weights(law, clip)
+        _refuse_for_two_weights(law, clip, asked)
     if asked.proxy_alpha is not None and law is not None and law.schedule is not None:
         raise RequestError(f"{LAW} is a schedule, which says the strength at every token: leave {ALPHA} out.")
     return Guidance.of(own, minus, asked.proxy_trace is True, law, clip, plausible, pair)
@@ -314,15 +314,19 @@ def _law(value: Any) -> Law | None:
         raise RequestError(f"{LAW}: {problem}.") from None
 
 
-def _refuse_for_two_weights(law: Law | None, clip: float | None) -> None:
+def _refuse_for_two_weights(law: Law | None, clip: float | None, asked: GuidanceParams) -> None:
     """Of expert and amateur that are weighted differently, nothing says what these would mean."""
     if law is not None and law.replaces_alpha:
+        which = f"this server's {LAW}" if asked.proxy_law is None else LAW
+        what_to_do = f"send {ALPHA} too" if asked.proxy_law is None else "leave one out"
         raise RequestError(
-            f"{AMATEUR_ALPHA} differs from the expert's strength, and {LAW} says one strength for both: leave one out."
+            f"{AMATEUR_ALPHA} differs from the expert's strength, and {which} says one strength for both: {what_to_do}."
         )
     if clip is not None:
+        which = f"this server's {CLIP}" if asked.proxy_clip is None else CLIP
+        what_to_do = f"leave {AMATEUR_ALPHA} out" if asked.proxy_clip is None else "leave one out"
         raise RequestError(
-            f"{CLIP} cuts the difference of expert and amateur, and {AMATEUR_ALPHA} weights them apart: leave one out."
+            f"{which} cuts the difference of expert and amateur, and {AMATEUR_ALPHA} weights them apart: {what_to_do}."
         )
 
 

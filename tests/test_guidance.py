@@ -14,6 +14,7 @@ from sgl_proxythinker.laws import read_law
 
 HALF = Guidance.of(0.5)
 SERVER = Defaults(0.5)
+STEERS = {"kind": "divergence"}
 WEIGHTS = st.none() | st.floats(-10, 10) | st.integers(-10, 10)
 WISHES = st.fixed_dictionaries(
     {},
@@ -43,6 +44,26 @@ def test_the_amateur_follows_alpha_unless_it_has_a_number_of_its_own():
 @pytest.mark.parametrize("alpha", [-10, 10, 0, -0.0, 1e-9])
 def test_the_whole_range_is_allowed(alpha):
     assert read_guidance({"proxy_alpha": alpha}, SERVER).weights == (alpha, alpha)
+
+
+@pytest.mark.parametrize(
+    ("asked", "server", "told"),
+    [
+        ({"proxy_clip": 1.0}, Defaults(0.5), "proxy_clip cuts the difference .*: leave one out"),
+        ({}, Defaults(0.5, clip=1.0), "this server's proxy_clip cuts .*: leave proxy_amateur_alpha out"),
+        ({"proxy_law": STEERS}, Defaults(0.5), "and proxy_law says one strength for both: leave one out"),
+        ({}, Defaults(0.5, read_law(STEERS)), "this server's proxy_law says one strength .*: send proxy_alpha too"),
+    ],
+)
+def test_two_weights_are_refused_beside_what_means_one_and_told_whose_it_is(asked, server, told):
+    """Kills: advice to leave out what was not sent."""
+    with pytest.raises(RequestError, match=told):
+        read_guidance({"proxy_amateur_alpha": 0.0, **asked}, server)
+
+
+def test_two_weights_take_the_place_of_the_servers_law():
+    server = Defaults(0.5, read_law(STEERS))
+    assert read_guidance({"proxy_amateur_alpha": 0.0, "proxy_alpha": 1.0}, server).weights == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("key", ["proxy_alpha", "proxy_amateur_alpha"])

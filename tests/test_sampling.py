@@ -1,6 +1,7 @@
 """Sampling draws from softmax of the fused logits, and all that shapes a distribution is applied to it once."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from cases import assert_same_tokens, close_call, logprob_tolerance, output_ids
 from chi_square import SIGNIFICANCE, p_value, softmax
-from servers import ON_GPU, chat_messages
+from servers import COMMON, ON_GPU, chat_messages, command, serving
 from sgl_proxythinker.programs.pictures import random_picture
 
 pytestmark = pytest.mark.xdist_group("guided")
@@ -133,6 +134,22 @@ def test_min_new_tokens_holds_the_end_back(guided, reference):
     assert held["meta_info"]["completion_tokens"] == 6 and held["meta_info"]["finish_reason"]["type"] == "stop"
     plain = greedy(guided, max_new_tokens=5)
     assert held["output_ids"][:5] == plain["output_ids"], "until then the tokens are those of the fused rows"
+
+
+def test_min_new_tokens_holds_back_every_end_of_the_model(triple, reference, tmp_path):
+    """Kills: a minimum that the second end of `generation_config.json` cuts short, as Qwen2.5-VL's has one."""
+    base = shutil.copytree(triple.base, tmp_path / "base")
+    ends = reference.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    config = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": ends}))
+    arguments = command(base, (triple.expert, triple.amateur), *COMMON)
+    with serving(arguments, tmp_path / "log") as server:
+        for end in ends:
+            eager = {str(end): 100.0}
+            assert greedy(server, logit_bias=eager)["meta_info"]["completion_tokens"] == 1
+            held = greedy(server, logit_bias=eager, min_new_tokens=5)
+            assert held["meta_info"]["completion_tokens"] == 6
+            assert held["meta_info"]["finish_reason"] == {"type": "stop", "matched": end}
 
 
 def test_ids_past_the_tokenizer_cannot_be_asked_for(guided, reference):
