@@ -59,6 +59,9 @@ def pytest_configure(config):
         # slower where threads that wait keep the cores of those that work.
         torch.set_num_threads(1)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # An answer of DNS may be lost: ask again after a second, and not after five. The C library reads it, and servers
+    # under test inherit it.
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:6")
     settings.register_profile("untimed", deadline=None)  # a busy machine is no reason to fail
     settings.load_profile("untimed")
     servers.all_cold = config.getoption("--cold")

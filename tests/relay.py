@@ -14,10 +14,10 @@ class Relay:
 
     Args:
         url: the server's.
-        port: where clients find it; 0: any.
+        port: where clients find it.
     """
 
-    def __init__(self, url: str, port: int = 0):
+    def __init__(self, url: str, port: int):
         target = urlsplit(url)
         self._target = (target.hostname, target.port)
         self._connections: list[socket.socket] = []
@@ -51,7 +51,7 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def relaying(url: str, port: int = 0) -> Iterator[Relay]:
+def relaying(url: str, port: int) -> Iterator[Relay]:
     relay = Relay(url, port)
     try:
         yield relay

@@ -64,7 +64,7 @@ def models(url: str) -> set[str]:
     try:
         response = requests.get(f"{url}/v1/models", timeout=10)
         return {card["id"] for card in response.json()["data"]} if response.ok else set()
-    except requests.ConnectionError:
+    except requests.RequestException:
         return set()
 
 

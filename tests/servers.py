@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import requests
 import torch
 from PIL import Image
@@ -219,6 +220,14 @@ def nodes_of(arguments: list[str]) -> list[tuple[list[str], str]]:
         ([*arguments, "--node-rank", str(node), "--dist-init-addr", meet_at], f"127.0.0.{node + 1}")
         for node in range(nodes)
     ]
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process that others may end, and wait for, has not ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def starting(arguments: list[str], log: Path, env: dict[str, str] | None = None, port: int | None = None) -> Any:

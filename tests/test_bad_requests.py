@@ -2,10 +2,11 @@
 
 import logging
 import multiprocessing
-import socket
 from types import SimpleNamespace
 
 import pytest
+
+from sgl_proxythinker.programs.server_process import reserve_port
 
 
 def run_rank(rank, world, port, failing, pipe):
@@ -44,9 +45,7 @@ def run_rank(rank, world, port, failing, pipe):
 def test_two_ranks(sglang, failing):
     import sgl_proxythinker.guards.bad_requests  # noqa: F401 -- once, before the fork
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe() for _ in range(2)]
     ranks = [

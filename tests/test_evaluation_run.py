@@ -21,6 +21,7 @@ from sgl_proxythinker.evaluation.presets import SHIPPED
 from sgl_proxythinker.evaluation.records import Outcome
 from sgl_proxythinker.evaluation.run_folder import RunFolder
 from sgl_proxythinker.evaluation.summary import summarize
+from sgl_proxythinker.programs.server_process import reserve_port
 from sgl_proxythinker.tiny_family.grading import is_right
 from sgl_proxythinker.tiny_family.problems import problem
 from sgl_proxythinker.tiny_family.wordings import TEST
@@ -199,7 +200,7 @@ def written(out):
 
 def test_a_run_that_is_killed_ended_and_left_by_its_server_gives_the_same_table(straight, python, family, tmp_path):
     flags = (*TINY, "--alphas", "0,0.5", "--connections", "8")
-    with relaying(family.url) as relay:
+    with relaying(family.url, reserve_port()) as relay:
         port = relay.port
         ends = (
             lambda process: process.kill(),

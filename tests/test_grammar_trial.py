@@ -23,6 +23,14 @@ GOOD = [
 ]  # fmt: skip
 WRONG = [("regex", "("), ("json_schema", "{"), ("regex", "\ud800"), ("ebnf", "?\n\0"), ("structural_tag", "{}")]
 ENDING = "import os, sys; sys.stdin.readline(); os.{}"
+PATIENCE_S = 300
+
+
+def patient_trial(library, seconds):
+    """One whose processes may take their time to start: what is bounded here is the compilation."""
+    trial = GrammarTrial(library, seconds)
+    trial._wait_s = PATIENCE_S
+    return trial
 
 
 def why_not(trial, *grammars):
@@ -42,7 +50,7 @@ def said(library, *grammars):
 
 @pytest.fixture(scope="module", params=["llguidance", "xgrammar"])
 def trial(request):
-    return GrammarTrial(request.param, 1.0)
+    return patient_trial(request.param, 1.0)
 
 
 def test_the_process_compiles_every_kind_and_knows_what_is_wrong(trial):
@@ -55,7 +63,7 @@ def test_what_compiles_passes_and_what_is_wrong_is_left_to_the_compiler_that_say
 
 
 def test_what_takes_for_ever_is_refused_and_remembered_and_others_go_on():
-    trial = GrammarTrial("llguidance", 1.0)
+    trial = patient_trial("llguidance", 1.0)
     asked = [("json_schema", SLOW), ("regex", "a+"), ("structural_tag", SLOW_TAG), ("json_schema", SLOW)]
     reasons = why_not(trial, *asked, ("regex", "b+"))
     slow = "it takes more than 1 s to compile"
@@ -67,17 +75,17 @@ def test_what_takes_for_ever_is_refused_and_remembered_and_others_go_on():
 
 
 def test_who_waits_no_longer_does_not_end_a_trial():
-    trial = GrammarTrial("llguidance", 1.0)
+    trial = patient_trial("llguidance", 1.0)
     trial._wait_s = 0.2
     with pytest.raises(HTTPException, match="busy with other grammars"):
         why_not(trial, ("json_schema", SLOW))
-    trial._wait_s = 60
+    trial._wait_s = PATIENCE_S
     assert "takes more than 1 s" in why_not(trial, ("json_schema", SLOW))[0]
 
 
 @pytest.mark.parametrize("end", ["abort()", "_exit(86)"])
 def test_a_crash_ends_the_trial_alone(end):
-    trial = GrammarTrial("llguidance", 1.0)
+    trial = patient_trial("llguidance", 1.0)
     ours, trial._command = trial._command, [sys.executable, "-c", ENDING.format(end)]
     assert "crashes on it" in why_not(trial, ("regex", "a"))[0]
     trial._command = ours
@@ -86,7 +94,7 @@ def test_a_crash_ends_the_trial_alone(end):
 
 def test_a_process_that_others_ended_is_started_again(monkeypatch):
     monkeypatch.setattr(grammar_trial, "_AT_ONCE", 1)
-    trial = GrammarTrial("llguidance", 1.0)
+    trial = patient_trial("llguidance", 1.0)
     ours, trial._command = trial._command, [sys.executable, "-c", ENDING.format("kill(os.getpid(), 9)")]
     trial._threads.submit(trial._ask, "regex", "a").result()  # one that is gone before the next grammar comes
     with pytest.raises(HTTPException, match="can't try grammars at the moment"):
@@ -105,7 +113,7 @@ def test_too_much_memory_is_a_refusal():
         "p._COMPILERS['greedy'] = lambda: lambda kind, source: bytearray(int(source))\n"
         "p.main('greedy', 5)\n"
     )
-    trial = GrammarTrial("llguidance", 1.0)
+    trial = patient_trial("llguidance", 1.0)
     trial._command = [sys.executable, "-c", script]
     assert why_not(trial, ("regex", "1000")) == [None]
     assert "runs out of memory" in why_not(trial, ("regex", str(1 << 30)))[0]
@@ -113,7 +121,7 @@ def test_too_much_memory_is_a_refusal():
 
 def test_all_grammars_of_a_request_share_one_bound():
     """Kills: two dozen schemas of two seconds each, which everybody's grammars wait behind."""
-    trial = GrammarTrial("llguidance", 0.5)
+    trial = patient_trial("llguidance", 0.5)
     several = [{"json_schema": json.dumps({"type": "integer", "multipleOf": 30_001 + 2 * n})} for n in range(200)]
     assert why_not(trial, ("json_schema", several[0]["json_schema"])) == [None]
     with pytest.raises(ValueError, match="the grammars of this request take more than 0.5 s to compile together"):
@@ -123,9 +131,9 @@ def test_all_grammars_of_a_request_share_one_bound():
 
 def test_the_field_is_named_and_xgrammar_is_not_asked_for_what_it_reads_over():
     with pytest.raises(ValueError, match="json_schema can't be used: it takes more than 1 s"):
-        asyncio.run(try_grammars([{"regex": "a"}, None, {"json_schema": SLOW}], GrammarTrial("llguidance", 1.0)))
+        asyncio.run(try_grammars([{"regex": "a"}, None, {"json_schema": SLOW}], patient_trial("llguidance", 1.0)))
     for params in ({"json_schema": SLOW}, {"structural_tag": SLOW_TAG}):
         with pytest.raises(ValueError, match="has multipleOf, which xgrammar reads over"):
-            asyncio.run(try_grammars(params, GrammarTrial("xgrammar", 1.0)))
+            asyncio.run(try_grammars(params, patient_trial("xgrammar", 1.0)))
     asyncio.run(try_grammars({"json_schema": SLOW}, None))
-    asyncio.run(try_grammars({"max_new_tokens": 5}, GrammarTrial("xgrammar", 1.0)))
+    asyncio.run(try_grammars({"max_new_tokens": 5}, patient_trial("xgrammar", 1.0)))

@@ -6,7 +6,6 @@ beside a stream whose tokens must not change.
 
 import json
 import threading
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -280,12 +279,16 @@ class TestMeaning:
         assert guided.post("/v1/chat/completions", body).ok
 
 
-def stream_ends(server, rid, ends, tokens=300):
+def stream_ends(server, rid, ends, tokens=300, begun=None):
     params = {"max_new_tokens": tokens, "ignore_eos": True, "temperature": 0}
     response = server.post(
         "/generate", {"text": "Look", "rid": rid, "stream": True, "sampling_params": params}, stream=True
     )
-    last = [line for line in response.iter_lines() if line.startswith(b"data: {")][-1]
+    lines = (line for line in response.iter_lines() if line.startswith(b"data: {"))
+    first = next(lines)
+    if begun is not None:
+        begun.set()
+    *_, last = first, *lines
     meta = json.loads(last[6:])["meta_info"]
     ends[rid] = (meta["finish_reason"]["type"], meta["completion_tokens"], meta["id"])
 
@@ -294,12 +297,14 @@ def stream_ends(server, rid, ends, tokens=300):
 class TestIds:
     def test_a_request_is_ended_by_its_own_id_alone(self, guided):
         ends = {}
+        begun = {rid: threading.Event() for rid in ("job-1", "job-10", "job-2")}
         threads = [
-            threading.Thread(target=stream_ends, args=(guided, rid, ends)) for rid in ("job-1", "job-10", "job-2")
+            threading.Thread(target=stream_ends, args=(guided, rid, ends), kwargs={"begun": event})
+            for rid, event in begun.items()
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        assert all(event.wait(60) for event in begun.values())
         assert guided.post("/abort_request", {"rid": "job-1"}).ok
         assert guided.post("/abort_request", {"rid": "job"}).ok
         for thread in threads:
@@ -322,10 +327,10 @@ class TestIds:
         assert ends["twice"] == ("length", 900, "twice")
 
     def test_two_at_once_can_not_have_one(self, guided):
-        ends = {}
-        thread = threading.Thread(target=stream_ends, args=(guided, "one", ends))
+        ends, begun = {}, threading.Event()
+        thread = threading.Thread(target=stream_ends, args=(guided, "one", ends), kwargs={"begun": begun})
         thread.start()
-        time.sleep(0.5)
+        assert begun.wait(60)
         sentence = assert_one_sentence(
             guided.post("/generate", {"text": "Hi", "rid": "one", "sampling_params": GREEDY})
         )

@@ -72,7 +72,7 @@ def test_a_server_that_leaks_a_slot_of_a_wrong_draft_ends_once_nothing_runs(trip
     leaks = LEAKS.format(leak=leak, rank=rank, watch=watch)
     params = {"max_new_tokens": 24, "ignore_eos": True, "temperature": 1}
     with serving(sabotaged(tmp_path, leaks, arguments), tmp_path / "log") as server:
-        with contextlib.suppress(requests.ConnectionError):  # its end may come before the answer is sent
+        with contextlib.suppress(requests.RequestException):  # its end may come before the answer is sent
             server.post("/generate", {"text": "Say", "rid": "leaks", "sampling_params": params})
         assert server.process.wait(EXIT_WITHIN_S) != 0
         assert "pool memory leak detected!" in server.log_text()

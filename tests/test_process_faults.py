@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from servers import COMMON, Server, command, serving
+from servers import COMMON, Server, command, is_running, serving
 from sgl_proxythinker.launch.stopped_processes import ends_for_a_stop, watch_for_stops
 from sgl_proxythinker.programs.random_triple import make_triple
 
@@ -80,7 +80,7 @@ def assert_ends_with_errors(server: Server, load: Load, fault: float, whole: dic
         assert not answered and seconds < ENDS_WITHIN_S
     assert server.process.wait(ENDS_WITHIN_S) != 0
     deadline = time.monotonic() + ENDS_WITHIN_S
-    while left := [p for p in whole.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+    while left := [process for process in whole.values() if is_running(process)]:
         assert time.monotonic() < deadline, f"these processes of the server are still there: {left}"
         time.sleep(0.2)
 

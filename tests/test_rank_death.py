@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from roster import TRIPLE
-from servers import COMMON, Server, command, nodes_of, sabotaged, serving, starting
+from servers import COMMON, Server, command, is_running, nodes_of, sabotaged, serving, starting
 from sgl_proxythinker.launch.dead_ranks import name_roles, tell_of_dead_ranks, tell_of_failed_rank
 from sgl_proxythinker.placement import Shape, place
 from sgl_proxythinker.programs.random_triple import make_triple
@@ -43,13 +43,6 @@ def rank_of(processes: list[psutil.Process], rank: int) -> psutil.Process:
         process for process in processes if f"scheduler_TP{rank}" in " ".join([process.name(), *process.cmdline()])
     ]
     return found
-
-
-def is_running(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def assert_ends(server: Server, whole: list[psutil.Process]) -> None:
@@ -201,13 +194,18 @@ def test_an_exception_on_the_first_rank_alone_ends_the_server_and_names_the_rank
     assert ":fails" in log[named : log.index("RuntimeError: of this test", named)], "the request is named too"
 
 
+ENDS_AS_TOLD = "import os; pipe.send('started'); os._exit(pipe.recv())"
+
+
 @pytest.fixture
 def watched(sglang):
     """SGLang's watchdog over two ranks and a third process, and what ends each with a code."""
     from sglang.srt.utils.watchdog import SubprocessWatchdog
 
-    pipes = [multiprocessing.Pipe() for _ in range(3)]
-    processes = [multiprocessing.get_context("fork").Process(target=end, args=(inner,)) for _, inner in pipes]
+    # Spawned, since this process has threads; what they run needs no module of the tests, whose imports take seconds.
+    spawn = multiprocessing.get_context("spawn")
+    pipes = [spawn.Pipe() for _ in range(3)]
+    processes = [spawn.Process(target=exec, args=(ENDS_AS_TOLD, {"pipe": inner})) for _, inner in pipes]
     for process in processes:
         process.start()
 
@@ -215,14 +213,12 @@ def watched(sglang):
         pipes[index][0].send(code)
         processes[index].join()
 
+    for pipe, _ in pipes:
+        assert pipe.poll(120) and pipe.recv() == "started"
     yield SubprocessWatchdog(processes, ["scheduler_0", "scheduler_1", "detokenizer"]), end_with
     for process in processes:
         process.kill()
         process.join()
-
-
-def end(pipe) -> None:
-    os._exit(pipe.recv())
 
 
 def told(caplog) -> list[str]:
@@ -240,8 +236,9 @@ def test_a_rank_that_died_is_named(watched, caplog):
     assert told(caplog) == [DIED]
 
 
-def test_a_death_that_its_peers_saw_first_is_waited_for(watched, caplog):
+def test_a_death_that_its_peers_saw_first_is_waited_for(watched, caplog, monkeypatch):
     """Connections of a killed process close before it can be seen to have ended; a peer may end well meanwhile."""
+    monkeypatch.setattr("sgl_proxythinker.launch.dead_ranks.SEEN_WITHIN_S", 120.0)
     watchdog, end_with = watched
     name_roles(watchdog, PLACEMENT)
     teller = threading.Thread(target=tell_of_dead_ranks, args=(watchdog,))

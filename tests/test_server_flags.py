@@ -22,7 +22,7 @@ from test_served_laws import DISTINCT, IN_FLOAT32, LONG, SAID, ask_all_cold_and_
 from transformers import AutoProcessor, DynamicCache
 
 from cases import Case, ask_all, assert_agrees, assert_same_tokens, mixed_cases, oracle_answer, output_ids
-from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, serving
+from servers import ADMIN_KEY, DEVICE, ON_GPU, Server, chat_messages, command, sabotaged, serving
 from sgl_proxythinker import __version__
 from sgl_proxythinker.programs.pictures import random_picture
 from sgl_proxythinker.programs.random_models.pictures import TOKEN_PIXELS
@@ -72,6 +72,20 @@ UNCACHED = (
     "--grammar-backend", "llguidance", "--constrained-json-whitespace-pattern", r"\n",
     "--stream-interval", str(STEP), "--stream-response-default-include-usage",
 )  # fmt: skip
+
+
+# A request of such a name stays for seconds, so that others come while it runs, whatever else keeps the cores.
+SLOW = "slow"
+SLOWS_DOWN = f"""
+import time
+from sgl_proxythinker.patches import scheduler_process_batch_result as patch
+around = patch.around
+def slowly(original, scheduler, batch, result):
+    if any(":{SLOW}" in req.rid for req in batch.reqs):
+        time.sleep(0.05)
+    return around(original, scheduler, batch, result)
+patch.around = slowly
+"""
 
 
 # In pages
@@ -211,6 +225,11 @@ def ask(server: Server, tokens: int = 8, alpha: float = 1.5, params: dict | None
     return server.generate(**options, sampling_params=params, return_logprob=True)
 
 
+def ask_slow(server: Server, text: str, **options) -> dict:
+    """As `ask`, of a server that `SLOWS_DOWN`."""
+    return ask(server, text=text, rid=f"{SLOW} {text}", **options)
+
+
 # Without a radix tree, and with priorities
 
 
@@ -251,8 +270,9 @@ def as_set(triple):
 
 @pytest.fixture(scope="module")
 def uncached(triple, tmp_path_factory):
-    log = tmp_path_factory.mktemp("uncached") / "log"
-    with serving(command(triple.base, (triple.expert, triple.amateur), *UNCACHED), log) as server:
+    folder = tmp_path_factory.mktemp("uncached")
+    arguments = command(triple.base, (triple.expert, triple.amateur), *UNCACHED)
+    with serving(sabotaged(folder, SLOWS_DOWN, arguments), folder / "log") as server:
         yield server
 
 
@@ -320,9 +340,9 @@ class TestUncached:
     def test_an_urgent_request_takes_a_place_and_nobodys_tokens_change(self, uncached, as_set, urgent, preempts):
         texts = [f"Say number {index}" for index in range(RUNNING)]
         with ThreadPoolExecutor(RUNNING) as pool:
-            slow = [pool.submit(ask, uncached, text=text, tokens=96, priority=SLOW_PRIORITY) for text in texts]
+            slow = [pool.submit(ask_slow, uncached, text=text, tokens=96, priority=SLOW_PRIORITY) for text in texts]
             wait_until(uncached, "running", RUNNING)
-            answer = ask(uncached, text="Now", **urgent)
+            answer = ask_slow(uncached, text="Now", **urgent)
             assert any(request.done() for request in slow) == (not preempts)
             slow = [request.result() for request in slow]
         assert sum(request["meta_info"]["num_retractions"] for request in slow) == preempts
@@ -338,7 +358,9 @@ class TestUncached:
         with ThreadPoolExecutor(RUNNING) as pool:
             requests = []
             for text, priority in zip(texts, priorities, strict=True):
-                requests.append(pool.submit(ask, uncached, text=text, tokens=160, params=endless, priority=priority))
+                requests.append(
+                    pool.submit(ask_slow, uncached, text=text, tokens=160, params=endless, priority=priority)
+                )
                 if len(requests) == 2:
                     wait_until(uncached, "running", 2)
             answers = [request.result() for request in requests]
@@ -349,11 +371,11 @@ class TestUncached:
             assert_is_as_set(answer, as_set, text, never=as_set.end_ids)
 
     def test_of_those_that_wait_the_longest_begins(self, uncached, as_set):
-        lengths = {"one": 70, "two": 112, "three": 112, "four": 112, "short": 8, "long": 24}
+        lengths = {"one": 70, "two": 112, "three": 112, "four": 112, "short": 30, "long": 40}
         with ThreadPoolExecutor(len(lengths)) as pool:
             asked: dict[str, Future] = {}
             for text, tokens in lengths.items():
-                asked[text] = pool.submit(ask, uncached, text=text, tokens=tokens)
+                asked[text] = pool.submit(ask_slow, uncached, text=text, tokens=tokens)
                 if text == "four":
                     wait_until(uncached, "running", RUNNING)
                 if text == "short":
@@ -363,7 +385,7 @@ class TestUncached:
             assert_is_as_set(answer.result(), as_set, text)
 
     def test_a_full_queue_sends_away_and_serves_the_others(self, uncached, as_set):
-        texts = [f"Ask {index}" for index in range(RUNNING + QUEUED + 12)]
+        texts = [f"Ask {index}" for index in range(RUNNING + QUEUED + 40)]
         params = {"temperature": 0, "max_new_tokens": 24, "ignore_eos": True, "custom_params": {"proxy_alpha": 1.5}}
 
         def post(text: str):
@@ -384,7 +406,9 @@ class TestUncached:
         response = uncached.post("/generate", body, stream=True)
         events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: {")]
         *steps, last = [json.loads(event) for event in events]
-        assert [step["meta_info"]["completion_tokens"] for step in steps] == [1, 5, 9, 13]
+        told = [step["meta_info"]["completion_tokens"] for step in steps]
+        # Who is slow gets the newest of several.
+        assert told == sorted(set(told)) and set(told) <= {1, 5, 9, 13}
         assert_is_as_set(last, as_set, "Tell")
 
         chunks = list(

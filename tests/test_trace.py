@@ -116,19 +116,21 @@ def test_asking_changes_no_token(guided):
 
 def test_the_last_chunk_of_a_stream_carries_the_trace(guided):
     """Kills: a trace that is sent again with every token, 157 MB for 2,048 of them."""
-    body = {"text": "Hi", "stream": True, "sampling_params": params(2.0)}
+    long = params(2.0, max_new_tokens=100, ignore_eos=True)  # who is slow gets several tokens in a chunk
+    body = {"text": "Hi", "stream": True, "sampling_params": long}
     guided.flush_cache()  # in 16 bits a prompt from the cache has not quite the same numbers
     response = guided.post("/generate", body, stream=True)
     events = [line[6:] for line in response.iter_lines(decode_unicode=True) if line.startswith("data: ")]
     assert events.pop() == "[DONE]"
     chunks = [json.loads(event) for event in events]
     guided.flush_cache()
-    whole = assert_complete(guided.generate(text="Hi", sampling_params=params(2.0)))
+    whole = assert_complete(guided.generate(text="Hi", sampling_params=params(2.0, ignore_eos=True)))
     assert len(chunks) > 2 and not any("proxy_trace" in chunk["meta_info"] for chunk in chunks[:-1])
     assert all(chunk["meta_info"]["proxy_alpha"] == 2.0 for chunk in chunks)
     last = assert_complete(chunks[-1])
-    assert last["token_id"] == whole["token_id"]
-    assert last["js_nats"] == pytest.approx(whole["js_nats"], abs=1e-3 if ON_GPU else 1e-5)
+    first = slice(len(whole["token_id"]))
+    assert last["token_id"][first] == whole["token_id"]
+    assert last["js_nats"][first] == pytest.approx(whole["js_nats"], abs=1e-3 if ON_GPU else 1e-5)
 
 
 def test_what_ends_an_answer_ends_its_trace(guided, reference):
@@ -143,7 +145,9 @@ def test_what_ends_an_answer_ends_its_trace(guided, reference):
 
 
 def test_each_of_several_samples_has_its_own(guided, reference):
-    answers = guided.generate(text="Say", sampling_params=params(1.0, temperature=1.0, n=3))
+    # Shorter ones may be alike.
+    asked = params(1.0, temperature=1.0, n=3, max_new_tokens=40, ignore_eos=True)
+    answers = guided.generate(text="Say", sampling_params=asked)
     assert len({tuple(answer["output_ids"]) for answer in answers}) == 3
     for answer in answers:
         assert_is_the_oracles(assert_complete(answer), reference, "Say", [], 1.0)

@@ -24,7 +24,8 @@ from sglang.srt.plugins.hook_registry import HookRegistry
 apply = HookRegistry._apply_target
 def tell(target, hooks):
     apply(target, hooks)
-    sys.stderr.write(f"HOOKED {multiprocessing.current_process().name} {target}\\n")
+    # On a line of its own, whatever another process has left of one.
+    sys.stderr.write(f"\\nHOOKED {multiprocessing.current_process().name} {target}\\n")
 HookRegistry._apply_target = staticmethod(tell)
 """
 # What two starts of one command line don't share: ports, seconds, and what else runs on this host.

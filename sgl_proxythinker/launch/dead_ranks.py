@@ -14,6 +14,9 @@ from sgl_proxythinker.placement import Placement
 logger = logging.getLogger(__name__)
 
 SEEN_WITHIN_S = 5.0
+# By another node: its watchdog looks once a second, the word is left within 8 s (`nodes/meeting.py` says why), and read
+# once a second.
+TOLD_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.2  # for what other nodes say
 
 
@@ -54,7 +57,8 @@ def tell_of_dead_ranks(watchdog: Any) -> None:
     nodes: Watch | None = getattr(watchdog, "proxy_nodes", None)
     if nodes is not None:
         nodes.expect_the_end()
-    running, deadline = list(watchdog._processes), time.monotonic() + SEEN_WITHIN_S
+    running = list(watchdog._processes)
+    deadline = time.monotonic() + (SEEN_WITHIN_S if nodes is None else TOLD_WITHIN_S)
     while (running or nodes is not None) and not any(process.exitcode for process in watchdog._processes):
         left = deadline - time.monotonic()
         if left <= 0 or (nodes is not None and nodes.why_others_ended):
