@@ -21,7 +21,7 @@ from sgl_proxythinker.answers import THINK_FIRST, ask
 from sgl_proxythinker.frontend.guided_backend import GuidedBackend
 from sgl_proxythinker.programs.command_line import SERVED_ALPHA, add_question, make_parser, run_command, strength
 from sgl_proxythinker.programs.generation import Generation, Result, generation, run, turn
-from sgl_proxythinker.programs.terminal import printable
+from sgl_proxythinker.programs.terminal import printable, strength_of
 
 EXPERT_ALPHA = 1.0
 
@@ -88,7 +88,7 @@ def show(comparison: Comparison) -> Table:
     table = Table("", title=printable(comparison.question), caption=read)
     columns = comparison.columns
     for column in columns:
-        table.add_column(f"{column.name} (alpha {column.generation.alpha:g})", ratio=1, overflow="fold")
+        table.add_column(f"{column.name} ({strength_of(column.generation)})", ratio=1, overflow="fold")
     nothing = Text("nothing was claimed", "italic")
     table.add_row("text", *(printable(column.generation.text) for column in columns), end_section=True)
     table.add_row("answer", *(printable(column.answer) if column.answer else nothing for column in columns))

@@ -29,7 +29,7 @@ class Generation(Result):
     """One call of `proxy_gen` and what the server says of it."""
 
     text: str
-    alpha: float  # that was in force
+    alpha: float | None  # that was in force; None: a law said it at every token
     prompt_tokens: int  # pictures included
     cached_tokens: int  # of the prompt, read from the prefix cache
     completion_tokens: int

@@ -13,11 +13,16 @@ def printable(text: str) -> Text:
     return Text("".join(character if character.isprintable() or character == "\n" else "·" for character in text))
 
 
+def strength_of(generation: Generation) -> str:
+    """At what strength it was made, in words."""
+    return "strength by a law" if generation.alpha is None else f"alpha {generation.alpha:g}"
+
+
 def figures(generation: Generation) -> str:
     """Strength, tokens, time and cache in one line."""
     cut = ", cut off" if generation.cut_off else ""
     return (
-        f"alpha {generation.alpha:g}, {generation.completion_tokens} tokens{cut} in {generation.seconds:.2f} s, "
+        f"{strength_of(generation)}, {generation.completion_tokens} tokens{cut} in {generation.seconds:.2f} s, "
         f"{generation.cached_tokens} of {generation.prompt_tokens} prompt tokens cached"
     )
 

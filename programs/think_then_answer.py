@@ -71,12 +71,22 @@ def think_then_answer(
     """
     if regex is not None and json_schema is not None:
         raise ValueError("an answer has one form: give regex or json_schema, not both")
-    form = {"regex": f"({regex or SHORT}){END}"} if json_schema is None else {"json_schema": json.dumps(json_schema)}
+    form = (
+        {"regex": f"({_unanchored(regex or SHORT)}){END}"}
+        if json_schema is None
+        else {"json_schema": json.dumps(json_schema)}
+    )
     asked = {"question": ask(question, instruction), "alpha": alpha, "max_tokens": max_tokens, "form": form}
     state = run(think_and_answer, backend, pictures=pictures, temperature=0, **asked)
     answer = generation(state, "answer")
     value = _read(answer.text, form)
     return Answered(question=question, thought=generation(state, "thought"), answer=answer, value=value)
+
+
+def _unanchored(regex: str) -> str:
+    """Without `^` and `$` around it: the form is of the whole answer, and grammars refuse them or pass over them."""
+    regex = regex.removeprefix("^")
+    return regex[:-1] if re.search(r"(?<!\\)(\\\\)*\$\Z", regex) else regex
 
 
 def _read(text: str, form: dict[str, str]) -> Any:

@@ -25,6 +25,11 @@ class Limits(BaseModel):
     max_n: int = Field(128, ge=1, description="samples of one prompt, `n`")
     max_batch: int = Field(1024, ge=1, description="answers of one request: prompts times `n`")
     max_logprobs: int = Field(512, ge=0, description="top logprobs of a token, and ids whose logprobs are asked for")
+    max_logprobs_in_all: int = Field(
+        32_000_000,
+        ge=0,
+        description="logprobs of one request: of each token of its prompts and answers as many as are asked for",
+    )
     max_stops: int = Field(64, ge=0, description="stop strings, and stop token ids")
     max_bias: int = Field(4096, ge=0, description="ids in a logit_bias")
     max_messages: int = Field(2048, ge=1, description="messages of a conversation, and parts of a message")

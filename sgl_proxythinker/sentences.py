@@ -10,6 +10,7 @@ MAX_SENTENCE = 900  # characters; with a name and a status still under 1,000
 
 _LONG = 200  # characters; a picture or a prompt is longer, and nothing of it is shown
 _SHOWN = 60  # characters of a value
+_READ = 40 * MAX_SENTENCE  # characters of a message, which may hold all that a client sent
 
 
 def shown(value: Any) -> str:
@@ -59,7 +60,7 @@ _INSTEAD = {
 
 def tidy(text: str) -> str:
     """A message from anywhere, short and on one line, without addresses of objects, paths of this machine, pictures."""
-    text = _SOURCE.sub("", text)
+    text = _SOURCE.sub("", text[:_READ])
     text = _OBJECT.sub(lambda match: f"a {match[1].rsplit('.', 1)[-1]}", text)
     text = _ADDRESS.sub("", text)
     text = _PAYLOAD.sub("...", text)
@@ -70,7 +71,7 @@ def tidy(text: str) -> str:
 
 
 # "[xgrammar.cc:12]" and "parser.rs:3:": where a compiled library stood.
-_SOURCE = re.compile(r"\[[^\[\]]{0,200}\.(?:cc|cpp|h):\d+\]|\S+\.(?:cc|cpp|h|rs):\d+:?")
+_SOURCE = re.compile(r"\[[^\[\]]{0,200}\.(?:cc|cpp|h):\d+\]|(?<!\S)\S{1,200}\.(?:cc|cpp|h|rs):\d+:?")
 _OBJECT = re.compile(r"<([\w.]+) (?:object|[^<>]{0,200}?) ?at 0x[0-9a-fA-F]+>")
 _ADDRESS = re.compile(r"(?: at)? ?\b0x[0-9a-fA-F]{6,}")
 _PAYLOAD = re.compile(r"[A-Za-z0-9+/=_%-]{200,}")

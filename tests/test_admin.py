@@ -91,8 +91,17 @@ class TestGuard:
         assert ask("secret", "POST", route, {field: None}, KEY)[0] == 200
 
     def test_one_request_may_be_aborted_by_everybody(self):
-        for body in ({"rid": "a"}, {"rid": "a", "abort_all": False}, {"abort_all": None}, b"{", b"", [1]):
+        for body in ({"rid": "a"}, {"rid": "a", "abort_all": False}, {"abort_all": None}, b"", [1]):
             assert ask(None, "POST", "/abort_request", body)[0] == 200
+
+    @pytest.mark.parametrize("body", [b"{", b"{'abort_all': true}", b"[" * 5000])
+    def test_what_is_no_json_is_a_400(self, body):
+        assert ask(None, "POST", "/abort_request", body)[0] == 400
+
+    def test_what_another_reader_takes_for_no_json_does_not_pass_unseen(self):
+        """Kills: everybody's requests, ended by whom SGLang's reader takes at his word: it knows deeper lists."""
+        body = b'{"abort_all":true,"x":' + b"[" * 1010 + b"]" * 1010 + b"}"
+        assert ask(None, "POST", "/abort_request", body)[0] == 403
 
     def test_generation_needs_no_admin_key(self):
         assert ask(None, "POST", "/generate", {"abort_all": True}) == (200, 'reached {"abort_all": true}')
@@ -119,7 +128,7 @@ def test_every_admin_route_is_one_that_sglang_has():
     assert [route for route in {*ADMIN, *NAMES_FILES} if classify(route) is None] == []
     assert {route for route in ADMIN if classify(route) is not Verdict.REFUSED} == {
         "/start_profile", "/stop_profile", "/set_trace_level", "/configure_logging", "/freeze_gc", "/slow_down",
-        "/flush_cache",
+        "/flush_cache", "/parse_function_call",
     }  # fmt: skip
 
 

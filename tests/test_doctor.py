@@ -295,7 +295,7 @@ def test_a_launch_that_says_nothing_of_drafts_is_planned_with_them_where_they_ca
     assert [bool(drafted) for drafted in rows.values()] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("asked", [{}, {"speculate": "auto"}])
+@pytest.mark.parametrize("asked", [{}, {"speculate": "auto"}, {"speculate": 3}])
 def test_where_there_is_a_gpu_the_attention_that_sglang_chooses_decides(sglang, triple, asked):
     """Kills: drafts in a plan, and a sound launch, that a start would do without, or refuse."""
     config = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), **asked)
@@ -318,6 +318,8 @@ def test_two_gpus_are_placed_for_the_drafts_of_every_step(doctor, triple, drafts
     code, told = doctor(triple.base, triple.expert, triple.amateur, *flags)
     found = {finding["check"]: finding["found"] for finding in json.loads(told)["checks"]}
     assert code == 0 and found["placement"].startswith(wanted), found
+    # With a fixed K no more run than have graphs, which are 24 on such GPUs.
+    assert (max(json.loads(told)["memory"]["requests"].values()) == 24) is (drafts == "3")
 
 
 @pytest.mark.parametrize("flags", [("--enable-mixed-chunk",), ("--attention-backend", "flashinfer")])
@@ -325,6 +327,8 @@ def test_drafts_that_were_asked_for_and_can_not_be_are_wrong(doctor, triple, fla
     paths = triple.base, triple.expert, triple.amateur
     code, told = doctor(*paths, *flags, "--proxy-speculate", "auto", "--gpu-memory", "24", "--json")
     assert code == 1 and list(wrong_of(told)) == ["speculation"]
+    planned = json.loads(told)["memory"]["ranks"][0]
+    assert planned["drafted_bytes"] == 0 < planned["fused_bytes"], "what else there is to say is said without drafts"
 
 
 @pytest.mark.parametrize(("file", "old", "new"), [
@@ -422,7 +426,7 @@ FLAGS = {
         ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
         ("hosts that do not meet", "nodes", "--nnodes 2 without --dist-init-addr"),
         ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),
-        ("full, with drafts", "memory", "Without drafts (--proxy-speculate off) they take 3.41 GiB less."),
+        ("full, with drafts", "memory", "Without drafts (--proxy-speculate off) they take 3.91 GiB less."),
     ],
 )
 def test_what_can_not_be_is_told_by_the_check_that_finds_it(examined, flags, check, sentence):
@@ -469,7 +473,7 @@ def test_drafts_by_default_are_not_planned_where_they_alone_do_not_fit(examined)
     """Kills: a launch that a start serves without drafts, and that is said not to fit."""
     code, told = examined["full but for drafts"]
     [found] = [each["found"] for each in told["checks"] if each["check"] == "memory"]
-    assert code == 0 and "no drafts, because their rows take 3.41 GiB of a GPU and " in found
+    assert code == 0 and "no drafts, because their rows take 3.91 GiB of a GPU and " in found
     drafted = [made["memory"]["ranks"][0]["drafted_bytes"] for made in (told, examined["none"][1])]
     assert drafted == [0, 4 * 256 * 152_064 * 4]
 

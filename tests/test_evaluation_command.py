@@ -48,6 +48,10 @@ def test_a_setting_says_its_strength_and_not_the_server():
     """Kills: the server's default strength in place of a setting's own."""
     (base,) = planned("--alphas", "0").settings.values()
     assert guidance_of(base, PROXY) == {"proxy_alpha": 0.0, "proxy_amateur_alpha": 0.0}
+    (plain,) = planned("--plain", "guided").settings.values()
+    assert guidance_of(plain, PROXY | {"clip": 2.0}) == {
+        "proxy_alpha": 0.5, "proxy_amateur_alpha": 0.5, "proxy_clip": 2.0
+    }  # fmt: skip
 
 
 def test_one_answer_is_greedy_and_several_are_drawn():
@@ -98,11 +102,17 @@ def test_a_flag_that_nothing_can_come_of_is_refused(flags, said, capsys):
         (("--repeats", "4", "--temperature", "0"), "several greedy answers"),
         (("--limit", "0"), "not 1 or more"),
         (("--alphas", "a"), "--alphas"),
+        (("--temperature", "-1"), "--temperature: -1 is not 0 or more"),
+        (("--temperature", "nan"), "--temperature: nan is not 0 or more"),
+        (("--temperature", "inf"), "--temperature: inf is not 0 or more"),
+        (("--top-p", "0"), "--top-p: 0 is not above 0 and at most 1"),
+        (("--top-p", "2"), "--top-p: 2 is not above 0 and at most 1"),
     ],
 )
 def test_a_flag_that_can_not_be_is_refused(flags, said, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as refused:
         main([*URL, *flags])
+    assert refused.value.code == 2
     assert said in capsys.readouterr().err
 
 

@@ -793,11 +793,27 @@ def test_runs_that_do_not_compare_are_refused(folder, beside, tmp_path):
         again.write_manifest({**manifest, "run": manifest["run"] | changed})
         with pytest.raises(EvaluationError, match=said):
             results_of(folder, "alpha-0", [again])
+    said = manifest["run"]["sampling"] | {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+    again.write_manifest({**manifest, "run": manifest["run"] | {"sampling": said}})
+    with pytest.raises(EvaluationError, match="were drawn with .* with .*'repetition_penalty': 1.0.* no table"):
+        results_of(folder, "alpha-0", [again])
     again.write_manifest({**manifest, "data": {"MathVista": {"revision": "another"}}})
     with pytest.raises(EvaluationError, match="asked revision another of MathVista"):
         results_of(folder, "alpha-0", [again])
     with pytest.raises(EvaluationError, match="has no answer to a question of"):
         results_of(folder, "alpha-0", [write_run(tmp_path / "nothing asked", [])])
+
+
+def test_what_only_sglang_is_told_is_no_difference_to_another_server(folder, tmp_path):
+    """Kills: no row at all of a server that is not SGLang."""
+    other, manifest = other_run(tmp_path), folder.manifest()
+    other.write_manifest({**other.manifest(), "sessions": [{"date": "2026-11-29", "model": "m", "server": {}}]})
+    said = manifest["run"]["sampling"] | {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+    folder.write_manifest({**manifest, "run": manifest["run"] | {"sampling": said}})
+    try:
+        assert "expert" in results_of(folder, "alpha-0", [other]).settings
+    finally:
+        folder.write_manifest(manifest)
 
 
 @SCHEMES

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -192,6 +194,94 @@ def test_it_speaks_to_nobody_but_the_server(python, family, tmp_path):
     assert not came
 
 
+@contextlib.contextmanager
+def endpoint(info, meta):
+    """A server that answers 5 to everything: its URL, and what it was asked.
+
+    Args:
+        info: its `/server_info`; None: it has none.
+    """
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            told = {"data": [{"id": "m"}]} if self.path == "/v1/models" else info
+            self._answer(404 if told is None else 200, told)
+
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "5"}}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            kind = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
+            self._answer(200, kind | {"choices": [choice | {"meta_info": meta}]})
+
+        def _answer(self, code, told):
+            data = json.dumps(told).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+
+
+SGLANG = {"model_path": "m", "version": "0.5.17"}
+GUIDED = SGLANG | {
+    "proxy": {"expert": "e", "amateur": "a", "experts": {}, "alpha": 0.5, "law": None, "clip": None, "plausible": None}
+}
+HALF = {"proxy_alpha": 0.5, "proxy_amateur_alpha": 0.5}
+WHAT = {"model", "messages", "max_tokens", "max_completion_tokens", "custom_params", "seed"}
+NOT_THE_MODELS = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+
+
+@pytest.mark.parametrize(
+    "info, meta, flags, sent",
+    [
+        (GUIDED, HALF, ("--plain", "p", "--alphas", "0.5"), NOT_THE_MODELS | {"top_p": 1.0, "temperature": 0.0}),
+        (SGLANG, None, ("--plain", "p"), NOT_THE_MODELS | {"top_p": 1.0, "temperature": 0.0}),
+        (SGLANG, None, ("--plain", "p", "--repeats", "2"), NOT_THE_MODELS | {"top_p": 0.95, "temperature": 1.0}),
+        (None, None, ("--plain", "p"), {"temperature": 0.0}),
+        ({"vllm_config": {}}, None, ("--plain", "p"), {"temperature": 0.0}),
+    ],
+    ids=["guided, and as it is", "SGLang", "SGLang, drawn", "another server", "vLLM"],
+)
+def test_nothing_of_how_answers_are_drawn_is_left_to_the_models_generation_config(
+    info, meta, flags, sent, paper, tmp_path
+):
+    """Kills: Qwen2.5-VL's repetition penalty of 1.05 in every answer; a field that another server would refuse."""
+    with endpoint(info, meta) as (url, asked):
+        few = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", "2")
+        code, said = paper(url, tmp_path, *few, *flags)
+    assert code == 0, said
+    for body in asked:
+        how = {name: body[name] for name in body.keys() - WHAT}
+        assert how == sent | ({"return_meta_info": True} if meta else {})
+    assert asked
+    sampling = RunFolder(tmp_path).manifest()["run"]["sampling"]
+    told = NOT_THE_MODELS if "top_k" in sent else dict.fromkeys(NOT_THE_MODELS)
+    assert {name: sampling.get(name) for name in NOT_THE_MODELS} == told
+
+
+def test_other_defaults_of_a_guided_server_are_another_plain_setting(paper, tmp_path):
+    """Kills: answers under one strength and under another in one row."""
+    flags = ("--benchmarks", "tiny_family", "--preset", "tiny-family", "--limit", "2", "--plain", "as-it-is")
+    with endpoint(GUIDED, HALF) as (url, _):
+        assert paper(url, tmp_path, *flags)[0] == 0
+    clipped = GUIDED | {"proxy": GUIDED["proxy"] | {"clip": 2.0}}
+    with endpoint(clipped, HALF | {"proxy_clip": 2.0}) as (url, asked):
+        code, said = paper(url, tmp_path, *flags)
+    assert code == 1 and "another setting as-it-is: its proxy_clip was left out and is 2.0" in said and not asked
+
+
 def written(out):
     """Lines of the run's answers."""
     file = out / "answers.jsonl"
@@ -273,14 +363,15 @@ def test_laws_and_experts_are_settings_and_strengths_can_be_added_later(paper, f
         "entropy-0.3: {proxy_alpha: 0.5, proxy_law: {kind: entropy, above: 0.3}}\n"
         "both: {proxy_experts: {expert: 0.25, specialist: 0.25}}\n"
     )
-    flags = ("--settings", str(tmp_path / "settings.yaml"), "--without-amateur", "--alphas", "0.5")
+    flags = ("--settings", str(tmp_path / "settings.yaml"), "--without-amateur", "--alphas", "0.5", "--plain", "plain")
     before = len(RunFolder(straight).answers())
     code, said = paper(family.url, straight, *TINY, *flags)
     assert code == 0, said
     answers = RunFolder(straight).answers()
-    assert len(answers) == before + 3 * COUNT
+    assert len(answers) == before + 4 * COUNT
     made_by = {asked.setting: answer.made_by for asked, answer in answers.items()}
     assert made_by["both"]["proxy_experts"] == {"expert": 0.25, "specialist": 0.25}
+    assert made_by["plain"]["proxy_alpha"] == made_by["plain"]["proxy_amateur_alpha"], "the server's defaults"
     assert made_by["entropy-0.3"]["proxy_law"] and made_by["no-amateur-0.5"]["proxy_amateur_alpha"] == 0.0
 
 

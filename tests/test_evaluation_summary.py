@@ -14,6 +14,7 @@ from sgl_proxythinker.evaluation.presets import read_presets
 from sgl_proxythinker.evaluation.questions import AnswerKind
 from sgl_proxythinker.evaluation.records import AnswerRecord, Behaviour, BehaviourRecord, Grade, Outcome, QuestionRecord
 from sgl_proxythinker.evaluation.run_folder import Asked, RunFolder
+from sgl_proxythinker.evaluation.sampling import Sampling
 from sgl_proxythinker.evaluation.statistics import bootstrap, compare, mean_interval, pass_at, sign_test, wilson
 from sgl_proxythinker.evaluation.summary import compare_settings, macro_average, summarize, summarize_behaviours
 
@@ -196,7 +197,9 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 def session(**more):
-    server = {"model_path": "m", "dtype": "bfloat16", "proxy": {"expert": "e", "amateur": "a", "experts": {}}}
+    proxy = {"expert": "e", "amateur": "a", "experts": {}}
+    told = {"tokenizer_path": "m", "mm_process_config": {}}
+    server = {"model_path": "m", "dtype": "bfloat16", "proxy": proxy, **told}
     return {"model": "m", "server": server | more.pop("server", {})} | more
 
 
@@ -208,7 +211,10 @@ def session(**more):
         (session(server={"revision": "x"}), {}, "server's revision"),
         (session(server={"proxy": {"expert": "other", "amateur": "a", "experts": {}}}), {}, "server's expert"),
         (session(server={"proxy": {"expert": "e", "amateur": "o", "experts": {}}}), {}, "server's amateur"),
-        (session(), {"alpha-0.5": {"proxy_alpha": 0.5, "proxy_clip": 2.0}}, "setting alpha-0.5"),
+        (session(), {"alpha-0.5": {"proxy_alpha": 0.5, "proxy_clip": 2.0}}, "its proxy_clip was left out and is 2.0"),
+        (session(), {"guided": {"proxy_alpha": 0.7}}, "setting guided: its proxy_alpha was 0.5 and is 0.7"),
+        (session(server={"tokenizer_path": "other"}), {}, "server's tokenizer_path"),
+        (session(server={"mm_process_config": {"image": {"max_pixels": 9}}}), {}, "server's mm_process_config"),
     ],
 )
 def test_a_run_goes_on_only_as_it_began(now, made_by, said):
@@ -216,13 +222,30 @@ def test_a_run_goes_on_only_as_it_began(now, made_by, said):
     before = {
         "run": run,
         "sessions": [session(), session(model="later")],
-        "made_by": {"alpha-0.5": {"proxy_alpha": 0.5}},
+        "made_by": {"alpha-0.5": {"proxy_alpha": 0.5}, "guided": {"proxy_alpha": 0.5}, "plain": None},
     }
     check_same(before, run, session(), {"alpha-0.5": {"proxy_alpha": 0.5}, "new": {"proxy_alpha": 1.0}})
     with pytest.raises(EvaluationError, match=said):
         check_same(before, run, now, made_by)
     with pytest.raises(EvaluationError, match="its suffix was 'x' and is 'y'"):
         check_same(before, run | {"preset": {"suffix": "y"}}, session(), {})
+
+
+def test_what_an_older_folder_does_not_say_is_unknown_and_not_another():
+    older = session()
+    for name in ("tokenizer_path", "mm_process_config"):
+        del older["server"][name]
+    before = {"run": {}, "sessions": [older], "made_by": {"plain": None}}
+    check_same(before, {}, session(), {"plain": {"proxy_alpha": 0.5}})
+
+
+def test_an_older_folder_whose_answers_have_the_models_own_penalty_does_not_go_on():
+    """Kills: half of a folder's answers with Qwen2.5-VL's repetition penalty of 1.05, half without."""
+    sampling = Sampling(repeats=1, temperature=0, top_p=0.95, seed=0)
+    before = {"run": {"sampling": sampling.model_dump()}, "sessions": [session()], "made_by": {}}
+    check_same(before, {"sampling": sampling.as_said(is_sglang=False)}, session(), {})
+    with pytest.raises(EvaluationError, match="another sampling: its repetition_penalty was left out and is 1.0"):
+        check_same(before, {"sampling": sampling.as_said(is_sglang=True)}, session(), {})
 
 
 def test_presets_are_what_the_papers_scripts_send():

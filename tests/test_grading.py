@@ -131,6 +131,40 @@ def test_what_only_ends_or_begins_like_the_answer_is_not_it(claim, answer):
     assert not grade_last(rf"\boxed{{{claim}}}", question, False).right
 
 
+NO_UNIT = (
+    (r"5\text{ million}", "5"), (r"5\text{ or more}", "5"), (r"7\text{ or 8}", "7"), (r"3\text{ squared}", "3"),
+    (r"2\text{ hours and 30 minutes}", "2"), (r"5\pi\text{ or more}", r"5\pi"), (r"5\pi\text{ million}", r"5\pi"),
+    (r"5\mathrm{ cubed}", "5"), (r"5\text{ dozen}^2", "5"),
+)  # fmt: skip
+OTHER_UNIT = (
+    (r"2\pi\text{ cm}", r"2\pi \text{ m}"), (r"2\pi\text{ cm}^2", r"2\pi \text{ cm}"),
+    (r"12\sqrt{3}\text{ cm}^{2}", r"12\sqrt{3}\text{ cm}^3"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("claim, answer", NO_UNIT + OTHER_UNIT)
+def test_words_in_latex_are_no_unit_unless_they_are_one(claim, answer):
+    """Kills: whatever stands in a last `\\text{}` taken off, as if it changed nothing; one unit taken for another."""
+    question = Question("", "", "", (), AnswerKind.MATHEMATICS, answer)
+    assert not grade_last(rf"\boxed{{{claim}}}", question, False).right
+    assert letter_of(claim, (answer, "11")) is None
+    assert letter_of(f"A: {claim}", (answer, "11")) is None
+
+
+@pytest.mark.parametrize(
+    "claim, answer",
+    [(r"36\pi \text{ cm}^2", r"36\pi"), (r"36\pi\,\mathrm{cm}^{2}", r"36\pi"), (r"$36\pi\text{ cm}^2$.", r"36\pi"),
+     (r"36\pi \text{ square centimeters}", r"36\pi \text{ cm}^2"), (r"36\pi", r"36\pi \text{ cm}^2"),
+     (r"12\sqrt{3}\text{ cm}^2", r"12\sqrt{3}"), (r"\frac{25\pi}{3}\text{ m}^2", r"\frac{25\pi}{3}"),
+     (r"36\pi\text{ cm}", r"36\pi"), (r"2\pi\text{ radians}", r"2\pi\text{ rad}"), (r"36\pi\text{ units}", r"36\pi"),
+     (r"x = 36\pi\text{ cm}", r"36\pi")],
+)  # fmt: skip
+def test_an_expression_may_have_a_unit(claim, answer):
+    question = Question("", "", "", (), AnswerKind.MATHEMATICS, answer)
+    assert grade_last(rf"\boxed{{{claim}}}", question, False).right
+    assert letter_of(claim, ("11", answer)) == letter_of(f"B: {claim}", ("11", answer)) == "B"
+
+
 @pytest.mark.parametrize(
     "claim", ["5", "x = 5", "5 cm", "5 apples", r"5\text{ cm}", "5.0", "10/2", "7 - 2 = 5", "5 m/s^2"]
 )
@@ -162,6 +196,79 @@ def test_the_choice_that_a_claim_names(claim, choices, letter):
 )  # fmt: skip
 def test_a_thought_and_a_denial_claim_nothing(text, claim):
     assert grade_last(text, Question("", "", "", (), AnswerKind.TEXT, "x"), False).claim == claim
+
+
+BARS = ("10 cm", "12 cm", "Fewer, because of rain", "The same as before")
+# An answer, its question's kind, choices and answer, and what is read as its claim.
+REASONED = (
+    ("The answer is B because the bar is tallest.", AnswerKind.CHOICE, BARS, "B", "B"),
+    ("The answer is B, since A is not the tallest bar.", AnswerKind.CHOICE, BARS, "B", "B"),
+    ("The correct answer is B: 12 cm, since it is so.", AnswerKind.CHOICE, BARS, "B", "B: 12 cm"),
+    ("The answer is B, as the bar is tallest.", AnswerKind.CHOICE, BARS, "B", "B"),
+    ("The answer is B since the bar is tallest.", AnswerKind.CHOICE, BARS, "B", "B"),
+    ("The answer is **B** because the bar is tallest.", AnswerKind.CHOICE, BARS, "B", "B"),
+    ("The answer is 12 cm, which the ruler shows.", AnswerKind.CHOICE, BARS, "B", "12 cm"),
+    ("The answer is C: Fewer, because of rain.", AnswerKind.CHOICE, BARS, "C", "C: Fewer, because of rain"),
+    ("The answer is the same as before.", AnswerKind.CHOICE, BARS, "D", "the same as before"),
+    ("In the picture the answer is 5 because two bars are red and three are blue.", AnswerKind.INTEGER, (), "5", "5"),
+    ("The answer is 5 since two bars are red and three are blue.", AnswerKind.INTEGER, (), "5", "5"),
+    ("In the picture the answer is 5, since two bars are red.", AnswerKind.INTEGER, (), "5", "5"),
+    ("The answer is 3, so that is it.", AnswerKind.INTEGER, (), "3", "3"),
+    ("The answer is approximately 5.2 cm.", AnswerKind.DECIMAL, (), "5.2", "approximately 5.2 cm"),
+    ("The answer is approx. 5.2 cm.", AnswerKind.DECIMAL, (), "5.2", "approx. 5.2 cm"),
+    ("The answer is roughly 5.2, since it is so.", AnswerKind.DECIMAL, (), "5.2", "roughly 5.2"),
+    ("The answer is around 5.2.", AnswerKind.DECIMAL, (), "5.2", "around 5.2"),
+    ("The answer is red, because it is so.", AnswerKind.TEXT, (), "red", "red"),
+    ("The answer is none, since 2005.", AnswerKind.TEXT, (), "none, since 2005", "none, since 2005"),
+)  # fmt: skip
+NOT_SO = (
+    ("The answer is not B because the bar is tallest.", AnswerKind.CHOICE, BARS, "B"),
+    ("The answer isn't B because the bar is tallest.", AnswerKind.CHOICE, (), "B"),
+    ("The answer is not 5 because two bars are red.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is A or B because both are tall.", AnswerKind.CHOICE, BARS, "A"),
+    ("The answer is A or B because both are tall.", AnswerKind.CHOICE, (), "A"),
+    ("The answer is A, as well as B.", AnswerKind.CHOICE, BARS, "A"),
+    ("The answer is A, as is B.", AnswerKind.CHOICE, (), "A"),
+    ("The answer is A, so not quite, but B.", AnswerKind.CHOICE, BARS, "A"),
+    ("The answer is A: 12 cm, since it is so.", AnswerKind.CHOICE, BARS, "A"),
+    ("The answer is C: Fewer, because of rain.", AnswerKind.CHOICE, ("Fewer", *BARS[1:]), "A"),
+    ("The answer is 5, so we double it to get 10.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is 5, which is wrong.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is 5, which isn't right.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is 5 million because two bars are red.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is around the corner 5.", AnswerKind.INTEGER, (), "5"),
+    ("The answer is the highest since 2005.", AnswerKind.TEXT, (), "the highest"),
+    ("The answer is 5 as a share of 8.", AnswerKind.INTEGER, (), "5"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text, kind, choices, answer, claim", REASONED)
+def test_a_reason_behind_an_answer_is_no_part_of_it(text, kind, choices, answer, claim):
+    question = Question("", "", "", (), kind, answer, choices, 1)
+    assert grade_last(text, question, False) == Grade(claim=claim, right=True)
+
+
+@pytest.mark.parametrize("text, kind, choices, answer", NOT_SO)
+def test_what_stands_before_a_reason_is_no_answer_by_itself(text, kind, choices, answer):
+    """Kills: the end of a claim left out where it denies the claim, is another one, or is part of a choice's text."""
+    assert not grade_last(text, Question("", "", "", (), kind, answer, choices, 1), False).right
+
+
+def test_mmmu_pros_options_are_the_characters_that_the_papers_scripts_take_them_for():
+    """As `process_response` and `run_evaluate_math` at f0de02a: `options.index(response)`, of five letters, and
+    `options[ord(letter) - 65]`, both in one string."""
+
+    def right(options, answer):
+        question = Question(
+            "", "", "", (), AnswerKind.CHOICE, answer, published_choices=tuple(options), published_letters=5
+        )
+        return {letter for letter in "ABCDEFGHIJ" if grade_published(rf"\boxed{{{letter}}}", question).right}
+
+    assert right("['Heart', 'Lung']", "C") == {"C", "H"}, "C is the third character"
+    assert right("['Heart', 'Lung']", "D") == {"D", "E"}
+    assert right("['Heart', 'Lung']", "A") == {"A"} and right("['Heart', 'Lung']", "B") == {"B"}
+    assert right("['A bus', 'B']", "A") == {"A", "C"}, "of the letter C that A is found at, A is the character again"
+    assert right("['fat B', 'x']", "B") == {"B"}, "found behind the fifth character, which has no letter"
 
 
 def test_a_list_is_of_one_unit_and_has_nothing_else():

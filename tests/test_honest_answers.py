@@ -25,6 +25,7 @@ class TestSentences:
             ("bad: " + "iVBORw0KGgo" * 100, "bad: ..."),
             ('boom File "/srv/me/lib/server.py", line 12, in f end', "boom end"),
             ("no such file: '/srv/data/models/base/config.json'", "no such file: '...'"),
+            ("[xgrammar.cc:12] no such rule, parser.rs:3: twice", "no such rule, twice"),
             ("use /v1/chat/completions", "use /v1/chat/completions"),
         ],
     )
@@ -33,6 +34,11 @@ class TestSentences:
 
     def test_a_message_is_short(self):
         assert len(tidy("word " * 1000)) == MAX_SENTENCE
+
+    @pytest.mark.parametrize("text", [".", "a", " /a/", "<a", "[a.", '"a/b/'])
+    def test_a_message_of_any_length_is_read_in_passing(self, text):
+        """Kills: an expression of quadratic time, which this test would wait for, and every client of a server."""
+        assert len(tidy(text * 1_000_000)) <= MAX_SENTENCE
 
     @pytest.mark.parametrize(
         ("value", "wanted"),

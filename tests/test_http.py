@@ -27,6 +27,22 @@ def unharmed(guided):
     assert ask() == before
 
 
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/generate", {"text": "Hi", "sampling_params": {"n": None, "temperature": None, "max_new_tokens": 2}}),
+        ("/v1/chat/completions", {"messages": chat_messages("Hi"), "max_tokens": 2, "parallel_tool_calls": None}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 2, "temperature": None, "top_p": None, "echo": None}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_null_is_the_default_of_every_field(guided, route, body):
+    if route != "/generate":
+        body |= dict.fromkeys(("n", "stream", "logprobs", "frequency_penalty", "presence_penalty", "seed", "stop"))
+    response = guided.post(route, body)
+    assert response.ok, response.text
+
+
 def test_streaming_chat_gives_the_same_text(guided):
     messages = chat_messages("What is it?", [random_picture(7)])
     whole = guided.chat(messages, 1.5)["choices"][0]["message"]["content"]

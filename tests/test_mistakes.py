@@ -54,6 +54,16 @@ MISTAKES = [
     ),
     ("/vertex_generate", {"instances": [{"text": "x", "n": 2}]}, ("instances[0] has", "parameters")),
     ("/vertex_generate", {"instances": [{"text": "x", "input_ids": [5]}]}, ("instances[0] has two prompts",)),
+    (
+        "/v1/chat/completions",
+        part(type="video_url", video_url={"url": "data:video/mp4;base64,AAAA"}) | {"input_ids": [5]},
+        ("messages have a video or a sound",),
+    ),
+    (
+        "/v1/chat/completions",
+        TEXT | {"tool_choice": "none", "tools": [{"type": "function", "function": {"name": "f" * 300_000}}]},
+        ("tools are 300,", "--proxy-max-schema-bytes"),
+    ),
     ("/vertex_generate", {"instances": [{"text": "x"}], "return_logprob": True}, ("return_logprob", "parameters")),
     (
         "/v1/completions",

@@ -137,6 +137,7 @@ def arguments(triple, base=None, expert=None, amateur=None, placement="split", *
     paths = {"expert_path": str(expert or triple.expert), "amateur_path": str(amateur or triple.amateur)}
     own = {"nnodes": 2, "node_rank": 1, "revision": None, "model_path": str(base or triple.base), "page_size": 1}
     own |= {"served_model_name": own["model_path"], "download_dir": None}  # as SGLang resolves them
+    own |= {"tokenizer_path": own["model_path"]}
     own |= {name: settings.pop(name) for name in list(settings) if name in own}
     args = SimpleNamespace(**{**dict.fromkeys(fields_that_act()), **own})
     config = ProxyConfig(**paths, placement=placement, **settings)
@@ -168,6 +169,28 @@ def test_nodes_of_one_command_say_the_same(triple):
 def test_a_checkpoint_may_lie_elsewhere(triple, another):
     for role in ("base", "expert"):
         assert told_difference(arguments(triple), arguments(triple, **{role: another(role)})) is None
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_answers_end_must_be_the_same(triple, another, missing):
+    """Kills: a node that goes on with a request which the other has ended, and waits for it in a collective."""
+    base = another("base")
+    ends = base / "generation_config.json"
+    if missing:
+        ends.unlink()
+    else:
+        ends.write_text(json.dumps(json.loads(ends.read_text()) | {"eos_token_id": [1, 2]}))
+    assert "the base's generation_config.json is not the same file" in told_difference(
+        arguments(triple), arguments(triple, base=base)
+    )
+
+
+def test_a_tokenizer_of_its_own_must_be_the_same_and_may_lie_elsewhere(triple, another):
+    expert, amateur = another("expert"), another("amateur")
+    here, there = (arguments(triple, tokenizer_path=str(folder)) for folder in (expert, amateur))
+    assert told_difference(here, there) is None
+    (amateur / "tokenizer_config.json").write_text("{}")
+    assert "files of --tokenizer-path: " in told_difference(here, there)
 
 
 def test_weights_need_not_lie_where_nobody_reads_them(triple, another):

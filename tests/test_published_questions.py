@@ -119,6 +119,8 @@ def test_mmmu_pro_is_asked_in_words_and_as_one_picture(questions):
             assert len(one.pictures) == 1 and not any(choice in one.text for choice in one.choices[:1])
         else:
             assert one.text.count("<image>") == len(one.pictures)
+        # The paper's scripts index the column as it is written.
+        assert "".join(one.published_choices).startswith("[") and one.published_letters == 5
 
 
 def test_a_question_without_an_answer_is_left_out(folders, questions):

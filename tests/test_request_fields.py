@@ -27,7 +27,10 @@ from sgl_proxythinker.policy.generate_fields import (
 from sgl_proxythinker.policy.sampling_fields import SamplingFields, check_sampling_params, depth
 from upstream_sources import declared_fields
 
-BOUNDS = Bounds(Limits(max_n=8, max_batch=16, max_stops=3, max_bias=2, max_logprobs=9, max_schema_depth=5), 10, 100)
+LIMITS = Limits(
+    max_n=8, max_batch=16, max_stops=3, max_bias=2, max_logprobs=9, max_schema_depth=5, max_logprobs_in_all=2_000
+)
+BOUNDS = Bounds(LIMITS, 10, 100)
 
 # SamplingParams' own: it fills them itself, and a request that sets them would skip its checks.
 OF_SGLANG = {"stop_strs", "stop_regex_strs", "stop_str_max_len", "stop_regex_max_len", "is_normalized"}
@@ -252,6 +255,31 @@ class TestRequests:
         with pytest.raises(RequestError, match=sentence) as error:
             check_request(request_class(**fields), BOUNDS, guided=True)
         assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("fields", "logprobs"),
+    [
+        ({"text": "x", "sampling_params": {"n": 8}}, None),
+        ({"text": "x", "return_logprob": True, "top_logprobs_num": 9}, 100 * 10),  # the context, not 128
+        ({"text": "x", "return_logprob": True, "sampling_params": {"n": 8, "max_new_tokens": None}}, 8 * 100),
+        ({"text": "x", "return_logprob": True, "sampling_params": {"max_new_tokens": 5}, "token_ids_logprob": [1]}, 10),
+        ({"text": ["x", "y"], "return_logprob": [True, False], "top_logprobs_num": [4, 0]}, 500),
+        ({"text": ["x", "y"], "return_logprob": True, "token_ids_logprob": [[0, 1, 2], None]}, 500),
+        ({"text": "four", "return_logprob": True, "logprob_start_len": 0, "sampling_params": {"max_new_tokens": 1}}, 5),
+        ({"input_ids": [[1], [1, 2]], "return_logprob": True, "logprob_start_len": 0}, 203),
+    ],
+)  # fmt: skip
+def test_logprobs_of_a_request_are_bounded_in_all(sglang, fields, logprobs):
+    """Kills: limits that multiply, so that one request fills the memory of the process that all pass."""
+    from sglang.srt.managers.io_struct import GenerateReqInput
+
+    if logprobs is not None:
+        too_few = BOUNDS._replace(limits=LIMITS.model_copy(update={"max_logprobs_in_all": logprobs - 1}))
+        with pytest.raises(RequestError, match=f"may get {logprobs:,} logprobs, .*--proxy-max-logprobs-in-all"):
+            check_request(GenerateReqInput(**fields), too_few, guided=True)
+    enough = BOUNDS._replace(limits=LIMITS.model_copy(update={"max_logprobs_in_all": logprobs or 0}))
+    check_request(GenerateReqInput(**fields), enough, guided=True)
 
 
 @pytest.mark.parametrize(("value", "levels"), [(5, 0), ([], 1), ({"a": [{}]}, 3), ([[], [[]]], 3), (None, 0)])

@@ -21,13 +21,14 @@ from sgl_proxythinker.answers import ask
 from sgl_proxythinker.programs.alpha_ladder import alpha_ladder
 from sgl_proxythinker.programs.compare import compare
 from sgl_proxythinker.programs.describe_then_reason import DESCRIBE, describe_then_reason
-from sgl_proxythinker.programs.generation import ProgramFailed
+from sgl_proxythinker.programs.generation import Generation, ProgramFailed
 from sgl_proxythinker.programs.ladder_chart import COLOURS, draw_chart
 from sgl_proxythinker.programs.look_closer import AGAIN, WHERE, look_closer
 from sgl_proxythinker.programs.majority_vote import majority_vote
 from sgl_proxythinker.programs.pictures import data_url, random_picture
 from sgl_proxythinker.programs.region import enlarge, shown_box
-from sgl_proxythinker.programs.think_then_answer import think_then_answer
+from sgl_proxythinker.programs.terminal import figures
+from sgl_proxythinker.programs.think_then_answer import _unanchored, think_then_answer
 from sgl_proxythinker.programs.verify_and_revise import CRITIQUE, LOOK_AGAIN, REVISE, verify_and_revise
 
 # The interpreter warns, with a traceback, of what it keeps as the program's error.
@@ -56,11 +57,10 @@ def assert_is_chat(guided, made, messages, **options):
 # think_then_answer
 
 
-def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(guided, backend):
+@pytest.mark.parametrize("regex", ["[0-9]{3}", "^[0-9]{3}$"])
+def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(guided, backend, regex):
     one = random_picture(101)
-    done = think_then_answer(
-        backend, [one], QUESTION, alpha=2.0, regex="[0-9]{3}", instruction=INSTRUCTION, max_tokens=10
-    )
+    done = think_then_answer(backend, [one], QUESTION, alpha=2.0, regex=regex, instruction=INSTRUCTION, max_tokens=10)
     assert (done.thought.alpha, done.answer.alpha) == (2.0, 0.0)
     assert re.fullmatch("[0-9]{3}", done.value)
     assert_is_chat(guided, done.thought, chat_messages(ask(QUESTION, INSTRUCTION), [one]))
@@ -76,6 +76,20 @@ def test_a_thought_is_guided_and_its_answer_is_the_bases_in_the_form_asked_for(g
     )  # fmt: skip
     assert done.answer.text == wanted["text"] == f"{done.value}</answer>"
     assert done.answer.prompt_tokens == wanted["meta_info"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("regex", "form"),
+    [("^a$", "a"), (r"a\$", r"a\$"), (r"a\\$", r"a\\"), ("^a|b$", "a|b"), ("[$^]", "[$^]"), ("a", "a")],
+)
+def test_anchors_around_a_form_are_taken_off_and_no_dollar_that_is_a_character(regex, form):
+    assert _unanchored(regex) == form
+
+
+def test_a_strength_that_the_servers_law_says_is_told_as_such():
+    """Kills: an answer that is lost for want of one number, on a server whose law is a schedule."""
+    counts = dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "seconds"), 1)
+    assert figures(Generation(text="", alpha=None, cut_off=False, **counts)).startswith("strength by a law, 1 tokens")
 
 
 def test_an_answer_may_have_a_schema(backend):

@@ -25,6 +25,7 @@ from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.sentences import tidy
+from sgl_proxythinker.speculation.algorithm import most_running
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ class Examination:
                 lambda: settle_speculation(asked, given, attention, on_cpu),
                 lambda found: _drafts_in_words(*found, given),
             )
-            config = config if settled is None else settled[0]
+            # A wish that can't be counts as none: what else there is to say is said without drafts.
+            config = config.without_drafts() if settled is None else settled[0]
         checkpoints = Checkpoints(config, given)
         found: list[str | None] = []
         for name, check in CHECKS.items():
@@ -145,6 +147,8 @@ class Examination:
             served, why_not = settle_speculation(config, given, attention, on_cpu)
             if why_not is None:
                 served, why_not = settle_drafts(served, models, placement, server_args, memory_bytes)
+            if served.always_drafts and (most := most_running(server_args)) is not None:
+                server_args.override("proxythinker.speculate", max_running_requests=most)
             made, without = (
                 plan_memory(shapes, placement, server_args, memory_bytes, drafts, models.image_cache_bytes)
                 for drafts in (served.drafts, 0)
@@ -225,7 +229,7 @@ def _spared(config: ProxyConfig, placement: Placement) -> dict[Role, int] | None
     """Bytes of each tower that another model of the same ranks has too; None: it can't be told."""
     spared: dict[Role, int] = {}
     for owner, role in combinations(placement.small_models, 2):
-        if placement.ranks[owner] == placement.ranks[role] and role not in spared:
+        if placement.ranks[owner] == placement.ranks[role] and not spared.get(role):
             size = equal_tower_bytes(config.small_models[owner].path, config.small_models[role].path)
             if size is None:
                 return None

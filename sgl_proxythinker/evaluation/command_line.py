@@ -8,6 +8,7 @@ It goes on where it stopped: the same command asks only what has no answer yet.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,8 +114,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     drawn.add_argument(
         "--repeats", type=_count, default=1, help="answers to each question: pass@k up to it (%(default)s)"
     )
-    drawn.add_argument("--temperature", type=float, help=f"(0; {SAMPLED_AT:g} with several repeats)")
-    drawn.add_argument("--top-p", type=float, default=0.95, help="of sampled answers (%(default)s)")
+    drawn.add_argument("--temperature", type=_temperature, help=f"(0; {SAMPLED_AT:g} with several repeats)")
+    drawn.add_argument("--top-p", type=_share, default=0.95, help="of sampled answers (%(default)s)")
     drawn.add_argument("--seed", type=int, default=0, help="of the first repeat (%(default)s)")
     drawn.add_argument("--connections", type=_count, default=64, help="requests at once (%(default)s)")
     args = parser.parse_args(arguments)
@@ -188,6 +189,18 @@ def _names(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[float]:
     return list(dict.fromkeys(float(part) for part in text.split(",")))
+
+
+def _temperature(text: str) -> float:
+    if not 0 <= (temperature := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return temperature
+
+
+def _share(text: str) -> float:
+    if not 0 < (share := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return share
 
 
 def _count(text: str) -> int:

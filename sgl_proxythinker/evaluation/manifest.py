@@ -14,11 +14,11 @@ from typing import Any
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.presets import Preset
 from sgl_proxythinker.evaluation.records import QuestionRecord
-from sgl_proxythinker.evaluation.sampling import Sampling
 
 _CLIENT = ("inspect-ai", "openai", "datasets", "math-verify", "pillow")
 # Of a server: the rest, as the number of its GPUs, may change between two sessions of a run.
 _SAME_MODELS = ("model_path", "revision", "dtype", "quantization", "kv_cache_dtype", "chat_template", "context_length")
+_SAME_IF_TOLD = ("tokenizer_path", "mm_process_config")  # folders of before have them not
 _SAME_PROXY = ("expert", "amateur", "experts")
 
 
@@ -33,9 +33,13 @@ def session_of(model: str, server_info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_of(preset_name: str, preset: Preset, sampling: Sampling) -> dict[str, Any]:
-    """How every question is asked."""
-    return {"preset": {"name": preset_name, **preset.model_dump()}, "sampling": sampling.model_dump()}
+def run_of(preset_name: str, preset: Preset, sampling: dict[str, Any]) -> dict[str, Any]:
+    """How every question is asked.
+
+    Args:
+        sampling: what each request says of it.
+    """
+    return {"preset": {"name": preset_name, **preset.model_dump()}, "sampling": sampling}
 
 
 def fingerprint(questions: Iterable[QuestionRecord]) -> str:
@@ -52,7 +56,8 @@ def check_same(
     """A run goes on only as it began.
 
     Args:
-        made_by: of each setting what an answer is made by, the server's defaults included.
+        made_by: of each setting what an answer is made by, the server's defaults included. None, of a plain setting,
+            compares with nothing: folders of before have it of guided servers too.
 
     Raises:
         EvaluationError: another preset, sampling or model, or another setting of the same name; the message names it.
@@ -60,10 +65,17 @@ def check_same(
     first = before["sessions"][0]
     pairs = {name: (before["run"][name], run[name]) for name in run}
     pairs |= {f"server's {name}": (first["server"].get(name), session["server"].get(name)) for name in _SAME_MODELS}
+    pairs |= {
+        f"server's {name}": (first["server"][name], session["server"].get(name))
+        for name in _SAME_IF_TOLD
+        if name in first["server"]
+    }
     ours, theirs = (each["server"].get("proxy") or {} for each in (first, session))
     pairs["model"] = (first["model"], session["model"])
     pairs |= {
-        f"setting {name}": (before["made_by"][name], now) for name, now in made_by.items() if name in before["made_by"]
+        f"setting {name}": (then, now)
+        for name, now in made_by.items()
+        if (then := before["made_by"].get(name)) is not None
     }
     pairs |= {f"server's {name}": (ours.get(name), theirs.get(name)) for name in _SAME_PROXY}
     for name, (then, now) in pairs.items():
@@ -78,7 +90,8 @@ def _difference(then: Any, now: Any) -> str:
     """Of two mappings the first field that differs."""
     if isinstance(then, dict) and isinstance(now, dict):
         name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
-        return f"its {name} was {then.get(name)!r} and is {now.get(name)!r}"
+        was, is_now = (repr(each[name]) if name in each else "left out" for each in (then, now))
+        return f"its {name} was {was} and is {is_now}"
     return f"it was {then!r} and is {now!r}"
 
 

@@ -34,6 +34,7 @@ class Question:
     groups: dict[str, str] = field(default_factory=dict)  # what accuracy is also shown by: {"subject": "algebra"}
     published_choices: tuple[str, ...] = ()  # those that the paper's scripts know when they grade
     published_answer: str | None = None  # as the data set writes it, where `answer` is another form of it
+    published_letters: int = 7  # so many of `published_choices` have a letter in the paper's scripts
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ def run(plan: Plan, server: Server, baseline: str | None, beside: Sequence[RunFo
         session = session_of(model.name, info)
         _begin(folder, plan, session, sources, questions, made_by)
         check_beside(folder, beside, plan.settings)
-        return _ask_and_report(folder, plan, server, model.name, questions, made_by, baseline, beside)
+        return _ask_and_report(
+            folder, plan, server, model.name, questions, made_by, server.is_sglang(info), baseline, beside
+        )
 
 
 def _ask_and_report(
@@ -64,6 +66,7 @@ def _ask_and_report(
     model: str,
     questions: Mapping[str, Mapping[str, Question]],
     made_by: Mapping[str, Mapping[str, Any] | None],
+    is_sglang: bool,
     baseline: str | None,
     beside: Sequence[RunFolder],
 ) -> int:
@@ -86,7 +89,7 @@ def _ask_and_report(
                 task_of(
                     Round(
                         plan.settings[setting], questions[benchmark], part, plan.preset, plan.sampling, server, folder,
-                        grader, made_by[setting],
+                        grader, made_by[setting], is_sglang,
                     )
                 )
                 for (benchmark, setting), part in missing.items()
@@ -170,9 +173,9 @@ def _made_by(setting: Setting, info: Mapping[str, Any], url: str) -> dict[str, A
     Raises:
         EvaluationError: this server has no guidance, or refuses this setting.
     """
-    if setting.custom_params is None:
-        return None
     if not info.get("proxy"):
+        if setting.custom_params is None:
+            return None
         raise EvaluationError(
             f"{url} is not guided, so that setting {setting.name} can't be asked there: start it with --plugin "
             "proxythinker and the paths of expert and amateur, or evaluate it as it is by --plain NAME."
@@ -197,7 +200,8 @@ def _begin(
         EvaluationError: the folder holds answers that were asked in another way, or about other questions; nothing of
             it is changed then.
     """
-    run, before = run_of(plan.preset_name, plan.preset, plan.sampling), folder.manifest()
+    before = folder.manifest()
+    run = run_of(plan.preset_name, plan.preset, plan.sampling.as_said(Server.is_sglang(session["server"])))
     if before is not None:
         check_same(before, run, session, made_by)
     records = {name: list(map(folder.question_record, asked.values())) for name, asked in questions.items()}

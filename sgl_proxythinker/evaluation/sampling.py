@@ -6,6 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Left out, SGLang takes these of the model's generation_config.json: Qwen2.5-VL's has a repetition penalty of 1.05. The
+# paper's scripts have none.
+OF_SGLANG: dict[str, Any] = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+
 
 class Sampling(BaseModel):
     """Of all answers of a run."""
@@ -25,3 +29,14 @@ class Sampling(BaseModel):
         """In inspect-ai's words."""
         drawn = {"top_p": self.top_p} if self.temperature else {}
         return {"temperature": self.temperature, "max_tokens": max_tokens, **drawn}
+
+    def fields_of_sglang(self) -> dict[str, Any]:
+        """What a request to SGLang says beside that.
+
+        Other servers may refuse a request for fields that they don't know.
+        """
+        return OF_SGLANG | ({} if self.temperature else {"top_p": 1.0})
+
+    def as_said(self, is_sglang: bool) -> dict[str, Any]:
+        """What a manifest keeps: all that a request says of how its answer is drawn."""
+        return self.model_dump() | (OF_SGLANG if is_sglang else {})

@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sgl_proxythinker.evaluation.errors import EvaluationError
@@ -65,6 +66,11 @@ class Server:
         if not isinstance(told, dict):
             return {}
         return {name: told[name] for name in _TOLD if name in told} | {"proxy": told.get("proxy")}
+
+    @staticmethod
+    def is_sglang(info: Mapping[str, Any]) -> bool:
+        """Whether that is what SGLang says of itself. vLLM's `/server_info` has no such field."""
+        return "model_path" in info
 
     def is_alive(self) -> bool:
         """Whether it answers. One that is gone refuses a connection at once; one that is only slow is asked again."""

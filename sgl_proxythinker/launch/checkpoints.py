@@ -183,7 +183,10 @@ class Checkpoints:
 
     def _stored_dtype(self, role: Role) -> str:
         """Of what is not quantized, such as "bfloat16"; empty where the checkpoint doesn't say."""
-        return str(getattr(self.configs[role], "dtype", None) or "").removeprefix("torch.")
+        config = self.configs[role]
+        # Where a model reads pictures too, SGLang asks its text part.
+        stored = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
+        return str(stored or "").removeprefix("torch.")
 
     @cached_property
     def _stored(self) -> dict[Role, Mapping[str, Any] | None]:

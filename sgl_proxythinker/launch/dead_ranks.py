@@ -57,12 +57,17 @@ def tell_of_dead_ranks(watchdog: Any) -> None:
     nodes: Watch | None = getattr(watchdog, "proxy_nodes", None)
     if nodes is not None:
         nodes.expect_the_end()
-    running = list(watchdog._processes)
-    deadline = time.monotonic() + (SEEN_WITHIN_S if nodes is None else TOLD_WITHIN_S)
+    running, since, within_s = list(watchdog._processes), time.monotonic(), SEEN_WITHIN_S
     while (running or nodes is not None) and not any(process.exitcode for process in watchdog._processes):
-        left = deadline - time.monotonic()
-        if left <= 0 or (nodes is not None and nodes.why_others_ended):
+        left = since + within_s - time.monotonic()
+        if nodes is not None and nodes.why_others_ended:
             break
+        if left <= 0:
+            # A rank that failed by an exception has said so, and its process ends as if all were well.
+            if nodes is None or within_s == TOLD_WITHIN_S or nodes.meeting.first_failure():
+                break
+            within_s = TOLD_WITHIN_S
+            continue
         if running:
             limit = left if nodes is None else min(left, _LOOK_EVERY_S)
             connection.wait([process.sentinel for process in running], limit)

@@ -17,6 +17,7 @@ from sgl_proxythinker.step.row_memory import largest_batch, row_memory
 if TYPE_CHECKING:
     from sgl_proxythinker.launch.checkpoints import Models
 
+_MIB = 1 << 20
 # Of a GPU, before the first weight: what CUDA, SGLang and its kernels hold. Seen on one H200: 1.3 GiB of 140.4.
 HELD_BEFORE_WEIGHTS = int(1.3 * GIB)
 # And what NCCL holds where there are several ranks. Seen on two H200.
@@ -24,10 +25,12 @@ HELD_BY_COLLECTIVES = int(0.85 * GIB)
 # And for each model whose ranks are a group of their own: of two (seen on two H200, `shared`, and on four H100, `split`
 # and `dedicated`), and of four (H100, `shared`). More were not seen and count as four.
 HELD_BY_GROUP_OF_2, HELD_BY_GROUP_OF_4 = int(0.56 * GIB), int(0.80 * GIB)
-# Of the decode graphs of one model. Seen: 0.13 GiB on one H200, batches up to 256; 0.16 to 0.18 on two, up to 64.
-GRAPH_BYTES = int(0.18 * GIB)
-# Of those that read chains. Seen on two H200, chains of three, batches up to 64: 0.37 and 0.39.
-CHAIN_GRAPH_BYTES = int(0.39 * GIB)
+# Of the graphs of a model, those of decode steps and those that read chains each: so much, and so much for each row of
+# the largest one, more where a model has several ranks. And of a GPU whose models run, more where some run elsewhere:
+# workspaces, and what is made when it is first needed. Fitted to starts on one and two H200 and four H100, 64 to 384
+# rows, which captured two to six sizes (`tests/test_doctor.py`).
+_GRAPHS_BYTES, _GRAPH_ROW_BYTES, _SHARDED_GRAPH_ROW_BYTES = int(0.10 * GIB), int(0.54 * _MIB), int(0.97 * _MIB)
+_HELD_BY_STEPS, _HELD_BY_STEPS_APART = int(0.75 * GIB), int(1.35 * GIB)
 _LOGIT_BYTES = 4
 _16_BITS = 2
 _KV_BYTES = {"fp8_e5m2": 1, "fp8_e4m3": 1, "bfloat16": 2, "bf16": 2}
@@ -54,6 +57,7 @@ class MemoryPlan(NamedTuple):
     ranks: Sequence[Mapping[Role, ModelMemory]]
     beside: Sequence[RankMemory]  # weights and KV
     largest_batch: int  # requests that it is for
+    most_running: int | None  # requests, whatever room there is; None: SGLang says, and they are thousands
     tokens: int  # slots of KV in each pool; 0: the weights leave no room
     most_tokens: int  # of one request: the context length that is served
 
@@ -63,9 +67,10 @@ class MemoryPlan(NamedTuple):
         return min(rank.left_bytes for rank in self.beside)
 
     def batches(self) -> dict[int, int]:
-        """How many requests have room at once, by how many tokens each of them has."""
+        """How many requests run at once, by how many tokens each of them has."""
         lengths = sorted({length for length in _PROMPTS if length < self.most_tokens} | {self.most_tokens})
-        return {length: self.tokens // length for length in lengths}
+        room = {length: self.tokens // length for length in lengths}
+        return {length: min(count, self.most_running or count) for length, count in room.items()}
 
     def __str__(self) -> str:
         room = ", ".join(f"{count:,} of {length:,} tokens" for length, count in self.batches().items())
@@ -112,21 +117,28 @@ def plan_memory(
         tokens = min(tokens, server_args.max_total_tokens)
     requests = largest_batch(server_args, server_args.max_running_requests)
     is_captured = captures_decodes(server_args)
+    is_apart = not all(map(placement.is_everywhere, placement.ranks))
+    held = _HELD_BY_STEPS_APART if is_apart else _HELD_BY_STEPS
     beside = []
     for rank, models in enumerate(ranks):
         graphs = {}
         for role in models:
-            reads_chains = drafts > 0 and role != DRAFTER
-            rows = requests * (drafts + 1 if reads_chains else 1)
-            graph_bytes = GRAPH_BYTES + CHAIN_GRAPH_BYTES * reads_chains
-            logits_bytes = rows * shapes[role].head_rows * _LOGIT_BYTES  # of the whole head on each rank
-            graphs[role] = GraphMemory(graph_bytes * is_captured, logits_bytes * is_captured, cache_bytes)
-        taken = sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
+            chains = requests * (drafts + 1) if drafts and role != DRAFTER else 0
+            graph_bytes = sum(_graph_bytes(rows, len(placement.ranks[role])) for rows in (requests, chains) if rows)
+            # Of the whole head on each rank, and without graphs as well.
+            logits_bytes = max(requests, chains) * shapes[role].head_rows * _LOGIT_BYTES
+            graphs[role] = GraphMemory(graph_bytes * is_captured, logits_bytes, cache_bytes)
+        taken = held + sum(memory.weight_bytes + tokens * memory.token_bytes for memory in models.values())
         taken += sum(memory.graph_bytes + memory.logits_bytes for memory in graphs.values())
         of_rows = row_memory(requests, shapes[BASE].head_rows, drafts, placement=placement, rank=rank,
                              dtype=logits_dtype(set(dtypes.values()), server_args), by_kernels=True)  # fmt: skip
         beside.append(RankMemory(graphs, of_rows, free_before - taken))
-    return MemoryPlan(ranks, beside, requests, tokens, server_args.context_length)
+    return MemoryPlan(ranks, beside, requests, server_args.max_running_requests, tokens, server_args.context_length)
+
+
+def _graph_bytes(rows: int, ranks: int) -> int:
+    """Of the graphs of a model, logits aside, of which the largest has so many rows."""
+    return _GRAPHS_BYTES + rows * (_GRAPH_ROW_BYTES if ranks == 1 else _SHARDED_GRAPH_ROW_BYTES)
 
 
 def captures_decodes(server_args: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sgl_proxythinker.config import ProxyConfig, build_config
+from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.hooks import Stage, check_upstream, install
 from sgl_proxythinker.launch.malloc import keep_large_buffers
@@ -94,9 +95,18 @@ def finish_server_args(
             logger.info("proxythinker: without drafts, because %s; --proxy-speculate off says so itself", why_not)
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
+    _check_preferred(server_args.preferred_sampling_params)
     mark_as_ours(server_args, config, placement, limits)
     install(Stage.MAIN_PROCESS)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
+
+
+def _check_preferred(params: Mapping[str, Any] | None) -> None:
+    if params and params.get("custom_params") is not None:
+        raise LaunchError(
+            "--preferred-sampling-params has custom_params, which no request would get: what a request has that says "
+            "nothing of guidance is said by --proxy-alpha, --proxy-law, --proxy-clip and --proxy-plausible."
+        )
 
 
 def settled_arguments(

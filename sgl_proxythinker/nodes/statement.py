@@ -29,7 +29,8 @@ _PACKAGES = ("sglang", "sglang-kernel", "torch", "transformers")
 # Rooms that no server runs; some are links in a checkout.
 _NOT_OF_A_SERVER = frozenset({"programs", "commands", "evaluation", "doctor", "tiny_family"})
 _WEIGHTS = (".safetensors", ".bin", ".pt")
-_READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+_ENDS = "generation_config.json"  # of the ids at which an answer ends, which each node's scheduler decides by itself
+_READ = (_ENDS, "config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 # Of each file so many pieces are read, evenly spread: enough to tell two trainings of one model apart.
 _PIECES, _PIECE_BYTES = 16, 65_536
 
@@ -53,11 +54,18 @@ def statement(server_args: Any) -> Statement:
             "--proxy-placement": placement.name,
             **{f"ranks of the {role}": list(ranks) for role, ranks in placement.ranks.items()},
         },
-        "arguments": {
-            flag(name): _plain(getattr(server_args, name)) for name in sorted(fields_that_act() - _OF_A_NODE)
-        },
+        "arguments": {flag(name): _plain(getattr(server_args, name)) for name in sorted(fields_that_act() - _OF_A_NODE)}
+        | {"files of --tokenizer-path": _tokenizer(server_args)},
         "models": {str(role): _checkpoint(*source, server_args.download_dir) for role, source in sources.items()},
     }
+
+
+def _tokenizer(server_args: Any) -> dict[str, str]:
+    """What lies in a folder of its own: each node's scheduler asks it where an answer ends."""
+    folder = Path(server_args.tokenizer_path)
+    if server_args.tokenizer_path == server_args.model_path or not folder.is_dir():
+        return {}
+    return {name: _digest(folder / name) for name in _READ if (folder / name).is_file()}
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -121,7 +129,8 @@ def _checkpoint(path: str, revision: str | None, cache_dir: str | None) -> dict[
         except Exception:  # the hub client raises dozens of types for what it doesn't have
             return {"path": path, "revision": revision, "files": {}}
     files = sorted(file for file in folder.iterdir() if file.name in _READ or file.name.endswith(_WEIGHTS))
-    return {"path": path, "revision": revision, "files": {file.name: _digest(file) for file in files if file.is_file()}}
+    digests = {file.name: _digest(file) for file in files if file.is_file()}
+    return {"path": path, "revision": revision, "files": {_ENDS: "none"} | digests}
 
 
 def _digest(file: Path) -> str:

@@ -193,6 +193,7 @@ class GenerateFields(BaseModel):
     return_text_in_logprobs: bool | None = None
 
 
+_NEW_TOKENS = 128  # of an answer for which nothing is said
 _PER_PROMPT = "sampling_params return_logprob logprob_start_len top_logprobs_num extra_key rid".split()
 _REASONS = {field: refusal for refusal in REFUSED for field in refusal.fields.split()}
 
@@ -261,6 +262,12 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
     if values["priority"] is not None and not bounds.has_priorities:
         raise RequestError("priority can't be obeyed: the server was started without --enable-priority-scheduling.")
     _check_batch(values, bounds, name)
+    if (logprobs := _most_logprobs(values, bounds)) > bounds.limits.max_logprobs_in_all:
+        raise RequestError(
+            f"the request may get {logprobs:,} logprobs, and this server takes {bounds.limits.max_logprobs_in_all:,} "
+            f"(--proxy-max-logprobs-in-all raises it): ask for fewer of each token, set {name('max_new_tokens')}, or "
+            "send fewer prompts at once."
+        )
 
 
 def prompts_of(text: Any, input_ids: Any) -> int | None:
@@ -300,6 +307,31 @@ def _refuse(field: str, guided: bool) -> None:
     if guided or refusal.even_plain:
         where = "on a guided server" if not refusal.even_plain else "in a request"
         raise RequestError(f"{field} can't be used {where}. {refusal.why}")
+
+
+def _most_logprobs(values: Mapping[str, Any], bounds: Bounds) -> int:
+    """How many logprobs a request may get at most; SGLang keeps all of them, of 150 bytes each, until it has ended."""
+    prompts = prompts_of(values["text"], values["input_ids"])
+    total = 0
+    for place in range(prompts or 1):
+        asks, top, start = (
+            value[place] if isinstance(value := values[field], list) else value
+            for field in ("return_logprob", "top_logprobs_num", "logprob_start_len")
+        )
+        if not asks:
+            continue
+        ids, params = values["token_ids_logprob"] or [], values["sampling_params"] or {}
+        ids = ids[place] or [] if ids and isinstance(ids[0], (list, type(None))) else ids
+        params = (params[place] or {}) if isinstance(params, list) else params
+        most = params.get("max_new_tokens", _NEW_TOKENS)
+        tokens = bounds.context_length if most is None else min(most, bounds.context_length)
+        tokens *= params.get("n") or 1
+        if start is not None and start >= 0:
+            given = values["text"] if values["text"] is not None else values["input_ids"]
+            prompt = given if prompts is None else given[place]
+            tokens += min(len(prompt), bounds.context_length)  # a token of a text has a character at least
+        total += tokens * (1 + (top or 0) + len(ids))
+    return total
 
 
 def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str], str]) -> None:

@@ -122,6 +122,8 @@ def _with_guidance(
             f"NAME@{config.alpha:g}."
         )
     params["custom_params"] = {CARRIED: guidance}
+    if params.get("n", 1) is None:  # the default, as of every field; SGLang compares it with a number
+        del params["n"]
     return params, guidance
 
 

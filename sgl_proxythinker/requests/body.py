@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import RequestError
 from sgl_proxythinker.pictures.part import check_image_entry, check_picture_settings
@@ -103,6 +105,10 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         return body
     if not isinstance(body, dict):
         raise RequestError(f"the body is {shown(body)}: send a JSON object.")
+    if route in OPENAI:  # null is the default everywhere, and SGLang has fields that take none
+        for field in [name for name, value in body.items() if value is None]:
+            del body[field]
+    _check_length_of_tools(body, server.bounds)
     call.speaks_openai = route in OPENAI or route in FOREIGN
     call.names = names_of(route)
     _check_shapes(body)
@@ -148,6 +154,21 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
     if route in CHAT:
         _prefer_completion_tokens(body)
     return body
+
+
+def _check_length_of_tools(body: Mapping[str, Any], bounds: Bounds) -> None:
+    """Before any of them is looked at: SGLang checks their schemas between the steps of all other requests."""
+    if not body.get("tools"):
+        return
+    try:
+        length = len(orjson.dumps(body["tools"]))
+    except orjson.JSONEncodeError:
+        raise RequestError("tools can't be read: send numbers of at most 64 bits.") from None
+    if length > bounds.limits.max_schema_bytes:
+        raise RequestError(
+            f"tools are {length:,} bytes of JSON, and this server takes {bounds.limits.max_schema_bytes:,} "
+            "(--proxy-max-schema-bytes raises it)."
+        )
 
 
 def names_of(route: str) -> Mapping[str, str]:

@@ -121,7 +121,7 @@ def messages_body_as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
 def _names(tools: Any) -> list[str]:
     if not isinstance(tools, list):
         raise RequestError(f"tools is {_shown(tools)}: send a list of functions.")
-    names = []
+    names: dict[str, None] = {}
     for number, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or tool.get("type", "function") != "function":
@@ -143,8 +143,8 @@ def _names(tools: Any) -> list[str]:
                 f"tools[{number}].function.parameters is not the schema of an object: arguments have names, so its "
                 'type is "object".'
             )
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def _named(choice: Any) -> str | None:

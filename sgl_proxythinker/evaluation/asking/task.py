@@ -46,6 +46,7 @@ class Round:
     folder: RunFolder
     grader: Grader
     made_by: Mapping[str, Any] | None  # what `meta_info` has to say of an answer; None: of a plain server nothing
+    is_sglang: bool
 
 
 def task_of(part: Round) -> Task:
@@ -75,9 +76,7 @@ def ask(part: Round) -> Solver:
         question = part.questions[asked.question]
         try:
             state.messages = [ChatMessageUser(content=_content(question, part.preset))]
-            state = await generate(
-                state, extra_body=_extra_body(part.setting), seed=part.sampling.seed_of(asked.repeat)
-            )
+            state = await generate(state, extra_body=_extra_body(part), seed=part.sampling.seed_of(asked.repeat))
             record = await _record(asked, question, state.output, part)
         except Exception as problem:
             if not await asyncio.to_thread(part.server.is_alive):
@@ -112,10 +111,13 @@ def _content(question: Question, preset: Preset) -> list[Content]:
     return [*pictures, ContentText(text=question.text + preset.suffix)]
 
 
-def _extra_body(setting: Setting) -> dict[str, Any]:
-    if setting.custom_params is None:
-        return {}
-    return {"custom_params": setting.custom_params, "return_meta_info": True}
+def _extra_body(part: Round) -> dict[str, Any]:
+    fields = part.sampling.fields_of_sglang() if part.is_sglang else {}
+    if part.made_by is not None:
+        fields |= {"return_meta_info": True}
+    if part.setting.custom_params is not None:
+        fields |= {"custom_params": part.setting.custom_params}
+    return fields
 
 
 async def _record(asked: Asked, question: Question, output: ModelOutput, part: Round) -> AnswerRecord:

@@ -29,6 +29,6 @@ def _question(row: Row, wording: Wording, name: str) -> Question:
         AnswerKind.CHOICE if choices else AnswerKind.MATHEMATICS,
         str(row["answer"]).strip(),
         choices,
-        published_choices=choices,
+        published_choices=choices, published_letters=5,
         groups={"subject": str(row["subject"]), "level": str(row["level"])},
     )  # fmt: skip

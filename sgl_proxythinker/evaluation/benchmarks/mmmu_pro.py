@@ -40,6 +40,8 @@ def _question(row: Row, setting: str, text: str, pictures: tuple) -> Question:
     return Question(
         NAME, f"{setting}/{row['id']}", text, pictures, AnswerKind.CHOICE, str(row["answer"]).strip(), _choices(row),
         groups={"setting": setting, "subject": str(row["subject"])},
+        # The scripts hold the column as it is written, so that each of its characters is a choice there.
+        published_choices=tuple(row["options"]), published_letters=5,
     )  # fmt: skip
 
 

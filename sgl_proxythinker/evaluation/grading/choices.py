@@ -45,10 +45,12 @@ def letter_of(claim: str, choices: Sequence[str]) -> str | None:
         index = string.ascii_uppercase.index(name)
         if not choices:
             return None if _ANOTHER_LETTER.search(rest) else name
-        if index < len(choices) and (not rest or any(says(rest, choices[index]) for says in _WAYS)):
+        as_written = _NAMED.fullmatch(claim)  # a unit is known by its \text{}
+        said = as_written.group(2) if as_written else rest
+        if index < len(choices) and (not rest or any(says(said, choices[index]) for says in _WAYS)):
             return name
     for says in _WAYS:
-        if same := [index for index, choice in enumerate(choices) if says(plain, choice)]:
+        if same := [index for index, choice in enumerate(choices) if says(claim, choice)]:
             return letter(same[0]) if len(same) == 1 else None
     return None
 

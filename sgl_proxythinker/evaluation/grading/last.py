@@ -18,9 +18,14 @@ SHORT_CHARACTERS = 60  # an answer without any mark that is no longer is its own
 
 _SENTENCE = re.compile(
     r"(?:answer|(?:correct|right|best)\s+(?:option|choice)|the\s+(?:option|choice))\**\s*"
-    r"(?:is|would\s+be|should\s+be|:|：)+\s*[:：]?\s*(.+?)(?:[.。]\s|[.。]?$|\n)"
+    r"(?:is|would\s+be|should\s+be|:|：)+\s*[:：]?\s*(.+?)(?:(?<!approx)[.。]\s|[.。]?$|\n)"
     r"|(?:答案|选项|选择)\s*(?:是|为|应为|应该是|选|:|：)*\s*[:：]?\s*(.+?)(?:[。.，,]|$|\n)",
     re.IGNORECASE,
+)
+# What says why a claim is so. What denies it, adds to it or makes another of it is no reason.
+_REASON = re.compile(
+    r"\s+(?:because|since(?!\s+\d))\b|,\s+(?:since|as(?!\s+(?:well|is|are)\b)"
+    r"|(?:so|which)\b(?![^.。]*(?:\d|\b[A-Z]\b|not\b|n't\b|\b(?:no|never|wrong|incorrect|impossible)\b)))\b"
 )
 # Before a sentence that names what the answer is not.
 _DENIAL = re.compile(r"\b(?:no|not|isn't|without|first|thought|wrong|if)\b[^.。\n]{0,30}$", re.IGNORECASE)
@@ -39,7 +44,11 @@ class AnswerIn(StrEnum):
 def grade_last(text: str, question: Question, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> Grade:
     """Grade an answer by its last marked answer. One that was cut off has not come to its end, and claims nothing."""
     claim = last_claim(text, cut_off, where)
-    return Grade(claim=claim, right=0 < len(claim) <= MOST_CHARACTERS and _is_right(claim, question))
+    if not 0 < len(claim) <= MOST_CHARACTERS:
+        return Grade(claim=claim, right=False)
+    if (reason := _REASON.search(claim)) and not _is_answer(claim, question):
+        claim = claim[: reason.start()].strip("*, ")
+    return Grade(claim=claim, right=_is_right(claim, question))
 
 
 def last_claim(text: str, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> str:
@@ -61,6 +70,13 @@ def last_claim(text: str, cut_off: bool, where: AnswerIn = AnswerIn.ANY) -> str:
     if sentences:
         return next(part for part in reversed(sentences[-1].groups()) if part is not None).strip("* ")
     return final_answer(said) if len(said.strip()) <= SHORT_CHARACTERS else ""
+
+
+def _is_answer(claim: str, question: Question) -> bool:
+    """Whether all of a claim is an answer, as a choice is whose text says why, too."""
+    if question.kind == AnswerKind.CHOICE:
+        return letter_of(claim, question.choices) is not None
+    return _is_right(claim, question)
 
 
 def _is_right(claim: str, question: Question) -> bool:

@@ -14,7 +14,7 @@ MOST_CHARACTERS = 80  # of a number with its unit; a longer text says something 
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _POWER_OF_TEN = re.compile(r"\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*\{?\s*([-+]?\d{1,2})\s*\}?(?!\d)")
 _COMPUTATION = re.compile(r"^[-+*/×÷().\d\s]+=\s*(?=[^=]*$)")  # "7 - 2 = 5" comes to 5
-_ABOUT = re.compile(r"^(?:≈|\\approx|\\simeq|about)\s*")
+_ABOUT = re.compile(r"^(?:≈|\\approx|\\simeq|(?:about|approximately|approx\.?|roughly|around)(?=\s))\s*", re.IGNORECASE)
 _CURRENCY = re.compile(r"^(?:\$|€|£|¥|RMB|USD)\s*|(?<=[-+])(?:\$|€|£|¥)\s*")
 _THOUSANDS = re.compile(r"(?<=\d)[, ](?=\d{3}(?!\d))")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?"

@@ -52,7 +52,8 @@ def _in_first_box(text: str) -> str:
 def _truths(question: Question) -> set[str]:
     """What counts: the answer as it is published, its letter, and the text of the choice with that letter."""
     published = question.published_answer if question.published_answer is not None else question.answer
-    name = letter_of_text(published, question.published_choices) or published
+    lettered = question.published_choices[: question.published_letters]
+    name = letter_of_text(published, lettered) or published
     index = string.ascii_uppercase.find(name) if len(name) == 1 else -1
     text = question.published_choices[index] if 0 <= index < len(question.published_choices) else ""
     return {published, name, text} - {""}

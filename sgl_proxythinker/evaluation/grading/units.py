@@ -14,7 +14,8 @@ _SPELLED = {
     "meters": "m", "metres": "m", "meter": "m", "metre": "m", "centimeters": "cm", "centimetres": "cm",
     "centimeter": "cm", "centimetre": "cm", "kilometers": "km", "kilometres": "km", "millimeters": "mm", "inches": "in",
     "inch": "in", "feet": "ft", "foot": "ft", "grams": "g", "kilograms": "kg", "seconds": "s", "minutes": "min",
-    "hours": "h", "dollars": "$", "degrees": "°", "degree": "°", "units": "", "unit": "",
+    "hours": "h", "dollars": "$", "degrees": "°", "degree": "°", "radians": "rad", "radian": "rad", "units": "",
+    "unit": "",
 }  # fmt: skip
 # Words behind a number that make it another one, or no number.
 _NO_UNITS = frozenset(

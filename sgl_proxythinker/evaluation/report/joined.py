@@ -13,6 +13,8 @@ from typing import Any
 from sgl_proxythinker.evaluation.errors import EvaluationError
 from sgl_proxythinker.evaluation.records import AnswerRecord, BehaviourRecord, QuestionRecord
 from sgl_proxythinker.evaluation.run_folder import RunFolder
+from sgl_proxythinker.evaluation.sampling import OF_SGLANG
+from sgl_proxythinker.evaluation.server import Server
 
 _PIXELS = ("min_pixels", "max_pixels")  # of a preset: what the models see
 
@@ -73,7 +75,7 @@ def check_beside(folder: RunFolder, beside: Sequence[RunFolder], settings: Colle
             raise EvaluationError(f"--beside {other.path}: it is in this report already.")
         paths.add(other.path.resolve())
         theirs = other.manifest() or {}
-        _check_same("drawn with", used_sampling(ours), used_sampling(theirs), folder, other)
+        _check_same("drawn with", *_drawn(ours, theirs), folder, other)
         _check_same("asked with pictures within", _pixels(ours), _pixels(theirs), folder, other)
         _check_questions(asked, ours, theirs, other)
         for setting in dict.fromkeys(head.setting for head in other.heads().values()):
@@ -90,6 +92,17 @@ def used_sampling(manifest: Mapping[str, Any]) -> dict[str, Any]:
     sampling = (manifest.get("run") or {}).get("sampling") or {}
     unused = () if sampling.get("temperature") else ("top_p", "seed")
     return {name: value for name, value in sampling.items() if name not in unused}
+
+
+def _drawn(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How two runs drew their answers, as far as it can differ: what only SGLang is told, no other server says."""
+    drawn = used_sampling(ours), used_sampling(theirs)
+    servers = [((manifest.get("sessions") or [{}])[0].get("server") or {}) for manifest in (ours, theirs)]
+    if not all(map(Server.is_sglang, servers)):
+        for each in drawn:
+            for name in OF_SGLANG:
+                each.pop(name, None)
+    return drawn
 
 
 def _pixels(manifest: Mapping[str, Any]) -> dict[str, Any]:
