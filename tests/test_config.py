@@ -12,6 +12,7 @@ from roster import TRIPLE
 from sgl_proxythinker.config import ProxyConfig, build_config
 from sgl_proxythinker.errors import LaunchError, RequestError
 from sgl_proxythinker.guidance import Guidance, read_guidance
+from sgl_proxythinker.launch.server_args import check_preferred
 from sgl_proxythinker.limits import Limits, build_limits
 from sgl_proxythinker.requests.admission import admit_request
 from sgl_proxythinker.roles import AMATEUR, BASE, EXPERT
@@ -139,6 +140,14 @@ def test_streams_are_on_unless_they_are_switched_off(tmp_path, said, streams):
     file = tmp_path / "proxies.yaml"
     file.write_text("expert_path: E\namateur_path: A\n" + ("" if said is None else f"streams: {said}\n"))
     assert build_config(NO_FLAGS, str(file)).streams is streams
+
+
+def test_preferred_parameters_have_no_strength():
+    """Kills: a strength that no request gets, and probes of an idle server's health that find none and call it dead."""
+    check_preferred(None)
+    check_preferred({"temperature": 0, "custom_params": None})
+    with pytest.raises(LaunchError, match="has custom_params, which no request would get: .*--proxy-alpha"):
+        check_preferred({"custom_params": {"proxy_alpha": 0.8}})
 
 
 class TestLimits:

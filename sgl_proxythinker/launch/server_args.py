@@ -95,13 +95,18 @@ def finish_server_args(
             logger.info("proxythinker: without drafts, because %s; --proxy-speculate off says so itself", why_not)
         logger.info("proxythinker: placement %s", placement)
     check_process_config(server_args.mm_process_config)
-    _check_preferred(server_args.preferred_sampling_params)
+    check_preferred(server_args.preferred_sampling_params)
     mark_as_ours(server_args, config, placement, limits)
     install(Stage.MAIN_PROCESS)  # SGLang's heavy imports happen here, after the CPU support is in place
     return server_args
 
 
-def _check_preferred(params: Mapping[str, Any] | None) -> None:
+def check_preferred(params: Mapping[str, Any] | None) -> None:
+    """Refuse a strength among `--preferred-sampling-params`, which requests have a place of their own for.
+
+    Raises:
+        LaunchError: says which flags there are.
+    """
     if params and params.get("custom_params") is not None:
         raise LaunchError(
             "--preferred-sampling-params has custom_params, which no request would get: what a request has that says "
