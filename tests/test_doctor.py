@@ -17,7 +17,6 @@ from benchmarks.weightless import write_weightless
 from documented import block, commands
 from quantized import gptq_config
 from sgl_proxythinker.config import ProxyConfig
-from sgl_proxythinker.doctor.examination import Examination
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.launch.memory_plan import HELD_BEFORE_WEIGHTS, HELD_BY_COLLECTIVES, held_before_weights
@@ -298,6 +297,8 @@ def test_a_launch_that_says_nothing_of_drafts_is_planned_with_them_where_they_ca
 @pytest.mark.parametrize("asked", [{}, {"speculate": "auto"}, {"speculate": 3}])
 def test_where_there_is_a_gpu_the_attention_that_sglang_chooses_decides(sglang, triple, asked):
     """Kills: drafts in a plan, and a sound launch, that a start would do without, or refuse."""
+    from sgl_proxythinker.doctor.examination import Examination
+
     config = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), **asked)
     resolved = SimpleNamespace(
         attention_backend="flashinfer", device="cuda", mem_fraction_static=0.8, kv_cache_dtype="auto", dtype="auto",

@@ -25,7 +25,6 @@ from sgl_proxythinker.policy.server_arguments import check_arguments
 from sgl_proxythinker.policy.speculation import settle_speculation
 from sgl_proxythinker.roles import DRAFTER, Role
 from sgl_proxythinker.sentences import tidy
-from sgl_proxythinker.speculation.algorithm import most_running
 
 T = TypeVar("T")
 
@@ -132,6 +131,8 @@ class Examination:
             return
 
         def plan() -> tuple[MemoryPlan, str | None]:
+            from sgl_proxythinker.speculation.algorithm import most_running  # imports SGLang
+
             _check_numbers(given)
             given.update(settled_arguments(config, given, models, memory_bytes))
             if not torch.cuda.is_available():
