@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 
 import pytest
 from safetensors.torch import load_file
@@ -12,11 +13,12 @@ from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.launch.checkpoints import check_models
 from sgl_proxythinker.launch.precision import loaded_bytes
+from sgl_proxythinker.launch.quantization import check_keys
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.programs.random_models import FAMILIES
 from sgl_proxythinker.programs.random_models.size import WIDE
 from sgl_proxythinker.programs.random_triple import make_triple
-from sgl_proxythinker.roles import BASE
+from sgl_proxythinker.roles import BASE, Role
 from sgl_proxythinker.vocabulary import known_ids
 
 pytestmark = pytest.mark.usefixtures("sglang")  # compared with, or needed by what is tested
@@ -303,6 +305,29 @@ def test_what_is_asked_for_is_what_is_stored(triple, stored, asked, dtype, sente
         return
     with pytest.raises(LaunchError, match=sentence):
         check(triple, quantization=asked, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("kept", "attention", "of_a_step", "amateur", "sentence"),
+    [
+        ("fp8_e4m3", "fa3", None, "float16", "writes bfloat16 then, and the amateur in float16 can't"),
+        ("fp8_e4m3", "triton", "fa3", "float16", "writes bfloat16 then"),
+        ("fp8_e5m2", "triton", "fa3", "bfloat16", "fp8_e5m2 can't be read by FlashAttention 3 .*: say fp8_e4m3"),
+        ("fp8_e4m3", "fa3", None, "bfloat16", None),
+        ("fp8_e4m3", "triton", None, "float16", None),
+        ("fp8_e5m2", "triton", None, "float16", None),
+        ("auto", "fa3", None, "float16", None),
+    ],
+)  # fmt: skip
+def test_keys_in_8_bits_that_attention_cant_read_are_refused(triple, kept, attention, of_a_step, amateur, sentence):
+    """On an H200 a server ended with products of bfloat16 and float16, while it captured its graphs."""
+    from sglang.srt.server_args import ServerArgs
+
+    arguments = ServerArgs(model_path=str(triple.base), kv_cache_dtype=kept, device="cpu")
+    arguments.override("test", attention_backend=attention, decode_attention_backend=of_a_step)
+    dtypes = {BASE: "bfloat16", Role("expert"): "bfloat16", Role("amateur"): amateur}
+    with pytest.raises(LaunchError, match=sentence) if sentence else nullcontext():
+        check_keys(arguments, dtypes)
 
 
 def test_a_folder_that_is_none_is_said_to_be_none(triple, tmp_path):

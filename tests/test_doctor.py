@@ -301,7 +301,8 @@ def test_where_there_is_a_gpu_the_attention_that_sglang_chooses_decides(sglang, 
 
     config = ProxyConfig(expert_path=str(triple.expert), amateur_path=str(triple.amateur), **asked)
     resolved = SimpleNamespace(
-        attention_backend="flashinfer", device="cuda", mem_fraction_static=0.8, kv_cache_dtype="auto", dtype="auto",
+        attention_backend="flashinfer", prefill_attention_backend=None, decode_attention_backend=None,
+        device="cuda", mem_fraction_static=0.8, kv_cache_dtype="auto", dtype="auto",
         max_total_tokens=None, max_running_requests=None, context_length=4096, enable_fp32_lm_head=False,
         cuda_graph_config=SimpleNamespace(decode=SimpleNamespace(max_bs=8, backend="full")),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ class Served:
     amateur: Precision = Precision()
     flags: tuple[str, ...] = ()
     kv_dtype: torch.dtype | None = None
+    dtype: str = "float16"
 
     @property
     def roles(self) -> dict[str, Precision]:
@@ -69,8 +71,13 @@ class Served:
 
     @property
     def rounds_cache_alone(self) -> bool:
+        """And whose rounding can be told from another's.
+
+        In bfloat16 it can't: an oracle in it was as far from the one in float32 as rounding moves that (0.86 and 0.94
+        times).
+        """
         eight_bits = any(each.asked == "fp8" or "fp8" in (each.stored or "") for each in self.roles.values())
-        return self.kv_dtype is not None and not eight_bits
+        return self.kv_dtype is not None and not eight_bits and self.dtype == "float16"
 
 
 AWQ, GPTQ, FP8, BLOCKS, W4A16, DYNAMIC = map(Precision, FORMATS)
@@ -79,7 +86,9 @@ AT_LOAD = Precision(asked="fp8")
 PLAIN_AWQ, PLAIN_GPTQ = Precision("awq", "awq"), Precision("gptq", "gptq")
 E4M3 = {"flags": ("--kv-cache-dtype", "fp8_e4m3"), "kv_dtype": torch.float8_e4m3fn}
 # What SGLang chooses on Hopper; the other servers have the attention of the tests.
-E4M3_FA3 = E4M3 | {"flags": (*E4M3["flags"], "--attention-backend", "fa3")}
+E4M3_FA3 = E4M3 | {
+    "flags": (*E4M3["flags"], "--attention-backend", "fa3", "--dtype", "bfloat16"), "dtype": "bfloat16"
+}  # fmt: skip
 DRAFTS = {"flags": ("--proxy-speculate", "3")}
 E5M2 = {"flags": ("--kv-cache-dtype", "fp8_e5m2"), "kv_dtype": torch.float8_e5m2}
 
@@ -96,7 +105,7 @@ SERVERS = {
     "two-ranks": Served(AWQ, FP8, GPTQ, flags=("--tp-size", "2")),
     "plain-kernels-kv-e5m2": Served(PLAIN_AWQ, PLAIN_GPTQ, Precision(), **E5M2),
     "kv-e4m3": Served(GPTQ, AWQ, Precision(), **E4M3),
-    "kv-e4m3-fa3": Served(GPTQ, AWQ, Precision(), **E4M3_FA3),
+    "kv-e4m3-fa3": Served(**E4M3_FA3),
     "small-fp8-at-load-drafting": Served(Precision(), AT_LOAD, AT_LOAD, **DRAFTS),
     "base-awq-small-fp8-drafting": Served(AWQ, FP8, FP8, **DRAFTS),
     "fp8-with-kv-e4m3": Served(FP8, Precision(), AWQ, **E4M3),
@@ -120,9 +129,9 @@ def cases() -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def triple(tmp_path_factory):
+def triple_in(tmp_path_factory):
     sizes = {"base": BASE_SIZE, "expert": SMALL_SIZE, "amateur": SMALL_SIZE}
-    return make_triple(tmp_path_factory.mktemp("triple"), seed=3, sizes=sizes, dtype="float16")
+    return cache(lambda dtype: make_triple(tmp_path_factory.mktemp("triple"), seed=3, sizes=sizes, dtype=dtype))
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SERVERS])
@@ -134,8 +143,8 @@ def served(request):
 
 
 @pytest.fixture(scope="module")
-def checkpoints(served, triple, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("precisions")
+def checkpoints(served, triple_in, tmp_path_factory):
+    folder, triple = tmp_path_factory.mktemp("precisions"), triple_in(served.dtype)
     return tuple(kind.write(getattr(triple, role), folder / role) for role, kind in served.roles.items())
 
 

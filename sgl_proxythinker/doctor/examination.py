@@ -17,6 +17,7 @@ from sgl_proxythinker.launch import cpu
 from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
 from sgl_proxythinker.launch.memory_plan import MemoryPlan, plan_memory, settle_drafts
+from sgl_proxythinker.launch.quantization import check_keys
 from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
 from sgl_proxythinker.nodes.flags import check_nodes
 from sgl_proxythinker.placement import GIB, Placement, place
@@ -139,6 +140,7 @@ class Examination:
                 given["attention_backend"] = given.get("attention_backend") or _ATTENTION
             with _gpu_of(memory_bytes):
                 server_args = resolve()
+            check_keys(server_args, models.dtypes)
             shapes = {
                 role: shape._replace(weight_bytes=shape.weight_bytes - (spared or {}).get(role, 0))
                 for role, shape in models.shapes.items()

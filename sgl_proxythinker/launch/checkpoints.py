@@ -33,6 +33,11 @@ class Models(NamedTuple):
     shapes: Mapping[Role, Shape]
     image_cache_bytes: int  # of each model's cache of image embeddings, when it is full; 0: they see nothing
 
+    @property
+    def dtypes(self) -> dict[Role, str]:
+        """That each model computes in."""
+        return {role: shape.dtype for role, shape in self.shapes.items()}
+
 
 def check_models(config: ProxyConfig, given: Mapping[str, Any]) -> Models:
     """Compare the three checkpoints' configs, tokenizers and image processors.

@@ -158,6 +158,35 @@ def check_quantization(
             )
 
 
+def check_keys(server_args: Any, dtypes: Mapping[Role, str]) -> None:
+    """Refuse keys and values in 8 bits (`--kv-cache-dtype`) that FlashAttention 3 can't read for these models.
+
+    It reads `fp8_e4m3`, and what it writes then is bfloat16, whatever a model computes in.
+
+    Args:
+        server_args: with the attention that SGLang chose.
+        dtypes: that each model computes in, such as "bfloat16".
+
+    Raises:
+        LaunchError: says what to ask for instead.
+    """
+    kept, usual = server_args.kv_cache_dtype, server_args.attention_backend
+    backends = {server_args.prefill_attention_backend or usual, server_args.decode_attention_backend or usual}
+    if "fa3" not in backends or not kept.startswith("fp8"):
+        return
+    if kept != "fp8_e4m3":
+        raise LaunchError(
+            f"--kv-cache-dtype {kept} can't be read by FlashAttention 3 (fa3): say fp8_e4m3, or "
+            "--attention-backend triton for prompts and steps."
+        )
+    if others := [f"the {role} in {dtype}" for role, dtype in dtypes.items() if dtype != "bfloat16"]:
+        raise LaunchError(
+            f"--kv-cache-dtype {kept}: FlashAttention 3 (--attention-backend fa3, SGLang's choice on Hopper) writes "
+            f"bfloat16 then, and {' and '.join(others)} can't read that. Say --dtype bfloat16, or --attention-backend "
+            "triton."
+        )
+
+
 def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
     """What of a checkpoint in a known format was not tried."""
     if method in ("awq", "gptq") and stored.get("bits") != _BITS:

@@ -75,6 +75,7 @@ def finish_server_args(
     else:
         from sgl_proxythinker.launch.checkpoints import check_models
         from sgl_proxythinker.launch.memory_plan import settle_drafts
+        from sgl_proxythinker.launch.quantization import check_keys
 
         check_environment(os.environ)
         check_arguments(given, default_arguments())
@@ -85,6 +86,7 @@ def finish_server_args(
         config = config.model_copy(update={"placement": placement.name, "tp_size": placement.proxy_tp_size})
         given |= settled_arguments(config, given, models, memory)
         server_args = resolve()
+        check_keys(server_args, models.dtypes)
         config, why_not = settle_speculation(config, given, server_args.attention_backend, server_args.device == "cpu")
         if why_not is None:
             config, why_not = settle_drafts(config, models, placement, server_args, memory)
