@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from typing import Any
 
 from benchmarks import forced_acceptance, image_chats, loads, second_turn, servers
@@ -23,6 +25,8 @@ MEASUREMENTS = {module.NAME: module for module in (image_chats, second_turn, loa
 
 
 def main() -> None:
+    # Of `timeout`: without it the server would go on, and hold the GPU.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     args = parse_arguments()
     if loads.NAME in args.measurements:
         forced_acceptance.offer(args.out.with_suffix(".acceptance"))

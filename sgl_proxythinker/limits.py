@@ -46,6 +46,7 @@ class Limits(BaseModel):
         None, ge=1, description="characters of a prompt; 32 times the context length in tokens when not given"
     )
     max_body_mib: int = Field(256, ge=1, description="MiB of an HTTP body")
+    max_body_values: int = Field(4_000_000, ge=1, description="values of a JSON body, by its commas")
     max_images: int = Field(64, ge=0, description="images of one prompt")
     image_folder: Path | None = Field(
         None, description="folder whose images HTTP clients may name by path or file:// URL; none may when not given"

@@ -143,6 +143,7 @@ APP = HonestAnswers(
         ]
     ),
     max_body_mib=1,
+    max_body_values=1000,
 )  # fmt: skip
 
 
@@ -181,6 +182,17 @@ class TestMiddleware:
         for content in (big, iter([big[: 1 << 20], big[1 << 20 :]])):
             response = client.post("/refusing", content=content)
             assert response.status_code == 413 and "--proxy-max-body-mib" in response.json()["error"]["message"]
+
+    def test_values_are_bounded_before_they_are_read(self, client):
+        """Kills: 256 MiB of `[0,0,...`, which all other requests would wait for, for a minute."""
+        many = b"0," * 1001
+        for content in (many, iter([many[:1500], many[1500:]])):
+            response = client.post("/refusing", content=content)
+            told = response.json()["error"]["message"]
+            assert (
+                response.status_code == 413 and "more than 1,000 values by its commas (--proxy-max-body-values" in told
+            )
+        assert client.post("/refusing", content=b"0," * 1000).status_code == 400
 
     def test_a_refusal_is_one_sentence(self, client):
         assert client.post("/refusing").json()["error"]["message"] == "bad value"

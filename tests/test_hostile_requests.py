@@ -215,6 +215,14 @@ class Refused:
     def test_ids_that_the_tokenizer_does_not_know(self, server, tokens):
         assert_one_sentence(server.post("/detokenize", {"tokens": tokens}))
 
+    @pytest.mark.parametrize("sequences", [1, 2])
+    def test_more_ids_than_a_prompt_may_have_characters(self, server, sequences):
+        """Kills: minutes of the event loop for one request that runs no model."""
+        ids = [0] * (500_000 // sequences)
+        answer = server.post("/detokenize", {"tokens": ids if sequences == 1 else [ids] * sequences})
+        assert_one_sentence(answer)
+        assert "tokens has 500,000 ids" in answer.text
+
     @pytest.mark.parametrize(("route", "body"), ODD, ids=lambda value: str(value)[:60])
     def test_what_a_fuzzer_found(self, server, route, body):
         """Each was a 500 of SGLang's."""

@@ -38,7 +38,7 @@ def application(is_guided: bool) -> FastAPI:
         owner.add_api_route(template, answering(template), methods=METHODS)
     app.include_router(included)
     guard_routes(app, None, is_guided=is_guided)
-    app.add_middleware(HonestAnswers, max_body_mib=1)
+    app.add_middleware(HonestAnswers, max_body_mib=1, max_body_values=1000)
     return app
 
 

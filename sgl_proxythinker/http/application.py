@@ -50,8 +50,13 @@ def guard_application(server: ModuleType, manager: Any) -> None:
     add_strengths_to_models(server, config)
     _hide_keys(server)
     guard_routes(app, server_args.admin_api_key, is_guided=config is not None)
-    max_body_mib = request_limits(server_args).max_body_mib
-    app.add_middleware(HonestAnswers, max_body_mib=max_body_mib, metrics=request_metrics(manager))
+    limits = request_limits(server_args)
+    app.add_middleware(
+        HonestAnswers,
+        max_body_mib=limits.max_body_mib,
+        max_body_values=limits.max_body_values,
+        metrics=request_metrics(manager),
+    )
     app.exception_handlers[RequestValidationError] = _invalid
     app.exception_handlers[HTTPException] = app.exception_handlers[StarletteHTTPException] = _refused
     app.state.proxythinker = Server(

@@ -220,6 +220,13 @@ def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
             "(--proxy-max-prompt-chars raises it)."
         )
     tokens = body.get("tokens")
+    if isinstance(tokens, list):
+        count = sum(len(ids) if isinstance(ids, list) else 1 for ids in tokens)
+        if count > bounds.prompt_chars:
+            raise RequestError(
+                f"tokens has {count:,} ids, and this server takes as many as characters, {bounds.prompt_chars:,} "
+                "(--proxy-max-prompt-chars raises it)."
+            )
     for ids in tokens if isinstance(tokens, list) and tokens and isinstance(tokens[0], list) else [tokens]:
         if isinstance(ids, list) and not all(type(token) is int and 0 <= token < bounds.known_ids for token in ids):
             wrong = next(token for token in ids if not (type(token) is int and 0 <= token < bounds.known_ids))
