@@ -14,14 +14,16 @@ from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
-from benchmarks.weightless import AWQ, write_weightless
+from benchmarks.weightless import write_weightless
 from sgl_proxythinker.doctor.__main__ import main as doctor
 
 BASES, SMALL = ("32B", "72B"), "7B"
-# Of the base: flags and `quantization_config`. The small models are in 16 bits.
-PRECISIONS: dict[str, tuple[list, dict]] = {
-    "bf16": ([], {}), "fp8": (["--quantization", "fp8"], {}), "AWQ": ([], {"quantization_config": AWQ}),
-}  # fmt: skip
+# Of the base: flags, and what its name in `DIMENSIONS` ends with. The small models are in 16 bits.
+PRECISIONS: dict[str, tuple[list, str]] = {
+    "bf16": ([], ""),
+    "fp8": (["--quantization", "fp8"], ""),
+    "AWQ": ([], "-awq"),
+}
 GPUS = {"80 GB": 79.6, "141 GB": 140.4}  # GiB that nvidia-smi shows
 COUNTS = (1, 2, 4, 8)
 
@@ -47,10 +49,8 @@ def main() -> None:
     print("|---" * (3 + len(COUNTS)) + "|")
     with tempfile.TemporaryDirectory() as folder:
         small = write_weightless(Path(folder) / SMALL, SMALL)
-        for base, (precision, (flags, stored)), (gpu, memory) in product(BASES, PRECISIONS.items(), GPUS.items()):
-            path = write_weightless(Path(folder) / f"{base}-{precision}", base)
-            config = path / "config.json"
-            config.write_text(json.dumps(json.loads(config.read_text()) | stored))
+        for base, (precision, (flags, end)), (gpu, memory) in product(BASES, PRECISIONS.items(), GPUS.items()):
+            path = write_weightless(Path(folder) / f"{base}-{precision}", base + end)
             cells = [cell(examine(path, small, count, memory, flags)) for count in COUNTS]
             print(f"| {base} | {precision} | {gpu} | {' | '.join(cells)} |", flush=True)
 

@@ -83,9 +83,12 @@ DIMENSIONS = {
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm",
        "modules_to_not_convert": ["visual"]}  # fmt: skip
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "modules_to_not_convert": ["visual", "lm_head"]}
-# A scale of 16 bits and a zero point of 4 for each 128 weights.
-DIMENSIONS |= {f"{name}-awq": DIMENSIONS[name].quantized(AWQ, 4 + 20 / 128) for name in ("7B", "32B", "72B")}
 DIMENSIONS |= {f"{name}-fp8": DIMENSIONS[name].quantized(FP8, 8) for name in ("7B", "32B", "72B")}
+# A scale of 16 bits and a zero point of 4 for each 128 weights. The published 72B has zeros beside its MLP, so that
+# each of eight ranks has whole groups.
+_WIDER = replace(DIMENSIONS["72B"], size=replace(DIMENSIONS["72B"].size, mlp=29_696))
+DIMENSIONS |= {f"{name}-awq": DIMENSIONS[name].quantized(AWQ, 4 + 20 / 128) for name in ("7B", "32B")}
+DIMENSIONS |= {"72B-awq": _WIDER.quantized(AWQ, 4 + 20 / 128)}
 
 
 def write_weightless(folder: Path | str, name: str) -> Path:

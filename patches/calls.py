@@ -851,6 +851,12 @@ CALLS: tuple[Upstream, ...] = (
         "its `_names` say what ran on a rank that died",
     ),
     _call(
+        "sglang.srt.server_args_config_parser:ConfigArgumentMerger.merge_config_with_args",
+        "(self, cli_args)",
+        "4a69d7e7a6b3",
+        "the doctor reads --config as a start does",
+    ),
+    _call(
         "sglang.srt.utils.common:get_device_memory_capacity",
         "(device=None)",
         "d4422c1b9ed5",

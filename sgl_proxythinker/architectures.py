@@ -93,7 +93,8 @@ def _shape(
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
     token_bytes = 2 * layers * kv_heads * head_dim * BYTES_PER_WEIGHT
     return Shape(
-        heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights, token_bytes, text.vocab_size, linear
+        heads, kv_heads, mlp, tower_heads, tower_mlp, BYTES_PER_WEIGHT * weights, token_bytes, text.vocab_size, linear,
+        head_dim=head_dim,
     )  # fmt: skip
 
 

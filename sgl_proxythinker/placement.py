@@ -101,6 +101,12 @@ class Shape(NamedTuple):
     head_rows: int = 0  # of the output head
     linear_weights: int = 0  # of the decoder's layers: what quantization makes smaller
     dtype: str = "bfloat16"  # that it computes in
+    head_dim: int = 1
+    # Weights are quantized in groups or blocks, of which each of several ranks has whole ones: columns of an MLP and of
+    # the heads, of the KV heads, and of an MLP of the tower.
+    part: int = 1
+    kv_part: int = 1
+    vision_part: int = 1
 
     def token_bytes_of_rank(self, tp_size: int) -> int:
         """KV of one token on one of `tp_size` ranks; past the number of KV heads ranks hold copies."""
@@ -113,6 +119,17 @@ class Shape(NamedTuple):
             # Ranks past the number of KV heads hold copies.
             if count % tp_size and not (name == "kv_heads" and tp_size % count == 0):
                 return f"{count} {name.replace('_', ' ')} don't divide by {tp_size}"
+        if tp_size == 1:
+            return None
+        columns = {
+            "MLP": (self.mlp // tp_size, self.part),
+            "heads": (self.heads // tp_size * self.head_dim, self.part),
+            "KV heads": (max(1, self.kv_heads // tp_size) * self.head_dim, self.kv_part),
+            "vision MLP": (self.vision_mlp // tp_size, self.vision_part),
+        }
+        for name, (width, part) in columns.items():
+            if width % part:
+                return f"{name} would have {width} columns on each of {tp_size} ranks, and is quantized by {part}"
         return None
 
 

@@ -128,7 +128,7 @@ def test_every_admin_route_is_one_that_sglang_has():
     assert [route for route in {*ADMIN, *NAMES_FILES} if classify(route) is None] == []
     assert {route for route in ADMIN if classify(route) is not Verdict.REFUSED} == {
         "/start_profile", "/stop_profile", "/set_trace_level", "/configure_logging", "/freeze_gc", "/slow_down",
-        "/flush_cache", "/parse_function_call",
+        "/flush_cache", "/parse_function_call", "/separate_reasoning",
     }  # fmt: skip
 
 

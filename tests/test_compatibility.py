@@ -29,6 +29,15 @@ def triple(tmp_path):
     return make_triple(tmp_path)
 
 
+W4 = {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}
+PACKED = {
+    "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": W4},
+    "ignore": ["re:visual.*"],
+}  # fmt: skip
+W8 = {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}
+FLOATS = PACKED | {"format": "float-quantized", "config_groups": {"group_0": W8}}
+
+
 def check(triple, expert=None, **given):
     config = ProxyConfig(expert_path=str(expert or triple.expert), amateur_path=str(triple.amateur))
     return check_models(config, {"model_path": str(triple.base), **given})
@@ -80,7 +89,8 @@ def test_a_servers_marker_needs_tokens_that_are_bytes(triple):
 
 def test_what_must_divide_by_ranks_is_read_of_each_model(tmp_path):
     made = make_triple(tmp_path, sizes={"base": WIDE})
-    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0, "dtype": ""}
+    assert {shape.head_dim for shape in check(made).shapes.values()} == {32}
+    unsized = {"weight_bytes": 0, "token_bytes": 0, "head_rows": 0, "linear_weights": 0, "dtype": "", "head_dim": 1}
     assert {role: shape._replace(**unsized) for role, shape in check(made).shapes.items()} == {
         BASE: Shape(heads=8, kv_heads=4, mlp=512, vision_heads=4, vision_mlp=256, dtype=""),
         **dict.fromkeys(SMALL, Shape(heads=4, kv_heads=2, mlp=256, vision_heads=4, vision_mlp=256, dtype="")),
@@ -201,6 +211,39 @@ def test_a_mixture_of_experts_is_a_base_only(tmp_path, family):
         check(made, expert=made.base)
 
 
+def test_a_quantized_mixture_of_experts_is_refused_or_said_not_to_be_tried(tmp_path, caplog):
+    """SGLang gives a rank of two the scales of the other's experts, or what memory held: no error, other tokens."""
+    made = make_triple(tmp_path, family="qwen3-moe")
+    store(made.base, quantization_config=gptq_config([]))
+    with pytest.raises(
+        LaunchError, match="the base .* is a mixture of experts quantized by 'gptq', whose scales SGLang"
+    ):
+        check(made, dtype="bfloat16")
+    store(made.base, quantization_config=fp8_config()([]))
+    assert check(made, dtype="bfloat16") and "were never compared" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "parts"),
+    [
+        (None, None, (1, 1, 1)),
+        (awq_config([]), None, (128, 1, 1)),
+        (gptq_config([]) | {"group_size": -1}, None, (128, 1, 1)),
+        (fp8_config(weight_block_size=[128, 64])([]), None, (128, 128, 1)),
+        (fp8_config()([]), None, (4, 1, 1)),
+        ({"quant_method": "fp8"}, None, (4, 1, 4)),
+        (None, "fp8", (4, 1, 4)),
+        (PACKED | {"config_groups": {"group_0": {"weights": W4["weights"] | {"group_size": 32}}}}, None, (128, 1, 1)),
+    ],
+)  # fmt: skip
+def test_a_rank_is_given_whole_groups_and_blocks(triple, stored, asked, parts):
+    """Kills: a start that ends while it reads weights, minutes after the doctor called it sound."""
+    if stored is not None:
+        store(triple.base, quantization_config=stored)
+    shape = check(triple, quantization=asked, dtype="bfloat16").shapes[BASE]
+    assert (shape.part, shape.kv_part, shape.vision_part) == parts
+
+
 def test_text_models_of_two_architectures_that_share_a_vocabulary_fit(tmp_path):
     base, small = (make_triple(tmp_path / family, family=family) for family in ("qwen2", "qwen3"))
     assert check(base, expert=small.expert).shapes
@@ -230,10 +273,6 @@ def store(checkpoint, **fields):
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
-W4 = {"weights": {"num_bits": 4, "type": "int", "group_size": 128}}
-PACKED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": W4}}
-
-
 @pytest.mark.parametrize(
     ("stored", "sentence"),
     [
@@ -248,6 +287,13 @@ PACKED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "con
         (PACKED | {"format": "float-quantized"}, "as float-quantized"),
         (PACKED | {"config_groups": {}}, "as pack-quantized: guidance was built for"),
         (PACKED | {"config_groups": {"group_0": {"weights": 5}}}, "can't be read: config_groups.group_0.weights"),
+        (PACKED | {"ignore": ["re:*"]}, "'re:\\*' is no pattern"),
+        (PACKED | {"ignore": ["re:model.visual.*"]}, 'would take .* too. .* add "ignore": ..re:visual'),
+        (FLOATS | {"ignore": ["visual"]}, 'would take .* too. .* add "ignore": ..re:visual'),
+        (awq_config([]) | {"group_size": 48}, "with a group_size of 48: .* -1, 32, 64, 128"),
+        (awq_config([]) | {"zero_point": False}, "without zero points"),
+        (awq_config([]) | {"version": "GEMV"}, "in the version 'GEMV'"),
+        (gptq_config([]) | {"sym": False}, "and not symmetric"),
         ({"quant_method": ["awq"]}, "can't be read: quant_method"),
         ({"bits": 4}, "can't be read: quant_method"),
     ],
@@ -292,7 +338,10 @@ def test_a_checkpoint_of_modelopt_is_found_by_its_file(triple):
         (None, "awq", "auto", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
         (awq_config([]), "fp8", "auto", "is quantized by 'awq' and asked for with quantization 'fp8'"),
         (awq_config([]), "awq", "bfloat16", "whose kernels take float16 only"),
+        (awq_config([]), None, "float32", "is quantized and asked for in float32"),
+        (None, "fp8", "float", "is quantized and asked for in float32"),
         (awq_config([]), "awq", "float16", None),
+        (FLOATS | {"ignore": ["lm_head"]}, None, "bfloat16", None),
         (awq_config([]), "awq_marlin", "bfloat16", None),
         (None, "fp8", "auto", None),
     ],

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -397,6 +398,16 @@ def test_the_docs_launches_are_examined_as_they_stand(doctor, command, tmp_path)
     assert plan["kv_tokens"] == pytest.approx(int(told_there.replace(",", "")), rel=NEAR)
 
 
+def test_a_file_of_sglangs_is_read_as_a_start_reads_it(doctor, triple, tmp_path):
+    """Kills: flags of the file that are lost, and the file itself taken for a flag that is not known."""
+    file = tmp_path / "flags.yaml"
+    paths = {"model-path": triple.base, "proxy-expert-path": triple.expert, "proxy-amateur-path": triple.amateur}
+    file.write_text(yaml.safe_dump({name: str(path) for name, path in paths.items()} | {"tp-size": 2}))
+    code, told = doctor.words(["--config", str(file), "--json"])
+    assert code == 0, told
+    assert json.loads(told)["placement"]["ranks"]["base"] == [0, 1]
+
+
 FLAGS = {
     "none": [],
     "share": ["--mem-fraction-static", "2"],
@@ -412,6 +423,8 @@ FLAGS = {
     "full but for drafts": ["--mem-fraction-static", "0.98"],
     "full, with drafts": ["--mem-fraction-static", "0.98", "--proxy-speculate", "auto"],
     "made awq": ["--quantization", "awq"],
+    "one limit": ["--mm-process-config", '{"image": {"max_pixels": 1003520}}'],
+    "a strength": ["--preferred-sampling-params", '{"custom_params": {"proxy_alpha": 1}}'],
     "two hosts": ["--tp-size", "8", "--nnodes", "2", "--node-rank", "1", "--dist-init-addr", "10.0.0.1:29500"],
     "hosts that do not meet": ["--tp-size", "8", "--nnodes", "2"],
 }
@@ -425,6 +438,8 @@ FLAGS = {
         ("context", "memory", "--context-length is -1"),
         ("no ranks", "placement", "--tp-size is 0: it is the number of ranks, from 1 to 1024"),
         ("many ranks", "placement", "--tp-size is 1000000"),
+        ("one limit", "flags", "--mm-process-config has max_pixels of images alone"),
+        ("a strength", "flags", "--preferred-sampling-params has custom_params"),
         ("made awq", "precisions", "is in 16 bits and asked for with quantization 'awq', which has to be stored"),
         ("hosts that do not meet", "nodes", "--nnodes 2 without --dist-init-addr"),
         ("full", "memory", "more than a GPU has: lower --mem-fraction-static"),

@@ -96,7 +96,7 @@ def test_48_gb_start_with_default_flags_and_serve_64_rows(models, tmp_path):
 
 @larger_than(MIB_OF_80)
 def test_80_gb_serve_a_72b_in_4_bits_with_small_models_in_8(tmp_path):
-    """What docs/precisions.md tells to start with. It promises 24,870 tokens; a context of 2,048 for eight is less."""
+    """What docs/precisions.md tells to start with. It promises 24,574 tokens; a context of 2,048 for eight is less."""
     models = write_models(tmp_path, "72B-awq", "7B-fp8")
     flags = ("--mem-fraction-static", "0.88")
     arguments = arguments_on(MIB_OF_80, models, tmp_path, *flags)

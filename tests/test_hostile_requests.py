@@ -112,17 +112,55 @@ CHATS = {
 }  # fmt: skip
 
 
+LONG = "x" * 500_000
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": f'{{"a": "{LONG}"}}'}}
+LONG_TEXTS = {
+    "system": ("/v1/messages", {"system": LONG}),
+    "parts of system": ("/v1/messages", {"system": [{"type": "text", "text": LONG}]}),
+    "system, counted": ("/v1/messages/count_tokens", {"system": LONG}),
+    "a result": ("/v1/messages", {"messages": [
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": LONG}]}]}),
+    "a source": ("/v1/messages/count_tokens", {"messages": [
+        {"role": "user", "content": [{"type": "search_result", "source": LONG, "title": "x", "content": []}]}]}),
+    "a call": ("/v1/chat/completions", {"messages": [*HI, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}),
+    "thoughts": ("/v1/chat/completions", {"messages": [
+        *HI, {"role": "assistant", "content": "a", "reasoning_content": LONG}, *HI]}),
+    "arguments": ("/v1/chat/completions", {"chat_template_kwargs": {"date_string": LONG}}),
+}  # fmt: skip
+TOOL_SCHEMAS = {
+    "a pattern": {"properties": {"a": {"type": "string", "pattern": "(?i)[!-\uffff]"}}},
+    "a long pattern": {"properties": {"a": {"type": "string", "pattern": "a" * 1001}}},
+    "names by pattern": {"patternProperties": {"(?i)[!-\uffff]": {}}},
+    "many": {"anyOf": [{"anyOf": [{}] * 1000}] * 5},
+    "a list": {"required": [1, "a"] * 600},
+    "lists": {"anyOf": [{"required": ["a"] * 1000}] * 9},
+}
 SCHEMA_OF_NUMBERS = {"type": "json_schema", "schema": {"properties": {"strict": 5}}}
 DEEP = [["x"]]
 for _ in range(300):
     DEEP = [DEEP]
 SYSTEM = [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}]
+RESULT = {"type": "tool_result", "tool_use_id": "a"}
+ODD_RESULTS = [
+    ("user", RESULT | {"content": "x", "is_error": True}),
+    ("user", RESULT | {"content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}]}),
+    (
+        "assistant",
+        RESULT | {"content": [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}]},
+    ),
+]
 LONELY = [{"role": "assistant", "content": "x"}]
 TRACE = {"custom_params": {"proxy_trace": True}}
 THOUGHT = [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
 REFERENCE = [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "tool_reference", "tool_name": "f"}]}]
 ODD = [
     ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": HI, "system": SYSTEM}),
+    *(
+        ("/v1/messages", {"model": "m", "max_tokens": 2, "messages": [{"role": role, "content": [part]}]})
+        for role, part in ODD_RESULTS
+    ),
+    ("/v1/completions", {"model": "m", "prompt": "Hi", "max_tokens": 2, "echo": True, "logprobs": 0}),
+    ("/v1/chat/completions", {"model": "m", "input_ids": [1, 2], "messages": HI, "reasoning_effort": "high"}),
     ("/v1/completions", {"model": "m", "prompt": "Hi", "max_tokens": 2, **TRACE}),
     ("/v1/chat/completions", {"model": "m", "messages": HI, "max_tokens": 2, **TRACE}),
     ("/v1/chat/completions", {"model": "m", "messages": LONELY, "max_tokens": 2, "continue_final_message": True}),
@@ -214,6 +252,36 @@ class Refused:
     @pytest.mark.parametrize("tokens", [[-1], [360], [2**70], ["x"], [1.5], [True]])
     def test_ids_that_the_tokenizer_does_not_know(self, server, tokens):
         assert_one_sentence(server.post("/detokenize", {"tokens": tokens}))
+
+    @pytest.mark.parametrize("place", LONG_TEXTS)
+    def test_a_text_that_goes_into_a_prompt_is_counted_wherever_it_stands(self, server, place):
+        """Kills: minutes and gigabytes in the event loop before anybody looks at a length."""
+        route, fields = LONG_TEXTS[place]
+        body = {"model": "m", "max_tokens": 2, "messages": HI} | fields
+        if route.endswith("count_tokens"):
+            del body["max_tokens"]
+        answer = server.post(route, body)
+        assert_one_sentence(answer)
+        assert "characters with all that goes into their prompt" in answer.text
+
+    @pytest.mark.parametrize("params", [
+        {"stop_regex": [r"(?i)[\s\S]*x"]},
+        {"stop_regex": "(?si-u:[!-\U0001ffff])"},
+        [{"stop_regex": ["a", "b", "c", "d"]}] * 129,
+    ], ids=["class", "range", "many"])  # fmt: skip
+    def test_patterns_that_take_long_to_build(self, server, params):
+        """Kills: seconds of the event loop, and of the scheduler, for each prompt of a request."""
+        text = ["Hi"] * len(params) if isinstance(params, list) else "Hi"
+        assert_one_sentence(server.post("/generate", {"text": text, "sampling_params": params}))
+
+    @pytest.mark.parametrize("schema", TOOL_SCHEMAS)
+    def test_schemas_of_tools_that_take_long_to_look_at(self, server, schema):
+        """Kills: minutes of the event loop, tools that are asked not to be used among them."""
+        parameters = {"type": "object"} | TOOL_SCHEMAS[schema]
+        tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+        answer = server.post("/tokenize", {"messages": HI, "tools": tools, "tool_choice": "none"})
+        assert_one_sentence(answer)
+        assert "tools ha" in answer.text
 
     @pytest.mark.parametrize("sequences", [1, 2])
     def test_more_ids_than_a_prompt_may_have_characters(self, server, sequences):

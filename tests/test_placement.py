@@ -298,3 +298,22 @@ def test_what_is_refused_counts_the_small_models():
 def test_a_number_of_ranks_that_can_not_be_is_told_at_once(ranks):
     with pytest.raises(LaunchError, match=f"--tp-size is {ranks}: it is the number of ranks, from 1 to 1024"):
         place(ranks, in_gib(62, 15))
+
+
+@pytest.mark.parametrize(
+    ("parts", "ranks", "told"),
+    [
+        ({"part": 128}, 2, "MLP would have 14784 columns on each of 2 ranks, and is quantized by 128"),
+        ({"part": 4}, 8, None),
+        ({"part": 128}, 1, None),
+        ({"mlp": 29_696, "part": 128}, 8, None),
+        ({"mlp": 29_696, "kv_part": 256}, 8, "KV heads would have 128 columns on each of 8 ranks, and "),
+        ({"mlp": 32_768, "heads": 8, "part": 256}, 8, "heads would have 128 columns on each of 8 ranks"),
+        ({"vision_mlp": 3_420, "vision_part": 4}, 2, "vision MLP would have 1710 columns on each of 2 ranks"),
+    ],
+)  # fmt: skip
+def test_a_rank_has_whole_groups_and_blocks_of_what_is_quantized(parts, ranks, told):
+    """A published 72B, whose quantized forms are made wider for this, and the tower of a 7B."""
+    fields = {"heads": 64, "kv_heads": 8, "mlp": 29_568, "vision_heads": 16, "vision_mlp": 3_456, "head_dim": 128}
+    obstacle = Shape(**fields | parts).obstacle(ranks)
+    assert obstacle is None if told is None else told in str(obstacle)

@@ -153,9 +153,21 @@ class TestCheckpoints:
         ("fp8", {"modules_to_not_convert": ["model.visual.blocks.0.mlp", "merger"]}),
         ("fp8", {"modules_to_not_convert": ["visual.blocks.0.attn.q_proj", "visual.blocks.0.mlp.gate_proj"]}),
         ("fp8", {"modules_to_not_convert": None}),
+        ("compressed-tensors", {"ignore": ["re:model\\.visual\\..*"]}),
+        ("compressed-tensors", {"ignore": ["re:visual.*", "lm_head"]}),
+        ("compressed-tensors", {"ignore": ["re:.*attn.qkv", "visual"]}),
+        ("compressed-tensors", {"ignore": ["model.visual.blocks.0.attn.qkv", "attn.proj", "visual.merger.mlp.0"]}),
+        ("compressed-tensors", {"ignore": ["model.visual.blocks.0.mlp.gate_proj", "visual.blocks.0.mlp.up_proj"]}),
+        ("compressed-tensors", {"ignore": ["visual.blocks.0.mlp.gate_proj", "visual.blocks.0.mlp.down_proj"]}),
+        ("compressed-tensors", {"ignore": ["visual.blocks.0.mlp.gate_up_proj"]}),
+        ("compressed-tensors", {"ignore": []}),
     ])  # fmt: skip
     def test_the_check_before_a_launch_has_sglangs_rules(self, method, rule):
-        config = {"awq": awq_config, "gptq": gptq_config, "fp8": fp8_config()}[method]([]) | rule
+        configs = {
+            "awq": awq_config, "gptq": gptq_config, "fp8": fp8_config(),
+            "compressed-tensors": FORMATS["fp8-dynamic"].config,
+        }  # fmt: skip
+        config = configs[method]([]) | rule
         config = {name: value for name, value in config.items() if value is not None}
         leaves_out = left_out_by({"modules_to_not_convert": []} | config)
         for name in {*ARCHITECTURES["Qwen2_5_VLForConditionalGeneration"].tower_layers, "visual.blocks.0.mlp.fc1"}:

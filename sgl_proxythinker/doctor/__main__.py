@@ -22,19 +22,32 @@ from sgl_proxythinker.plugin import provide_hooks
 from sgl_proxythinker.server import NAME
 
 _MOST_GIB = 10_000
+_FILE = "--config"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the findings. Returns the exit code."""
     provide_hooks()
     install(Stage.COMMAND_LINE)
-    args = _parser().parse_args(arguments)
+    args = _parse(sys.argv[1:] if arguments is None else arguments)
     as_json, memory = vars(args).pop("json"), vars(args).pop("gpu_memory")
     args.plugin = NAME
     flags = take_flags(args) or {}
     examination = _examine(flags, args, memory)
     sys.stdout.write(_as_json(examination) if as_json else _as_text(examination))
     return 0 if examination.is_sound else 1
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    from sgl_proxythinker.upstream.launch import ConfigArgumentMerger
+
+    parser = _parser()
+    if _FILE in arguments:  # SGLang's own, of its flags and ours
+        try:
+            arguments = ConfigArgumentMerger(parser).merge_config_with_args(arguments)
+        except ValueError as error:
+            parser.error(str(error))
+    return parser.parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

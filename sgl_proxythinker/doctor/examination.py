@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from sgl_proxythinker.launch.checkpoints import CHECKS, Checkpoints
 from sgl_proxythinker.launch.hooks import check_upstream
 from sgl_proxythinker.launch.memory_plan import MemoryPlan, plan_memory, settle_drafts
 from sgl_proxythinker.launch.quantization import check_keys
-from sgl_proxythinker.launch.server_args import default_arguments, settled_arguments
+from sgl_proxythinker.launch.server_args import check_preferred, default_arguments, settled_arguments
 from sgl_proxythinker.nodes.flags import check_nodes
+from sgl_proxythinker.pictures.part import check_process_config
 from sgl_proxythinker.placement import GIB, Placement, place
 from sgl_proxythinker.policy.environment import check_environment
 from sgl_proxythinker.policy.server_arguments import check_arguments
@@ -201,7 +203,14 @@ def _check_flags(given: dict[str, Any]) -> str:
     if cpu.is_needed(given.get("device")):
         cpu.check(given)
     check_arguments(given, default_arguments())
+    check_process_config(_parsed(given.get("mm_process_config")))
+    check_preferred(_parsed(given.get("preferred_sampling_params")))
     return "none is given that knows one model only"
+
+
+def _parsed(value: Any) -> Any:
+    """What SGLang makes of a flag's JSON once it resolves its arguments."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _nodes_in_words(nodes: int) -> str:

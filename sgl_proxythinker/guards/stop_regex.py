@@ -8,6 +8,7 @@ new characters, and its size is bounded by counts (not by a clock): every rank t
 from __future__ import annotations
 
 import codecs
+import re
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,11 @@ from sgl_proxythinker.guards.token_bytes import token_bytes
 
 MAX_PATTERNS = 4
 MAX_CHARACTERS = 1000
+# Of all prompts and samples of a request: a scheduler builds each, in a few ms, between the steps of all others.
+MAX_PATTERNS_IN_ALL = 512
+# Where case is ignored, each set of so many characters takes 10 ms to build, before any count of llguidance's begins.
+_IGNORES_CASE = re.compile(r"\(\?[a-zA-Z]*i")
+_IS_WIDE = re.compile(r"\\[DSWpP]|-(?:\\[xuU]|[^\x00-\x7f])")
 # Of one pattern: the automaton's states (1 to 2 kB each), and work to build it. With five times the states and four
 # times the work a step of 4 characters took 0.6 ms at the worst of a dozen patterns that were written to be slow.
 _LIMITS = LLParserLimits(initial_lexer_fuel=200_000, step_lexer_fuel=5_000, max_lexer_states=1_000)
@@ -47,6 +53,11 @@ def check_stop_regex(patterns: Any) -> None:
             raise RequestError(
                 f"stop_regex has a pattern of {len(pattern)} characters: 1 to {MAX_CHARACTERS} are taken."
             )
+        if takes_long_to_build(pattern):
+            raise RequestError(
+                f"stop_regex can't be {pattern[:80]!r}: it ignores case (i) and has a set of most characters, such as "
+                "\\S or a range beyond ASCII, which takes long to build. Write (?s:.) for any character, or both cases."
+            )
         # By itself first: `)|(` is a pattern only inside of what it is put into.
         for grammar in (grammar_from("regex", pattern), _anywhere(pattern)):
             if problem := LLMatcher.validate_grammar(grammar, _bytes_tokenizer(), limits=_LIMITS):
@@ -54,6 +65,11 @@ def check_stop_regex(patterns: Any) -> None:
                     f"stop_regex can't be {pattern[:80]!r}: {compiler_reason(problem)}. It takes regular expressions "
                     "without anchors, word boundaries, look-around and back references; stop takes plain strings."
                 )
+
+
+def takes_long_to_build(pattern: str) -> bool:
+    """Whether a regular expression ignores case and has sets of most characters, each of which is folded one by one."""
+    return _IGNORES_CASE.search(pattern) is not None and _IS_WIDE.search(pattern) is not None
 
 
 class StopRegexes:

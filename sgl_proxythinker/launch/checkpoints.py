@@ -18,8 +18,14 @@ from sgl_proxythinker.architectures import ARCHITECTURES, Architecture, Pictures
 from sgl_proxythinker.config import ProxyConfig
 from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.guards.token_bytes import is_byte_level
-from sgl_proxythinker.launch.precision import loaded_bytes, loaded_dtype
-from sgl_proxythinker.launch.quantization import check_quantization, described, read_stored
+from sgl_proxythinker.launch.precision import loaded_bytes, loaded_dtype, parts_of
+from sgl_proxythinker.launch.quantization import (
+    check_experts,
+    check_quantization,
+    described,
+    quantizes_tower,
+    read_stored,
+)
 from sgl_proxythinker.placement import Shape
 from sgl_proxythinker.roles import BASE, Role
 
@@ -156,9 +162,10 @@ class Checkpoints:
     def check_quantizations(self) -> str:
         for role, (dtype, asked) in self._asked.items():
             tower = self._architectures[role].tower_layers
-            if dtype in (None, "auto"):
-                dtype = self._stored_dtype(role)
+            dtype = loaded_dtype(dtype, self._stored_dtype(role))
             check_quantization(role, self._sources[role][0], asked, dtype, self._stored[role], tower)
+            if hasattr(self.configs[role].get_text_config(), "num_experts"):
+                check_experts(role, self._sources[role][0], asked, self._stored[role])
         return ", ".join(f"{role}: {described(asked, self._stored[role])}" for role, (_, asked) in self._asked.items())
 
     def models(self) -> Models:
@@ -184,7 +191,15 @@ class Checkpoints:
     def _shape(self, role: Role, row: Architecture) -> Shape:
         dtype, quantization = self._asked[role]
         shape = row.shape(self.configs[role])._replace(dtype=loaded_dtype(dtype, self._stored_dtype(role)))
-        return shape._replace(weight_bytes=loaded_bytes(shape, quantization, self._stored[role]))
+        stored = self._stored[role]
+        part, kv_part = parts_of(quantization, stored)
+        in_tower = quantizes_tower(quantization, stored, row.tower_layers)
+        return shape._replace(
+            weight_bytes=loaded_bytes(shape, quantization, stored),
+            part=part,
+            kv_part=kv_part,
+            vision_part=part if in_tower else 1,
+        )
 
     def _stored_dtype(self, role: Role) -> str:
         """Of what is not quantized, such as "bfloat16"; empty where the checkpoint doesn't say."""

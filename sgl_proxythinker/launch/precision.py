@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ _16_BITS = 2  # bytes
 _8_BITS = frozenset(("fp8", "w8a8_fp8", "w8a8_int8"))
 # Each group of weights of a column has a scale of 16 bits, and a zero point as wide as a weight.
 _IN_GROUPS = frozenset(("awq", "awq_marlin", "gptq", "gptq_marlin"))
+# Numbers that SGLang's kernel rounds to 8 bits at once, and rows of a tile of Marlin's.
+_QUANTIZED_AT_ONCE, _MARLIN_ROWS = 4, 128
 
 
 def loaded_dtype(asked: str | None, of_checkpoint: str) -> str:
@@ -47,6 +50,31 @@ def loaded_bytes(shape: Shape, quantization: str | None, stored: Mapping[str, An
     if bits == 16:
         return shape.weight_bytes * (2 if shape.dtype == _WIDE else 1)
     return shape.weight_bytes - int(shape.linear_weights * (_16_BITS - bits / 8))
+
+
+def parts_of(quantization: str | None, stored: Mapping[str, Any] | None) -> tuple[int, int]:
+    """What the columns of a layer are a multiple of on each of several ranks: whole groups or blocks of its weights.
+
+    Args:
+        quantization, stored: as of `loaded_bytes`.
+
+    Returns:
+        Of an MLP and of the heads, and of the KV heads, whose weights SGLang joins with those of the heads.
+    """
+    stored = stored or {}
+    method, block = quantization or stored.get("quant_method"), stored.get("weight_block_size")
+    weights: Mapping[str, Any] = stored
+    if method == "compressed-tensors":
+        weights = next((group["weights"] or {} for group in stored.get("config_groups", {}).values()), {})
+        block = weights.get("block_structure")
+    if isinstance(block, list) and block and all(isinstance(each, int) and each > 0 for each in block):
+        return max(block), max(block)
+    bits = _bits(quantization, stored)
+    if bits is None or bits == 16:
+        return 1, 1
+    if bits == 8:
+        return _QUANTIZED_AT_ONCE, 1
+    return math.lcm(_MARLIN_ROWS, max(1, weights.get("group_size") or 1)), 1
 
 
 def _bits(quantization: str | None, stored: Mapping[str, Any]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +14,17 @@ from sgl_proxythinker.errors import LaunchError
 from sgl_proxythinker.policy.server_arguments import LIMITS
 from sgl_proxythinker.roles import BASE, Role
 
+logger = logging.getLogger(__name__)
+
 # Of SGLang's `--quantization`, and of checkpoints.
 METHODS = LIMITS["quantization"].allowed
 AT_LOAD = "fp8"  # the one that SGLang makes of 16 bits while it loads them
 _MARLIN = {"awq_marlin": "awq", "gptq_marlin": "gptq"}
-_BITS = 4  # of AWQ and GPTQ
+_BITS, _GROUPS = 4, (-1, 32, 64, 128)  # of AWQ and GPTQ
+_16_BITS = ("bfloat16", "float16")
 # Of compressed-tensors, and bits of a weight; others are read by kernels that were not tried.
 _FORMATS = {"pack-quantized": ("int", (4,)), "float-quantized": ("float", (8,))}
+_EXPRESSION = "re:"  # before an expression among its names
 _MODELOPT = "hf_quant_config.json"
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
@@ -46,6 +51,7 @@ class _Stored(BaseModel):
     desc_act: bool | None = None
     modules_to_not_convert: list[str] | None = None
     ignored_layers: list[str] | None = None
+    ignore: list[str] | None = None
     dynamic: dict[str, Any] | None = None
     format: str | None = None
     config_groups: dict[str, _Group] | None = None
@@ -54,11 +60,23 @@ class _Stored(BaseModel):
     @classmethod
     def _are_patterns(cls, rules: dict[str, Any] | None) -> dict[str, Any] | None:
         for rule in rules or {}:
-            try:
-                re.compile(_pattern(rule))
-            except re.error as error:
-                raise ValueError(f"{rule!r} is no pattern: {error}") from None
+            _check_pattern(rule, _pattern(rule))
         return rules
+
+    @field_validator("ignore")
+    @classmethod
+    def _are_names_or_patterns(cls, names: list[str] | None) -> list[str] | None:
+        for name in names or ():
+            if name.startswith(_EXPRESSION):
+                _check_pattern(name, name.removeprefix(_EXPRESSION))
+        return names
+
+
+def _check_pattern(rule: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{rule!r} is no pattern: {error}") from None
 
 
 def read_stored(role: Role, path: str, revision: str | None, config: Any) -> Mapping[str, Any] | None:
@@ -124,6 +142,11 @@ def check_quantization(
             f"--proxy-config asks for the {role} with quantization {asked!r}: guidance was built for "
             f"{', '.join(METHODS)}. Use one of them, or leave it out."
         )
+    if dtype not in _16_BITS and (asked or stored) is not None:
+        raise LaunchError(
+            f"the {role} {path!r} is quantized and asked for in {dtype}, and kernels of quantized models take 16 bits: "
+            "say dtype bfloat16 or float16."
+        )
     if stored is None:
         if asked not in (None, AT_LOAD):
             raise LaunchError(
@@ -149,13 +172,46 @@ def check_quantization(
             "checkpoint in one of them, or in 16 bits."
         )
     if quantized := [layer for layer in tower if not _is_left_out(layer, method, stored)]:
-        # In 4 bits nobody quantizes a tower; in 8 all of it may be.
-        if method in ("awq", "gptq") or len(quantized) < len(tower):
+        # In 4 bits nobody quantizes a tower; in 8 all of it may be, unless somebody meant to leave it out.
+        is_in_4_bits = method in ("awq", "gptq") or stored.get("format") == "pack-quantized"
+        is_named = any("visual" in name for name in stored.get("ignore") or ())
+        if is_in_4_bits or is_named or len(quantized) < len(tower):
             raise LaunchError(
                 f"the {role} {path!r} is quantized by {method!r}, and SGLang would take {quantized[0]} of its vision "
                 f"tower to be quantized too. If the tower is in 16 bits, add {_HINTS[method]} to quantization_config "
                 "in its config.json."
             )
+
+
+def quantizes_tower(asked: str | None, stored: Mapping[str, Any] | None, tower: tuple[str, ...]) -> bool:
+    """Whether SGLang has layers of a model's vision tower in the precision of its decoder.
+
+    Args:
+        asked, stored, tower: as of `check_quantization`.
+    """
+    if stored is None:
+        return asked is not None and bool(tower)
+    return any(not _is_left_out(layer, str(stored["quant_method"]), stored) for layer in tower)
+
+
+def check_experts(role: Role, path: str, asked: str | None, stored: Mapping[str, Any] | None) -> None:
+    """Refuse a quantized mixture of experts that would answer wrongly, and say of others that none was tried.
+
+    Raises:
+        LaunchError: it is quantized by GPTQ.
+    """
+    method = asked or (stored or {}).get("quant_method")
+    if method in ("gptq", "gptq_marlin"):
+        raise LaunchError(
+            f"the {role} {path!r} is a mixture of experts quantized by {method!r}, whose scales SGLang 0.5.17 divides "
+            "wrongly among ranks: use a checkpoint in 16 bits, or in fp8."
+        )
+    if method is not None:
+        logger.warning(
+            "proxythinker: the %s is a mixture of experts quantized by %r; tokens of such a one were never compared "
+            "with those of a plain loop over three models, so look at some of yours before you rely on them",
+            role, method,
+        )  # fmt: skip
 
 
 def check_keys(server_args: Any, dtypes: Mapping[Role, str]) -> None:
@@ -189,9 +245,21 @@ def check_keys(server_args: Any, dtypes: Mapping[Role, str]) -> None:
 
 def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
     """What of a checkpoint in a known format was not tried."""
+    method = _MARLIN.get(method, method)
     if method in ("awq", "gptq") and stored.get("bits") != _BITS:
         return f"with {stored.get('bits')} bits: guidance was built for {_BITS}"
-    if _MARLIN.get(method, method) == "gptq" and _asks_desc_act(stored):
+    if method in ("awq", "gptq") and stored.get("group_size") not in _GROUPS:
+        sizes = ", ".join(map(str, _GROUPS))
+        return f"with a group_size of {stored.get('group_size')}: SGLang's fast kernels (Marlin) have {sizes}"
+    if method == "gptq" and stored.get("sym") is not True:
+        return "and not symmetric (sym true), which SGLang's fast kernel (Marlin) has to be told: it was not tried"
+    if method == "awq" and stored.get("zero_point") is not True:
+        return "without zero points (zero_point true), which was not tried"
+    if method == "awq" and str(stored.get("version", "gemm")).lower() != "gemm":
+        return (
+            f"in the version {stored['version']!r}: guidance was built for 'gemm', whose weights are stored otherwise"
+        )
+    if method == "gptq" and _asks_desc_act(stored):
         others = ", ".join(sorted({*METHODS} - {"gptq", *_MARLIN}))
         return (
             "with desc_act, whose tokens were never compared with the oracle's: use a checkpoint quantized without it "
@@ -226,6 +294,7 @@ _HINTS = {
     "awq": '"modules_to_not_convert": ["visual"]',
     "gptq": '"dynamic": {"-:.*visual.*": {}}',
     "fp8": '"modules_to_not_convert": ["visual", "lm_head"]',
+    "compressed-tensors": '"ignore": ["re:visual.*", "lm_head"]',
 }
 
 
@@ -244,7 +313,23 @@ def _is_left_out(layer: str, method: str, stored: Mapping[str, Any]) -> bool:
             return all(
                 any(f".{name.removeprefix('model.')}." in f".{part}." for name in names) for part in _parts(layer)
             )
-    return True  # of compressed-tensors SGLang knows the names of all layers, and whole expressions
+        case "compressed-tensors":
+            names = [_as_sglang_names(name) for name in stored.get("ignore") or ()]
+            parts = _parts(layer) if layer.endswith(".gate_up_proj") and layer not in names else [layer]
+            return all(any(_is_named(part, name) for name in names) for part in parts)
+    return True
+
+
+def _as_sglang_names(layer: str) -> str:
+    """A layer's name in a checkpoint, or an expression for some, as SGLang 0.5.17 maps those of Qwen2.5-VL."""
+    mapped = layer.replace("attn.qkv", "attn.qkv_proj", 1)
+    return "visual." + mapped.removeprefix("model.visual.") if mapped.startswith("model.visual.") else mapped
+
+
+def _is_named(layer: str, name: str) -> bool:
+    if name.startswith(_EXPRESSION):
+        return re.match(name.removeprefix(_EXPRESSION), layer) is not None
+    return layer == name or layer.endswith(f".{name}")
 
 
 def _pattern(rule: str) -> str:

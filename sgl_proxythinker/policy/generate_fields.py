@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guards.stop_regex import MAX_PATTERNS_IN_ALL
 from sgl_proxythinker.policy.bounds import Bounds
 from sgl_proxythinker.policy.sampling_fields import INT32_MAX, TokenId, _at_most, check_sampling_params
 from sgl_proxythinker.sentences import sentence_of, shown
@@ -334,6 +335,20 @@ def _most_logprobs(values: Mapping[str, Any], bounds: Bounds) -> int:
     return total
 
 
+def _check_patterns(params: Any, prompts: int, samples: int) -> None:
+    each = [_patterns(one) for one in params] if isinstance(params, list) else [_patterns(params)] * prompts
+    if (count := sum(each) * samples) > MAX_PATTERNS_IN_ALL:
+        raise RequestError(
+            f"the prompts and samples of this request have {count:,} patterns of stop_regex, and {MAX_PATTERNS_IN_ALL} "
+            "are the most that are taken: send fewer at once."
+        )
+
+
+def _patterns(params: Mapping[str, Any] | None) -> int:
+    given = (params or {}).get("stop_regex") or ()
+    return 1 if isinstance(given, str) else len(given)
+
+
 def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str], str]) -> None:
     """Lists have one value for each prompt, and a request asks for no more answers than the server takes."""
     prompts = prompts_of(values["text"], values["input_ids"])
@@ -346,6 +361,7 @@ def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str]
             f"the request asks for {answers:,} answers, {prompts or 1:,} prompts with {samples:,} samples each, and "
             f"this server takes {bounds.limits.max_batch:,} at once (--proxy-max-batch raises it)."
         )
+    _check_patterns(params, prompts or 1, samples)
     for field in _PER_PROMPT:
         value = values[field]
         if isinstance(value, list) and prompts is None:

@@ -42,8 +42,8 @@ WORKS: dict[str, str] = {
 IRRELEVANT: dict[str, str] = {
     "is it alive, and how busy": "/ /ping /health /health_generate /v1/loads /get_load",
     "text and ids, no model": """
-        /tokenize /v1/tokenize /detokenize /v1/detokenize /v1/messages/count_tokens /separate_reasoning""",
-    "reads calls out of a text, no model": "/parse_function_call",
+        /tokenize /v1/tokenize /detokenize /v1/detokenize /v1/messages/count_tokens""",
+    "reads calls or thoughts out of a text, no model": "/parse_function_call /separate_reasoning",
     "names for clients": "/api/tags /api/show /weight_version /get_weight_version",
     "documentation": "/openapi.json /docs /docs/oauth2-redirect /redoc",
     "watching and pacing": """
@@ -146,7 +146,8 @@ _ADMIN: dict[str, str] = {
         /slow_down /freeze_gc /flush_cache /pause_generation /continue_generation /set_internal_state
         /hicache/storage-backend /hicache/storage-backend/clear /clear_hicache_storage_backend
         /add_external_corpus /remove_external_corpus /list_external_corpora /scale_elastic_ep""",
-    "expressions of exponential time over any text, in the process that all requests pass": "/parse_function_call",
+    "expressions of exponential and quadratic time over any text, in the process that all requests pass": """
+        /parse_function_call /separate_reasoning""",
     "weights and memory": """
         /update_weights_from_disk /update_weights_from_tensor /update_weights_from_distributed
         /update_weights_from_ipc /init_weights_update_group /destroy_weights_update_group

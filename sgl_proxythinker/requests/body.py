@@ -22,7 +22,7 @@ from sgl_proxythinker.requests.last_turn import check_last_turn
 from sgl_proxythinker.requests.messages import check_messages
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
-from sgl_proxythinker.requests.tools import check_tool_forms, messages_body_as_chat
+from sgl_proxythinker.requests.tools import check_schemas, check_tool_forms, messages_body_as_chat
 from sgl_proxythinker.sentences import shown
 
 _IN_SAMPLING_PARAMS = '{"sampling_params": {"custom_params": {"proxy_alpha": 0.8}}}'
@@ -74,6 +74,9 @@ _STREAM_OPTIONS = dict.fromkeys(
     ("stream_options.include_usage", "stream_options.continuous_usage_stats"), frozenset([bool])
 )
 _NUMBER = frozenset([float])
+_OF_A_PROMPT = ("messages", "system", "chat_template_kwargs")
+# Of parts, by their types: where a picture is.
+_PICTURE_FIELDS = {"image_url": "image_url", "image": "source"}
 _FORMS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMA_FORM = '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
 _SCHEMAS = ("response_format", "tools", "tool_choice", "chat_template_kwargs", "json_schema", "format")
@@ -123,6 +126,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         check_body(body, BODIES[route], server.defaults[route], server.config is not None)
     if "messages" in body:
         check_messages(body["messages"], server.bounds, route in _ANTHROPIC)
+        _check_text_of_prompt(body, server.bounds)
     if route in _ANTHROPIC:
         check_tool_forms(messages_body_as_chat(body))
         _check_system(body.get("system"))
@@ -149,6 +153,10 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         _check_keys(body)
         _check_options_of_nothing(body)
         check_minimum(body.get("min_tokens"), "min_tokens", body)
+        if body.get("echo") and body.get("logprobs") == 0 and body["logprobs"] is not False:
+            raise RequestError(
+                "echo is true and logprobs is 0: SGLang has logprobs of a prompt from 1 on; send 1, or leave one out."
+            )
         if not (route in CHAT and body.get("return_meta_info") and not body.get("stream")):
             refuse_lost_trace(body.get("custom_params"), route)
     if route in CHAT:
@@ -169,6 +177,7 @@ def _check_length_of_tools(body: Mapping[str, Any], bounds: Bounds) -> None:
             f"tools are {length:,} bytes of JSON, and this server takes {bounds.limits.max_schema_bytes:,} "
             "(--proxy-max-schema-bytes raises it)."
         )
+    check_schemas(body["tools"])
 
 
 def names_of(route: str) -> Mapping[str, str]:
@@ -233,15 +242,27 @@ def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
             raise RequestError(f"tokens has {shown(wrong)}: the tokenizer knows the ids 0 to {bounds.known_ids - 1}.")
 
 
+def _check_text_of_prompt(body: Mapping[str, Any], bounds: Bounds) -> None:
+    """All that a chat template may write: it is rendered and tokenized between the steps of all other requests."""
+    chars = _text_chars([body.get(field) for field in _OF_A_PROMPT])
+    if chars > bounds.prompt_chars:
+        raise RequestError(
+            f"messages have {chars:,} characters with all that goes into their prompt, and this server takes "
+            f"{bounds.prompt_chars:,} (--proxy-max-prompt-chars raises it)."
+        )
+
+
 def _text_chars(value: Any) -> int:
-    """Characters of all texts in a JSON value, pictures left out."""
+    """Characters of all texts in a JSON value, what pictures are in left out."""
     chars, rest = 0, [value]
     while rest:
         item = rest.pop()
         if isinstance(item, str):
             chars += len(item)
         elif isinstance(item, dict):
-            rest.extend(inner for key, inner in item.items() if key not in ("image_url", "source"))
+            kind = item.get("type")
+            left_out = _PICTURE_FIELDS.get(kind) if isinstance(kind, str) else None
+            rest.extend(inner for key, inner in item.items() if key != left_out)
         elif isinstance(item, list):
             rest.extend(item)
     return chars

@@ -25,6 +25,7 @@ _NAMES_OF_OTHERS = {
     "tool_reference": "the whole tool in `tools`: chat templates have no place for references",
 }
 
+_OF_RESULTS = frozenset(("text", "image", "search_result"))
 # A part holds what its type says; Anthropic's other parts have names of their own.
 _PAYLOADS = frozenset(("text", "image_url", "video_url", "audio_url"))
 _PICTURES = {
@@ -49,7 +50,6 @@ def check_messages(messages: Any, bounds: Bounds, is_anthropic: bool) -> None:
     if not messages:
         raise RequestError("messages is an empty list: send at least one message.")
     _check_count("messages", messages, bounds)
-    chars = 0
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not isinstance(message, dict):
@@ -62,27 +62,20 @@ def check_messages(messages: Any, bounds: Bounds, is_anthropic: bool) -> None:
         content = message.get("content")
         if isinstance(content, list):
             _check_count(f"{where}.content", content, bounds)
-            chars += sum(_check_part(part, f"{where}.content[{at}]", is_anthropic) for at, part in enumerate(content))
-        elif isinstance(content, str):
-            chars += len(content)
-        elif content is not None:
+            for at, part in enumerate(content):
+                _check_part(part, f"{where}.content[{at}]", is_anthropic, role.lower())
+        elif content is not None and not isinstance(content, str):
             raise RequestError(f"{where}.content is {shown(content)}: send a text, or a list of parts.")
         elif message["role"] not in ("assistant", "tool", "function"):
             raise RequestError(
                 f"{where}.content is null: a message of the {shown(message['role'])} role needs a text or parts."
             )
-    if chars > bounds.prompt_chars:
-        raise RequestError(
-            f"messages have {chars:,} characters, and this server takes {bounds.prompt_chars:,} "
-            "(--proxy-max-prompt-chars raises it)."
-        )
 
 
 _DEEPEST = 16  # levels of a part: results of tools hold parts too
 
 
-def _check_part(part: Any, where: str, is_anthropic: bool) -> int:
-    """The characters of one part's text."""
+def _check_part(part: Any, where: str, is_anthropic: bool, role: str) -> None:
     kind = _check_kind(part, where)
     if kind == ("image_url" if is_anthropic else "image"):
         raise RequestError(f"{where}.type is {shown(kind)}: here it is {_PICTURES[is_anthropic]}.")
@@ -96,12 +89,26 @@ def _check_part(part: Any, where: str, is_anthropic: bool) -> int:
     if depth(part) > _DEEPEST:
         raise RequestError(f"{where} is nested too deep: parts have at most {_DEEPEST} levels.")
     if kind == "tool_result":
-        inner = part.get("content")
-        for at, item in enumerate(inner if isinstance(inner, list) else []):
-            _check_kind(item, f"{where}.content[{at}]")
+        _check_result(part, where, role)
     if kind != "text":
         check_picture_part(part, where)
-    return len(part["text"]) if kind == "text" else 0
+
+
+def _check_result(part: dict[str, Any], where: str, role: str) -> None:
+    """Of a tool: SGLang writes its texts, and pictures that the user sends, and passes over the rest."""
+    if part.get("is_error"):
+        raise RequestError(
+            f"{where}.is_error can't be told to the model, since SGLang drops it: say in the content that the call "
+            "failed, and leave it out."
+        )
+    inner = part.get("content")
+    for at, item in enumerate(inner if isinstance(inner, list) else []):
+        kind = _check_kind(item, f"{where}.content[{at}]")
+        if kind not in _OF_RESULTS or (kind == "image" and role == "assistant"):
+            raise RequestError(
+                f"{where}.content[{at}] is of the type {shown(kind)}, which would be lost in the result of a tool of "
+                f"the {shown(role)} role: send text, or pictures of the user."
+            )
 
 
 def _check_kind(part: Any, where: str) -> str:

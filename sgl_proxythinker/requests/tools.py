@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgl_proxythinker.errors import RequestError
+from sgl_proxythinker.guards.stop_regex import takes_long_to_build
 
 CHOICES = ("none", "auto", "required")
+
+# Of all tools of a request. SGLang checks their schemas between the steps of all others: a quarter of a millisecond for
+# each object, and a list of things that have no order is compared thing by thing.
+_MOST_OBJECTS, _MOST_ENTRIES, _MOST_OF_A_LIST = 4096, 8192, 1024
+_MOST_OF_A_PATTERN = 1000  # characters
 
 
 def check_calls(messages: Sequence[Mapping[str, Any]], template_renders_calls: bool) -> None:
@@ -76,6 +82,50 @@ def check_tools(body: Mapping[str, Any], template_renders_tools: bool, parser: s
         raise RequestError(
             "parallel_tool_calls is false: the number of calls is bounded only where tool_choice asks for one; send "
             'tool_choice "required" or a named function, or leave it out.'
+        )
+
+
+def check_schemas(tools: Any) -> None:
+    """Refuse tools whose schemas take long to look at, before anybody does.
+
+    Args:
+        tools: as they came.
+
+    Raises:
+        RequestError: HTTP 400 with the reason.
+    """
+    objects = entries = 0
+    rest = [tools]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, Mapping):
+            objects += 1
+            rest.extend(item.values())
+            named = item.get("patternProperties")
+            patterns = [item.get("pattern"), *(named if isinstance(named, Mapping) else ())]
+            for pattern in patterns:
+                _check_pattern(pattern)
+        elif isinstance(item, list):
+            entries += len(item)
+            if len(item) > _MOST_OF_A_LIST:
+                raise RequestError(f"tools has a list of {len(item):,} entries: {_MOST_OF_A_LIST:,} are the most.")
+            rest.extend(item)
+    if objects > _MOST_OBJECTS or entries > _MOST_ENTRIES:
+        raise RequestError(
+            f"tools have {objects:,} objects and {entries:,} entries of lists, and this server takes "
+            f"{_MOST_OBJECTS:,} and {_MOST_ENTRIES:,}: send fewer tools, or simpler ones."
+        )
+
+
+def _check_pattern(pattern: Any) -> None:
+    if not isinstance(pattern, str):
+        return
+    if len(pattern) > _MOST_OF_A_PATTERN:
+        raise RequestError(f"tools has a pattern of {len(pattern):,} characters: {_MOST_OF_A_PATTERN:,} are the most.")
+    if takes_long_to_build(pattern):
+        raise RequestError(
+            f"tools has the pattern {pattern[:80]!r}, which ignores case (i) and has a set of most characters: write "
+            "both cases."
         )
 
 
