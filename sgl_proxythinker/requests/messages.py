@@ -66,7 +66,7 @@ def check_messages(messages: Any, bounds: Bounds, is_anthropic: bool) -> None:
                 _check_part(part, f"{where}.content[{at}]", is_anthropic, role.lower())
         elif content is not None and not isinstance(content, str):
             raise RequestError(f"{where}.content is {shown(content)}: send a text, or a list of parts.")
-        elif message["role"] not in ("assistant", "tool", "function"):
+        elif content is None and message["role"] not in ("assistant", "tool", "function"):
             raise RequestError(
                 f"{where}.content is null: a message of the {shown(message['role'])} role needs a text or parts."
             )
