@@ -851,6 +851,30 @@ CALLS: tuple[Upstream, ...] = (
         "its `_names` say what ran on a rank that died",
     ),
     _call(
+        "sglang.srt.sampling.penaltylib.frequency_penalty:BatchedFrequencyPenalizer",
+        "class(_BatchedPenalizer)",
+        "31d737b707ed",
+        "what a request had written before it was retracted is added to its tensors",
+    ),
+    _call(
+        "sglang.srt.sampling.penaltylib.presence_penalty:BatchedPresencePenalizer",
+        "class(_BatchedPenalizer)",
+        "5eb7727bb04a",
+        "what a request had written before it was retracted is added to its tensors",
+    ),
+    _call(
+        "sglang.srt.sampling.penaltylib.repetition_penalty:BatchedRepetitionPenalizer",
+        "class(_BatchedPenalizer)",
+        "f55706b0601e",
+        "what a request had written before it was retracted is added to its tensors",
+    ),
+    _call(
+        "sglang.srt.sampling.penaltylib.min_new_tokens:BatchedMinNewTokensPenalizer",
+        "class(_BatchedPenalizer)",
+        "2c6fe2b6b73a",
+        "what a request had written before it was retracted is added to its tensors",
+    ),
+    _call(
         "sglang.srt.server_args_config_parser:ConfigArgumentMerger.merge_config_with_args",
         "(self, cli_args)",
         "4a69d7e7a6b3",

@@ -44,8 +44,18 @@ class Request:
 
 def sglangs(reqs: list[Request], written: list[list[int]], logits: torch.Tensor) -> torch.Tensor:
     """[B, V] what SGLang makes of `logits` after these tokens of each request, taken one a step."""
+    rows = []
+    for one, tokens, row in zip(reqs, written, logits, strict=True):
+        orchestrator = orchestrator_of([one])
+        for token in tokens:
+            orchestrator.cumulate_output_tokens(torch.tensor([token]))
+        rows.append(shaped(orchestrator, row[None]))
+    return torch.cat(rows)
+
+
+def orchestrator_of(reqs: list[Request]) -> Any:
+    """SGLang's penalties of a batch that begins."""
     from sglang.srt.sampling import penaltylib
-    from sglang.srt.sampling.penaltylib.repetition_penalty import apply_scaling_penalties
 
     kinds = (
         penaltylib.BatchedFrequencyPenalizer,
@@ -53,18 +63,18 @@ def sglangs(reqs: list[Request], written: list[list[int]], logits: torch.Tensor)
         penaltylib.BatchedPresencePenalizer,
         penaltylib.BatchedRepetitionPenalizer,
     )
-    rows = []
-    for one, tokens, row in zip(reqs, written, logits, strict=True):
-        batch = SimpleNamespace(reqs=[one], device="cpu")
-        orchestrator = penaltylib.BatchedPenalizerOrchestrator(V, _Batch(batch), set(kinds))
-        for token in tokens:
-            orchestrator.cumulate_output_tokens(torch.tensor([token]))
-        row = row.clone()[None]
-        orchestrator.accumulate_additive_penalties(row)
-        if (scaling := orchestrator.accumulate_scaling_penalties()) is not None:
-            apply_scaling_penalties(row, scaling)
-        rows.append(row[0])
-    return torch.stack(rows)
+    batch = SimpleNamespace(reqs=reqs, device="cpu")
+    return penaltylib.BatchedPenalizerOrchestrator(V, _Batch(batch), set(kinds))
+
+
+def shaped(orchestrator: Any, logits: torch.Tensor) -> torch.Tensor:
+    from sglang.srt.sampling.penaltylib.repetition_penalty import apply_scaling_penalties
+
+    rows = logits.clone()
+    orchestrator.accumulate_additive_penalties(rows)
+    if (scaling := orchestrator.accumulate_scaling_penalties()) is not None:
+        apply_scaling_penalties(rows, scaling)
+    return rows
 
 
 _KEPT = []
@@ -219,3 +229,30 @@ def test_rows_are_penalized_a_part_at_a_time_and_biased_after_that(sglang_once):
 @pytest.fixture(scope="module")
 def sglang_once(sglang):
     """SGLang's classes, for all examples."""
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+@settings(max_examples=60)
+@given(params=st.lists(PARAMS, min_size=1, max_size=3), data=st.data())
+def test_a_request_that_begins_again_goes_on_with_its_penalties(sglang_once, comes_again, params, data):
+    """Kills: penalties that forget what was written before a retraction, or count it twice, and a minimum that is held
+    to once more. SGLang's own forget.
+
+    With overlap the first step counts the last token once more: then all is as after one more step.
+    """
+    from sgl_proxythinker.guards.written_before import count_written
+
+    reqs = [Request(one, 3, data.draw(st.lists(TOKENS, max_size=6), label="written")) for one in params]
+    if comes_again:  # each has written something, or it would not be a decode step's
+        for one in reqs:
+            one.output_ids = one.output_ids or [data.draw(TOKENS)]
+    logits = torch.linspace(-2, 2, len(reqs) * V).reshape(len(reqs), V)
+    made = orchestrator_of(reqs)
+    count_written(made, reqs, comes_again)
+    if comes_again:
+        made.cumulate_output_tokens(torch.tensor([one.output_ids[-1] for one in reqs]))
+        for one in reqs:  # the prefill's own token counts for the minimum by then
+            one.sampling_params.min_new_tokens -= 1
+    wanted = sglangs(reqs, [one.output_ids for one in reqs], logits)
+    torch.testing.assert_close(shaped(made, logits), wanted, rtol=1e-6, atol=1e-6)
+    _KEPT.clear()

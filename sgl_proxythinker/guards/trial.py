@@ -43,6 +43,8 @@ class _Batch:
 class _Row:
     """What upstream reads of a `Req` to prepare its sampling."""
 
+    output_ids = ()
+
     def __init__(self, request: Any, tokenizer: Any):
         self.sampling_params = _without_ids(request.sampling_params)
         self.custom_logit_processor = request.custom_logit_processor
