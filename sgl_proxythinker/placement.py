@@ -102,10 +102,11 @@ class Shape(NamedTuple):
     linear_weights: int = 0  # of the decoder's layers: what quantization makes smaller
     dtype: str = "bfloat16"  # that it computes in
     head_dim: int = 1
-    # Weights are quantized in groups or blocks, of which each of several ranks has whole ones: columns of an MLP and of
-    # the heads, of the KV heads, and of an MLP of the tower.
-    part: int = 1
+    # Weights are quantized in groups or blocks, of which each of several ranks has whole ones: columns of the heads, of
+    # the KV heads, of an MLP, and of an MLP of the tower.
+    heads_part: int = 1
     kv_part: int = 1
+    mlp_part: int = 1
     vision_part: int = 1
 
     def token_bytes_of_rank(self, tp_size: int) -> int:
@@ -122,8 +123,8 @@ class Shape(NamedTuple):
         if tp_size == 1:
             return None
         columns = {
-            "MLP": (self.mlp // tp_size, self.part),
-            "heads": (self.heads // tp_size * self.head_dim, self.part),
+            "MLP": (self.mlp // tp_size, self.mlp_part),
+            "heads": (self.heads // tp_size * self.head_dim, self.heads_part),
             "KV heads": (max(1, self.kv_heads // tp_size) * self.head_dim, self.kv_part),
             "vision MLP": (self.vision_mlp // tp_size, self.vision_part),
         }

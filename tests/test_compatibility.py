@@ -219,6 +219,15 @@ def test_a_quantized_mixture_of_experts_is_refused_or_said_not_to_be_tried(tmp_p
         LaunchError, match="the base .* is a mixture of experts quantized by 'gptq', whose scales SGLang"
     ):
         check(made, dtype="bfloat16")
+    ordered = {"group_0": {"weights": W4["weights"] | {"actorder": "weight"}}}
+    store(made.base, quantization_config=PACKED | {"config_groups": ordered})
+    with pytest.raises(LaunchError, match="a mixture of experts quantized with actorder 'weight', whose scales SGLang"):
+        check(made, dtype="bfloat16")
+    store(made.base, quantization_config=PACKED)
+    assert check(made, dtype="bfloat16").shapes[BASE].mlp_part == 128
+    store(made.base, quantization_config=awq_config([]))
+    shape = check(made, dtype="bfloat16").shapes[BASE]
+    assert (shape.heads_part, shape.mlp_part) == (128, 32)
     store(made.base, quantization_config=fp8_config()([]))
     assert check(made, dtype="bfloat16") and "were never compared" in caplog.text
 
@@ -234,6 +243,7 @@ def test_a_quantized_mixture_of_experts_is_refused_or_said_not_to_be_tried(tmp_p
         ({"quant_method": "fp8"}, None, (4, 1, 4)),
         (None, "fp8", (4, 1, 4)),
         (PACKED | {"config_groups": {"group_0": {"weights": W4["weights"] | {"group_size": 32}}}}, None, (128, 1, 1)),
+        (PACKED | {"config_groups": {"attention": W4, "mlp": W4}}, None, (128, 1, 1)),
     ],
 )  # fmt: skip
 def test_a_rank_is_given_whole_groups_and_blocks(triple, stored, asked, parts):
@@ -241,7 +251,8 @@ def test_a_rank_is_given_whole_groups_and_blocks(triple, stored, asked, parts):
     if stored is not None:
         store(triple.base, quantization_config=stored)
     shape = check(triple, quantization=asked, dtype="bfloat16").shapes[BASE]
-    assert (shape.part, shape.kv_part, shape.vision_part) == parts
+    assert (shape.mlp_part, shape.kv_part, shape.vision_part) == parts
+    assert shape.heads_part == shape.mlp_part
 
 
 def test_text_models_of_two_architectures_that_share_a_vocabulary_fit(tmp_path):
@@ -294,6 +305,14 @@ def store(checkpoint, **fields):
         (awq_config([]) | {"zero_point": False}, "without zero points"),
         (awq_config([]) | {"version": "GEMV"}, "in the version 'GEMV'"),
         (gptq_config([]) | {"sym": False}, "and not symmetric"),
+        (
+            PACKED | {"config_groups": {"group_0": {"weights": W4["weights"] | {"group_size": 48}}}},
+            "a group_size of 48",
+        ),
+        (PACKED | {"config_groups": {"group_0": {"weights": W4["weights"] | {"group_size": 128.0}}}}, "can't be read"),
+        (PACKED | {"config_groups": {"group_0": {"weights": W4["weights"] | {"actorder": "group"}}}}, "by groups"),
+        (PACKED | {"config_groups": None}, "as pack-quantized: guidance was built for"),
+        (PACKED | {"config_groups": {"group_0": {}}}, "as pack-quantized: guidance was built for"),
         ({"quant_method": ["awq"]}, "can't be read: quant_method"),
         ({"bits": 4}, "can't be read: quant_method"),
     ],

@@ -126,10 +126,20 @@ LONG_TEXTS = {
     "thoughts": ("/v1/chat/completions", {"messages": [
         *HI, {"role": "assistant", "content": "a", "reasoning_content": LONG}, *HI]}),
     "arguments": ("/v1/chat/completions", {"chat_template_kwargs": {"date_string": LONG}}),
+    "no picture": ("/v1/messages/count_tokens", {"messages": [
+        *HI, {"role": "assistant", "content": [
+            {"type": "tool_use", "id": "a", "name": "f", "input": {"type": "image", "source": LONG}}]}]}),
+    "a name": ("/v1/messages/count_tokens", {"messages": [
+        *HI, {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {LONG: 1}}]}]}),
+    "numbers": ("/tokenize", {"messages": HI, "chat_template_kwargs": {"documents": [0.1234567] * 20_000}}),
 }  # fmt: skip
 TOOL_SCHEMAS = {
     "a pattern": {"properties": {"a": {"type": "string", "pattern": "(?i)[!-\uffff]"}}},
     "a long pattern": {"properties": {"a": {"type": "string", "pattern": "a" * 1001}}},
+    "long patterns": {"patternProperties": {f"{'a' * 900}{number}": {} for number in range(20)}},
+    "an escaped end": {"properties": {"a": {"pattern": r"(?i)[!-\N{TAG SPACE}]"}}},
+    "a large number": {"properties": {"a": {"pattern": "a{99999999999}"}}},
+    "true and false": {"properties": {f"a{number}": number % 2 == 0 for number in range(5000)}},
     "names by pattern": {"patternProperties": {"(?i)[!-\uffff]": {}}},
     "many": {"anyOf": [{"anyOf": [{}] * 1000}] * 5},
     "a list": {"required": [1, "a"] * 600},
@@ -142,7 +152,6 @@ for _ in range(300):
 SYSTEM = [{"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}]
 RESULT = {"type": "tool_result", "tool_use_id": "a"}
 ODD_RESULTS = [
-    ("user", RESULT | {"content": "x", "is_error": True}),
     ("user", RESULT | {"content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}]}),
     (
         "assistant",
@@ -258,7 +267,7 @@ class Refused:
         """Kills: minutes and gigabytes in the event loop before anybody looks at a length."""
         route, fields = LONG_TEXTS[place]
         body = {"model": "m", "max_tokens": 2, "messages": HI} | fields
-        if route.endswith("count_tokens"):
+        if not route.startswith("/v1/chat") and route != "/v1/messages":
             del body["max_tokens"]
         answer = server.post(route, body)
         assert_one_sentence(answer)
@@ -267,12 +276,27 @@ class Refused:
     @pytest.mark.parametrize("params", [
         {"stop_regex": [r"(?i)[\s\S]*x"]},
         {"stop_regex": "(?si-u:[!-\U0001ffff])"},
-        [{"stop_regex": ["a", "b", "c", "d"]}] * 129,
-    ], ids=["class", "range", "many"])  # fmt: skip
+        {"stop_regex": "(?ix)[a- \U0010ffff]"},
+        {"stop_regex": r"(?i)[\w&&\w]"},
+        {"stop_regex": r"(?i)[[:^ascii:]]"},
+        {"stop_regex": r"(?i)\P{L}"},
+    ], ids=["class", "range", "blanks", "operators", "named", "property"])  # fmt: skip
     def test_patterns_that_take_long_to_build(self, server, params):
         """Kills: seconds of the event loop, and of the scheduler, for each prompt of a request."""
-        text = ["Hi"] * len(params) if isinstance(params, list) else "Hi"
-        assert_one_sentence(server.post("/generate", {"text": text, "sampling_params": params}))
+        answer = server.post("/generate", {"text": "Hi", "sampling_params": params})
+        assert_one_sentence(answer)
+        assert "which takes long to build" in answer.text
+
+    @pytest.mark.parametrize(("prompts", "samples"), [(129, 1), (2, 65), (1, 1000)])
+    def test_patterns_of_a_request_are_counted_before_one_is_built(self, server, prompts, samples):
+        """Kills: seconds for each of thousands, of a request that is refused anyhow."""
+        params = {"stop_regex": ["("] * 4, "n": samples}
+        body = {"text": ["Hi"] * prompts, "sampling_params": [params] * prompts}
+        if prompts == 1:  # lists that don't fit the prompts are told later
+            body = {"text": "Hi", "sampling_params": [{"stop_regex": "("}] * samples}
+        answer = server.post("/generate", body)
+        assert_one_sentence(answer)
+        assert "patterns of stop_regex, and 512 are the most" in answer.text
 
     @pytest.mark.parametrize("schema", TOOL_SCHEMAS)
     def test_schemas_of_tools_that_take_long_to_look_at(self, server, schema):
@@ -281,7 +305,7 @@ class Refused:
         tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
         answer = server.post("/tokenize", {"messages": HI, "tools": tools, "tool_choice": "none"})
         assert_one_sentence(answer)
-        assert "tools ha" in answer.text
+        assert "tools have" in answer.text
 
     @pytest.mark.parametrize("sequences", [1, 2])
     def test_more_ids_than_a_prompt_may_have_characters(self, server, sequences):

@@ -303,12 +303,12 @@ def test_a_number_of_ranks_that_can_not_be_is_told_at_once(ranks):
 @pytest.mark.parametrize(
     ("parts", "ranks", "told"),
     [
-        ({"part": 128}, 2, "MLP would have 14784 columns on each of 2 ranks, and is quantized by 128"),
-        ({"part": 4}, 8, None),
-        ({"part": 128}, 1, None),
-        ({"mlp": 29_696, "part": 128}, 8, None),
+        ({"mlp_part": 128}, 2, "MLP would have 14784 columns on each of 2 ranks, and is quantized by 128"),
+        ({"mlp_part": 4, "heads_part": 4}, 8, None),
+        ({"mlp_part": 128}, 1, None),
+        ({"mlp": 29_696, "mlp_part": 128, "heads_part": 128}, 8, None),
         ({"mlp": 29_696, "kv_part": 256}, 8, "KV heads would have 128 columns on each of 8 ranks, and "),
-        ({"mlp": 32_768, "heads": 8, "part": 256}, 8, "heads would have 128 columns on each of 8 ranks"),
+        ({"heads": 8, "heads_part": 256}, 8, "heads would have 128 columns on each of 8 ranks"),
         ({"vision_mlp": 3_420, "vision_part": 4}, 2, "vision MLP would have 1710 columns on each of 2 ranks"),
     ],
 )  # fmt: skip

@@ -21,7 +21,22 @@ REFUSED = [
     r"(a)\1", "(?x) a # b",
     "a" * (MAX_CHARACTERS + 1), ["a"] * (MAX_PATTERNS + 1),
 ]  # fmt: skip
-TAKEN = [None, [], "(a+)+b", ["a", "b"], r"\d+\.\s", "(.|.)*\0", "(?i)stop", "😀{2,3}", r"\n\s*\n", "(a|a)*b"]
+TAKEN = [
+    None,
+    [],
+    "(a+)+b",
+    ["a", "b"],
+    r"\d+\.\s",
+    "(.|.)*\0",
+    "(?i)stop",
+    r"(?i)[a-z ]+\w\s(?s:.)*",
+    "(?i)[^äöü\\]]",
+    r"[\S\D]",
+    "[!-\U0010ffff]",
+    "😀{2,3}",
+    r"\n\s*\n",
+    "(a|a)*b",
+]
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if _FILE in arguments:  # SGLang's own, of its flags and ours
         try:
             arguments = ConfigArgumentMerger(parser).merge_config_with_args(arguments)
-        except ValueError as error:
-            parser.error(str(error))
+        except Exception as error:  # of files, of YAML, and of what stands in it
+            parser.error(f"{_FILE}: {type(error).__name__}: {error}")
     return parser.parse_args(arguments)
 
 

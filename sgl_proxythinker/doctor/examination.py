@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -79,6 +80,17 @@ class Examination:
         if sentence not in (finding.found for finding in self.findings):
             self.findings.append(Finding(name, sentence, False))
 
+    def _check_keys(self, given: Mapping[str, Any], checkpoints: Checkpoints) -> None:
+        kept, usual = given.get("kv_cache_dtype") or "auto", _attention_of(given)
+        if kept == "fp8_e5m2" and usual == _ATTENTION and not given.get("attention_backend"):
+            usual = "triton"  # which SGLang puts in its place
+        asked = {name: given.get(name) for name in ("prefill_attention_backend", "decode_attention_backend")}
+        arguments = SimpleNamespace(kv_cache_dtype=kept, attention_backend=usual, **asked)
+        try:
+            check_keys(arguments, checkpoints.models().dtypes)
+        except LaunchError as error:
+            self._note_fault("precisions", str(error))
+
     def run(
         self, config: ProxyConfig | None, given: dict[str, Any], resolve: Callable[[], Any], memory_bytes: int | None
     ) -> None:
@@ -120,6 +132,8 @@ class Examination:
             ranks, shapes, drafts = given.get("tp_size", 1), checkpoints.shapes(), config.always_drafts
             return place(ranks, shapes, config.placement, config.tp_size, known_bytes, nodes, drafts)
 
+        if memory_bytes is None:  # with it SGLang says below which attention it chooses
+            self._check_keys(given, checkpoints)
         self.placement = placement = self.check("placement", place_models)
         if placement is None or None in found:
             return
@@ -210,7 +224,10 @@ def _check_flags(given: dict[str, Any]) -> str:
 
 def _parsed(value: Any) -> Any:
     """What SGLang makes of a flag's JSON once it resolves its arguments."""
-    return json.loads(value) if isinstance(value, str) else value
+    read = json.loads(value) if isinstance(value, str) else value
+    if read is not None and not isinstance(read, dict):
+        raise LaunchError(f"{str(value)[:60]} is no JSON object, which --mm-process-config and its like are.")
+    return read
 
 
 def _nodes_in_words(nodes: int) -> str:

@@ -31,7 +31,8 @@ def count_written(orchestrator: Any, reqs: Sequence[Any], comes_again: bool) -> 
         orchestrator: SGLang's `BatchedPenalizerOrchestrator` of a prefill.
         reqs: SGLang's `Req` of each of B requests.
         comes_again: whether the first decode step counts the last of `output_ids` too. With overlap it is prepared
-            before the prefill's result is known.
+            before the prefill's result is known. (Not where another prefill comes between: then the frequency penalty
+            has that token once less. SGLang's own lag a step there, or don't, in the same way.)
     """
     written = [list(req.output_ids) for req in reqs]
     everything = _pairs(written, orchestrator.device)

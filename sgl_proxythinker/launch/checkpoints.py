@@ -164,7 +164,7 @@ class Checkpoints:
             tower = self._architectures[role].tower_layers
             dtype = loaded_dtype(dtype, self._stored_dtype(role))
             check_quantization(role, self._sources[role][0], asked, dtype, self._stored[role], tower)
-            if hasattr(self.configs[role].get_text_config(), "num_experts"):
+            if self._has_experts(role):
                 check_experts(role, self._sources[role][0], asked, self._stored[role])
         return ", ".join(f"{role}: {described(asked, self._stored[role])}" for role, (_, asked) in self._asked.items())
 
@@ -192,14 +192,18 @@ class Checkpoints:
         dtype, quantization = self._asked[role]
         shape = row.shape(self.configs[role])._replace(dtype=loaded_dtype(dtype, self._stored_dtype(role)))
         stored = self._stored[role]
-        part, kv_part = parts_of(quantization, stored)
+        parts = parts_of(quantization, stored, self._has_experts(role))
         in_tower = quantizes_tower(quantization, stored, row.tower_layers)
         return shape._replace(
             weight_bytes=loaded_bytes(shape, quantization, stored),
-            part=part,
-            kv_part=kv_part,
-            vision_part=part if in_tower else 1,
+            heads_part=parts.heads,
+            kv_part=parts.kv_heads,
+            mlp_part=parts.mlp,
+            vision_part=parts.mlp if in_tower else 1,
         )
+
+    def _has_experts(self, role: Role) -> bool:
+        return hasattr(self.configs[role].get_text_config(), "num_experts")
 
     def _stored_dtype(self, role: Role) -> str:
         """Of what is not quantized, such as "bfloat16"; empty where the checkpoint doesn't say."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from sgl_proxythinker.launch.quantization import stored_weights
 from sgl_proxythinker.placement import Shape
 
 _WIDE = "float32"
@@ -15,8 +16,9 @@ _16_BITS = 2  # bytes
 _8_BITS = frozenset(("fp8", "w8a8_fp8", "w8a8_int8"))
 # Each group of weights of a column has a scale of 16 bits, and a zero point as wide as a weight.
 _IN_GROUPS = frozenset(("awq", "awq_marlin", "gptq", "gptq_marlin"))
-# Numbers that SGLang's kernel rounds to 8 bits at once, and rows of a tile of Marlin's.
-_QUANTIZED_AT_ONCE, _MARLIN_ROWS = 4, 128
+# Numbers that SGLang's kernel rounds to 8 bits at once, and rows of a tile of Marlin's, of experts too.
+_QUANTIZED_AT_ONCE, _MARLIN_ROWS, _MARLIN_ROWS_OF_EXPERTS = 4, 128, 64
+_LEAST_GROUP = 32
 
 
 def loaded_dtype(asked: str | None, of_checkpoint: str) -> str:
@@ -52,29 +54,47 @@ def loaded_bytes(shape: Shape, quantization: str | None, stored: Mapping[str, An
     return shape.weight_bytes - int(shape.linear_weights * (_16_BITS - bits / 8))
 
 
-def parts_of(quantization: str | None, stored: Mapping[str, Any] | None) -> tuple[int, int]:
-    """What the columns of a layer are a multiple of on each of several ranks: whole groups or blocks of its weights.
+class Parts(NamedTuple):
+    """What the columns of a layer are a multiple of on each of several ranks: whole groups or blocks of its weights."""
+
+    heads: int = 1
+    kv_heads: int = 1  # whose weights SGLang joins with those of the heads
+    mlp: int = 1
+
+
+def parts_of(quantization: str | None, stored: Mapping[str, Any] | None, has_experts: bool) -> Parts:
+    """What a rank of several must have whole.
 
     Args:
         quantization, stored: as of `loaded_bytes`.
-
-    Returns:
-        Of an MLP and of the heads, and of the KV heads, whose weights SGLang joins with those of the heads.
+        has_experts: whether the MLPs are experts, whose kernels are others.
     """
     stored = stored or {}
-    method, block = quantization or stored.get("quant_method"), stored.get("weight_block_size")
-    weights: Mapping[str, Any] = stored
+    method = quantization or stored.get("quant_method")
+    if method is None:
+        return Parts()
     if method == "compressed-tensors":
-        weights = next((group["weights"] or {} for group in stored.get("config_groups", {}).values()), {})
-        block = weights.get("block_structure")
+        each = [_parts_of_weights(weights, weights.get("num_bits"), has_experts) for weights in stored_weights(stored)]
+        return Parts(*map(math.lcm, *each)) if len(each) > 1 else each[0] if each else Parts()
+    if method in _8_BITS:
+        return _parts_of_weights(stored, 8, has_experts)
+    parts = _parts_of_weights(stored, stored.get("bits"), has_experts)
+    # SGLang halves the groups of experts in AWQ where they are too large for a rank.
+    return parts._replace(mlp=_LEAST_GROUP) if has_experts and method in ("awq", "awq_marlin") else parts
+
+
+def _parts_of_weights(weights: Mapping[str, Any], bits: Any, has_experts: bool) -> Parts:
+    block = weights.get("weight_block_size") or weights.get("block_structure")
     if isinstance(block, list) and block and all(isinstance(each, int) and each > 0 for each in block):
-        return max(block), max(block)
-    bits = _bits(quantization, stored)
-    if bits is None or bits == 16:
-        return 1, 1
+        return Parts(max(block), max(block), max(block))
     if bits == 8:
-        return _QUANTIZED_AT_ONCE, 1
-    return math.lcm(_MARLIN_ROWS, max(1, weights.get("group_size") or 1)), 1
+        return Parts(_QUANTIZED_AT_ONCE, 1, _QUANTIZED_AT_ONCE)
+    if bits != 4:
+        return Parts()
+    group = max(1, weights.get("group_size") or 1)
+    return Parts(
+        math.lcm(_MARLIN_ROWS, group), 1, math.lcm(_MARLIN_ROWS_OF_EXPERTS if has_experts else _MARLIN_ROWS, group)
+    )
 
 
 def _bits(quantization: str | None, stored: Mapping[str, Any]) -> float | None:
@@ -87,7 +107,7 @@ def _bits(quantization: str | None, stored: Mapping[str, Any]) -> float | None:
     if method in _IN_GROUPS and "bits" in stored:
         return _with_scales(stored["bits"], stored.get("group_size"), has_zeros=True)
     if method == "compressed-tensors":
-        groups = [group["weights"] for group in stored.get("config_groups", {}).values() if group.get("weights")]
+        groups = [weights for weights in stored_weights(stored) if weights]
         if len(groups) == 1:
             return _with_scales(
                 groups[0]["num_bits"], groups[0].get("group_size"), not groups[0].get("symmetric", True)

@@ -30,6 +30,8 @@ _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_pro
 
 
 class _Weights(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     num_bits: int
     type: str = "int"
     group_size: int | None = None
@@ -37,6 +39,8 @@ class _Weights(BaseModel):
 
 
 class _Group(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     weights: _Weights | None = None
 
 
@@ -206,12 +210,23 @@ def check_experts(role: Role, path: str, asked: str | None, stored: Mapping[str,
             f"the {role} {path!r} is a mixture of experts quantized by {method!r}, whose scales SGLang 0.5.17 divides "
             "wrongly among ranks: use a checkpoint in 16 bits, or in fp8."
         )
+    orders = {weights.get("actorder") for weights in stored_weights(stored)}
+    if not orders <= {None, "static"}:
+        raise LaunchError(
+            f"the {role} {path!r} is a mixture of experts quantized with actorder {min(map(str, orders - {None}))!r}, "
+            "whose scales SGLang 0.5.17 divides wrongly among ranks: use one without it, in 16 bits, or in fp8."
+        )
     if method is not None:
         logger.warning(
             "proxythinker: the %s is a mixture of experts quantized by %r; tokens of such a one were never compared "
             "with those of a plain loop over three models, so look at some of yours before you rely on them",
             role, method,
         )  # fmt: skip
+
+
+def stored_weights(stored: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """How compressed-tensors has the weights of each group of layers; [] of other formats."""
+    return [group.get("weights") or {} for group in ((stored or {}).get("config_groups") or {}).values()]
 
 
 def check_keys(server_args: Any, dtypes: Mapping[Role, str]) -> None:
@@ -266,14 +281,19 @@ def _untried(method: str, stored: Mapping[str, Any]) -> str | None:
             f"(desc_act false), in another format ({others}), or in 16 bits"
         )
     if method == "compressed-tensors":
-        form, groups = stored.get("format"), (stored.get("config_groups") or {}).values()
+        form, weights = stored.get("format"), stored_weights(stored)
         kind, bits = _FORMATS.get(str(form), ("", ()))
-        weights = [group.get("weights") or {} for group in groups]
         if not weights or any(each.get("type", "int") != kind or each.get("num_bits") not in bits for each in weights):
             return (
                 f"as {form}: guidance was built for pack-quantized with integers of 4 bits and float-quantized with "
                 "numbers of 8"
             )
+        if wrong := [each["group_size"] for each in weights if each.get("group_size") not in (None, *_GROUPS)]:
+            return (
+                f"with a group_size of {wrong[0]}: SGLang's fast kernels (Marlin) have {', '.join(map(str, _GROUPS))}"
+            )
+        if any(each.get("actorder") in ("group", "dynamic", True) for each in weights):
+            return "with an order of its inputs by groups (actorder), which is desc_act under another name: not tried"
     return None
 
 

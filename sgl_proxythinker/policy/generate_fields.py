@@ -258,6 +258,7 @@ def check_request(obj: Any, bounds: Bounds, guided: bool, name: Callable[[str], 
         errors = [{**item, "loc": (name(str(item["loc"][0])), *_untagged(item["loc"][1:]))} for item in error.errors()]
         raise RequestError(sentence_of(errors)) from None
     params = values["sampling_params"]
+    _check_number_of_patterns(values)
     for one in params if isinstance(params, list) else [params]:
         check_sampling_params(one, bounds, name)
     if values["priority"] is not None and not bounds.has_priorities:
@@ -335,18 +336,24 @@ def _most_logprobs(values: Mapping[str, Any], bounds: Bounds) -> int:
     return total
 
 
-def _check_patterns(params: Any, prompts: int, samples: int) -> None:
-    each = [_patterns(one) for one in params] if isinstance(params, list) else [_patterns(params)] * prompts
-    if (count := sum(each) * samples) > MAX_PATTERNS_IN_ALL:
+def _check_number_of_patterns(values: Mapping[str, Any]) -> None:
+    """Before the first of them is built."""
+    params = values["sampling_params"]
+    prompts = prompts_of(values["text"], values["input_ids"]) or 1
+    each = params if isinstance(params, list) else [params] * prompts
+    count = sum(_patterns(one) for one in each if isinstance(one, dict))
+    if count > MAX_PATTERNS_IN_ALL:
         raise RequestError(
             f"the prompts and samples of this request have {count:,} patterns of stop_regex, and {MAX_PATTERNS_IN_ALL} "
             "are the most that are taken: send fewer at once."
         )
 
 
-def _patterns(params: Mapping[str, Any] | None) -> int:
-    given = (params or {}).get("stop_regex") or ()
-    return 1 if isinstance(given, str) else len(given)
+def _patterns(params: Mapping[str, Any]) -> int:
+    """Of all samples of a prompt."""
+    given, samples = params.get("stop_regex"), params.get("n")
+    count = len(given) if isinstance(given, list) else given is not None
+    return count * (samples if type(samples) is int and samples > 1 else 1)
 
 
 def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str], str]) -> None:
@@ -361,7 +368,6 @@ def _check_batch(values: Mapping[str, Any], bounds: Bounds, name: Callable[[str]
             f"the request asks for {answers:,} answers, {prompts or 1:,} prompts with {samples:,} samples each, and "
             f"this server takes {bounds.limits.max_batch:,} at once (--proxy-max-batch raises it)."
         )
-    _check_patterns(params, prompts or 1, samples)
     for field in _PER_PROMPT:
         value = values[field]
         if isinstance(value, list) and prompts is None:

@@ -19,7 +19,7 @@ from sgl_proxythinker.policy.sampling_fields import check_minimum, depth
 from sgl_proxythinker.requests.admission import refuse_lost_trace
 from sgl_proxythinker.requests.call import HttpCall
 from sgl_proxythinker.requests.last_turn import check_last_turn
-from sgl_proxythinker.requests.messages import check_messages
+from sgl_proxythinker.requests.messages import check_messages, tell_errors
 from sgl_proxythinker.requests.misplaced import check_places
 from sgl_proxythinker.requests.model_name import read_model_name
 from sgl_proxythinker.requests.tools import check_schemas, check_tool_forms, messages_body_as_chat
@@ -74,7 +74,9 @@ _STREAM_OPTIONS = dict.fromkeys(
     ("stream_options.include_usage", "stream_options.continuous_usage_stats"), frozenset([bool])
 )
 _NUMBER = frozenset([float])
-_OF_A_PROMPT = ("messages", "system", "chat_template_kwargs")
+_OF_A_NUMBER = 20  # characters
+# That have bounds of their own, of bodies without a model.
+_COUNTED = ("tokens", "tools", "messages", "system", "chat_template_kwargs")
 # Of parts, by their types: where a picture is.
 _PICTURE_FIELDS = {"image_url": "image_url", "image": "source"}
 _FORMS = ("text", "json_object", "json_schema", "structural_tag")
@@ -131,6 +133,7 @@ def read_body(route: str, body: Any, call: HttpCall, server: Server) -> Any:
         check_tool_forms(messages_body_as_chat(body))
         _check_system(body.get("system"))
         _check_contents(body.get("messages"))
+        tell_errors(body.get("messages"))
     if body.get("continue_final_message"):
         check_last_turn(body)
     if route not in GENERATING:
@@ -223,7 +226,7 @@ def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
     """Routes that run no model: their texts are as long as prompts, their ids are the tokenizer's."""
     if body.get("stream"):
         raise RequestError("stream is set, and this route answers at once: leave it out.")
-    if (chars := _text_chars(body)) > bounds.prompt_chars:
+    if (chars := _text_chars({name: body[name] for name in body if name not in _COUNTED})) > bounds.prompt_chars:
         raise RequestError(
             f"the body has {chars:,} characters of text, and this server takes {bounds.prompt_chars:,} "
             "(--proxy-max-prompt-chars raises it)."
@@ -244,7 +247,8 @@ def _check_text_tool(body: Mapping[str, Any], bounds: Bounds) -> None:
 
 def _check_text_of_prompt(body: Mapping[str, Any], bounds: Bounds) -> None:
     """All that a chat template may write: it is rendered and tokenized between the steps of all other requests."""
-    chars = _text_chars([body.get(field) for field in _OF_A_PROMPT])
+    chars = sum(_message_chars(message) for message in body["messages"])
+    chars += sum(_text_chars(body.get(field)) for field in ("system", "chat_template_kwargs"))
     if chars > bounds.prompt_chars:
         raise RequestError(
             f"messages have {chars:,} characters with all that goes into their prompt, and this server takes "
@@ -252,19 +256,37 @@ def _check_text_of_prompt(body: Mapping[str, Any], bounds: Bounds) -> None:
         )
 
 
+def _message_chars(message: Mapping[str, Any]) -> int:
+    """Of a message, or of a part that has parts (the result of a tool), without its pictures."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    chars = _text_chars({name: value for name, value in message.items() if name != "content" or not parts})
+    for part in parts:
+        if not isinstance(part, dict):
+            chars += _text_chars(part)
+        elif part.get("type") == "tool_result":
+            chars += _message_chars(part)
+        else:
+            kind = part.get("type")
+            left_out = _PICTURE_FIELDS.get(kind) if isinstance(kind, str) else None
+            chars += _text_chars({name: value for name, value in part.items() if name != left_out})
+    return chars
+
+
 def _text_chars(value: Any) -> int:
-    """Characters of all texts in a JSON value, what pictures are in left out."""
+    """Characters of all texts in a JSON value, names and numbers among them: templates write JSON too."""
     chars, rest = 0, [value]
     while rest:
         item = rest.pop()
         if isinstance(item, str):
             chars += len(item)
         elif isinstance(item, dict):
-            kind = item.get("type")
-            left_out = _PICTURE_FIELDS.get(kind) if isinstance(kind, str) else None
-            rest.extend(inner for key, inner in item.items() if key != left_out)
+            chars += sum(map(len, item))
+            rest.extend(item.values())
         elif isinstance(item, list):
             rest.extend(item)
+        elif item is not None and not isinstance(item, bool):
+            chars += _OF_A_NUMBER
     return chars
 
 

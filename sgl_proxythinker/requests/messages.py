@@ -96,11 +96,6 @@ def _check_part(part: Any, where: str, is_anthropic: bool, role: str) -> None:
 
 def _check_result(part: dict[str, Any], where: str, role: str) -> None:
     """Of a tool: SGLang writes its texts, and pictures that the user sends, and passes over the rest."""
-    if part.get("is_error"):
-        raise RequestError(
-            f"{where}.is_error can't be told to the model, since SGLang drops it: say in the content that the call "
-            "failed, and leave it out."
-        )
     inner = part.get("content")
     for at, item in enumerate(inner if isinstance(inner, list) else []):
         kind = _check_kind(item, f"{where}.content[{at}]")
@@ -109,6 +104,23 @@ def _check_result(part: dict[str, Any], where: str, role: str) -> None:
                 f"{where}.content[{at}] is of the type {shown(kind)}, which would be lost in the result of a tool of "
                 f"the {shown(role)} role: send text, or pictures of the user."
             )
+
+
+def tell_errors(messages: Any) -> None:
+    """Say in the result of a tool that it is an error: SGLang drops `is_error`, and agents set it for the model to see.
+
+    Args:
+        messages: in Anthropic's form, checked; changed in place.
+    """
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") == "tool_result" and part.pop("is_error", None):
+                result = part.get("content")
+                if isinstance(result, list):
+                    part["content"] = [{"type": "text", "text": "Error:"}, *result]
+                else:
+                    part["content"] = f"Error: {result or ''}".rstrip()
 
 
 def _check_kind(part: Any, where: str) -> str:

@@ -97,8 +97,9 @@ def check_template_arguments(body: Mapping[str, Any], template: str) -> None:
     given = body.get("chat_template_kwargs") or {}
     if not isinstance(given, Mapping):
         raise RequestError("chat_template_kwargs is no object: send names and values that the chat template reads.")
+    own = _THINKING | _OF_SGLANG
     # Whether thoughts are told from an answer depends on whether they were asked for, with ids too.
-    lost = [str(name)[:60] for name, value in given.items() if value is not None and name not in _THINKING]
+    lost = [str(name)[:60] for name, value in given.items() if value is not None and name not in own]
     if body.get("input_ids") and (lost or (effort and effort != "none")):
         name = f"chat_template_kwargs.{lost[0]}" if lost else "reasoning_effort"
         raise RequestError(

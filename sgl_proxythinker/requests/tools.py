@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ CHOICES = ("none", "auto", "required")
 # Of all tools of a request. SGLang checks their schemas between the steps of all others: a quarter of a millisecond for
 # each object, and a list of things that have no order is compared thing by thing.
 _MOST_OBJECTS, _MOST_ENTRIES, _MOST_OF_A_LIST = 4096, 8192, 1024
-_MOST_OF_A_PATTERN = 1000  # characters
+_MOST_OF_A_PATTERN, _MOST_OF_PATTERNS = 1000, 16_000  # characters
 
 
 def check_calls(messages: Sequence[Mapping[str, Any]], template_renders_calls: bool) -> None:
@@ -94,21 +95,23 @@ def check_schemas(tools: Any) -> None:
     Raises:
         RequestError: HTTP 400 with the reason.
     """
-    objects = entries = 0
+    objects = entries = chars = 0
     rest = [tools]
     while rest:
         item = rest.pop()
-        if isinstance(item, Mapping):
+        if isinstance(item, (Mapping, bool)):  # true and false are schemas
             objects += 1
+        if isinstance(item, Mapping):
             rest.extend(item.values())
             named = item.get("patternProperties")
-            patterns = [item.get("pattern"), *(named if isinstance(named, Mapping) else ())]
-            for pattern in patterns:
-                _check_pattern(pattern)
+            for pattern in (item.get("pattern"), *(named if isinstance(named, Mapping) else ())):
+                if isinstance(pattern, str):
+                    chars += len(pattern)
+                    _check_pattern(pattern, chars)
         elif isinstance(item, list):
             entries += len(item)
             if len(item) > _MOST_OF_A_LIST:
-                raise RequestError(f"tools has a list of {len(item):,} entries: {_MOST_OF_A_LIST:,} are the most.")
+                raise RequestError(f"tools have a list of {len(item):,} entries: {_MOST_OF_A_LIST:,} are the most.")
             rest.extend(item)
     if objects > _MOST_OBJECTS or entries > _MOST_ENTRIES:
         raise RequestError(
@@ -117,16 +120,22 @@ def check_schemas(tools: Any) -> None:
         )
 
 
-def _check_pattern(pattern: Any) -> None:
-    if not isinstance(pattern, str):
-        return
-    if len(pattern) > _MOST_OF_A_PATTERN:
-        raise RequestError(f"tools has a pattern of {len(pattern):,} characters: {_MOST_OF_A_PATTERN:,} are the most.")
+def _check_pattern(pattern: str, chars: int) -> None:
+    """Python's `re` compiles them where their schema is checked. `chars`: of all patterns so far."""
+    if len(pattern) > _MOST_OF_A_PATTERN or chars > _MOST_OF_PATTERNS:
+        raise RequestError(
+            f"tools have a pattern of {len(pattern):,} characters, and {chars:,} with those before it: "
+            f"{_MOST_OF_A_PATTERN:,} and {_MOST_OF_PATTERNS:,} are the most."
+        )
     if takes_long_to_build(pattern):
         raise RequestError(
-            f"tools has the pattern {pattern[:80]!r}, which ignores case (i) and has a set of most characters: write "
-            "both cases."
+            f"tools have the pattern {pattern[:80]!r}, which ignores case (i) and has a set of other than plain "
+            "characters: write both cases."
         )
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RequestError(f"tools have the pattern {pattern[:80]!r}, which can't be read: {error}.") from None
 
 
 def check_tool_forms(body: Mapping[str, Any]) -> None:
