@@ -398,6 +398,21 @@ def test_the_docs_launches_are_examined_as_they_stand(doctor, command, tmp_path)
     assert plan["kv_tokens"] == pytest.approx(int(told_there.replace(",", "")), rel=NEAR)
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--dtype", "float16", "--kv-cache-dtype", "fp8_e4m3", "--attention-backend", "fa3"), "writes bfloat16 then"),
+        (("--kv-cache-dtype", "fp8_e5m2", "--prefill-attention-backend", "fa3"), "fp8_e5m2 can't be read by"),
+        (("--kv-cache-dtype", "fp8_e5m2"), None),
+    ],
+)
+def test_keys_that_attention_cant_read_are_told_without_a_gpu(doctor, triple, flags, sentence):
+    code, told = doctor(triple.base, triple.expert, triple.amateur, "--device", "cuda", *flags, "--json")
+    wrong = {each["check"]: each["found"] for each in json.loads(told)["checks"] if not each["is_sound"]}
+    assert (code, list(wrong)) == ((1, ["precisions"]) if sentence else (0, [])), told
+    assert sentence is None or sentence in wrong["precisions"]
+
+
 def test_a_file_of_sglangs_is_read_as_a_start_reads_it(doctor, triple, tmp_path):
     """Kills: flags of the file that are lost, and the file itself taken for a flag that is not known."""
     file = tmp_path / "flags.yaml"

@@ -368,6 +368,18 @@ class TestMeaning:
         chat = {"model": "m", "messages": HI, "max_tokens": 2, "user": "me", "store": True, **network}
         assert guided.post("/v1/chat/completions", chat).ok
 
+    def test_a_tool_that_failed_is_told_to_the_model(self, guided):
+        """Kills: a wish that SGLang drops, and a 400 for every later turn of an agent whose call failed once."""
+
+        def tokens(content, **more):
+            part = RESULT | {"content": content} | more
+            body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+            return guided.post("/v1/messages/count_tokens", body).json()["input_tokens"]
+
+        text = [{"type": "text", "text": "x"}]
+        assert tokens("x", is_error=True) == tokens("Error: x") > tokens("x") == tokens("x", is_error=False)
+        assert tokens(text, is_error=True) == tokens([{"type": "text", "text": "Error:"}, *text]) > tokens(text)
+
     def test_names_of_others_are_a_clients_own_matter(self, guided):
         """Messages, tools and schemas may say proxy_alpha as often as they like."""
         body = {
