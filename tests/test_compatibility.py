@@ -300,6 +300,7 @@ def store(checkpoint, **fields):
         (PACKED | {"config_groups": {"group_0": {"weights": 5}}}, "can't be read: config_groups.group_0.weights"),
         (PACKED | {"ignore": ["re:*"]}, "'re:\\*' is no pattern"),
         (PACKED | {"ignore": ["re:model.visual.*"]}, 'would take .* too. .* add "ignore": ..re:visual'),
+        ({"quant_method": "fp8", "modules_to_not_convert": ["re:.*visual.*"]}, "would take .* too. .* add"),
         (FLOATS | {"ignore": ["visual"]}, 'would take .* too. .* add "ignore": ..re:visual'),
         (awq_config([]) | {"group_size": 48}, "with a group_size of 48: .* -1, 32, 64, 128"),
         (awq_config([]) | {"zero_point": False}, "without zero points"),

@@ -26,6 +26,7 @@ _16_BITS = ("bfloat16", "float16")
 _FORMATS = {"pack-quantized": ("int", (4,)), "float-quantized": ("float", (8,))}
 _EXPRESSION = "re:"  # before an expression among its names
 _MODELOPT = "hf_quant_config.json"
+_LEFT_OUT = ("ignore", "ignored_layers", "modules_to_not_convert")
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
@@ -178,7 +179,7 @@ def check_quantization(
     if quantized := [layer for layer in tower if not _is_left_out(layer, method, stored)]:
         # In 4 bits nobody quantizes a tower; in 8 all of it may be, unless somebody meant to leave it out.
         is_in_4_bits = method in ("awq", "gptq") or stored.get("format") == "pack-quantized"
-        is_named = any("visual" in name for name in stored.get("ignore") or ())
+        is_named = any("visual" in name for field in _LEFT_OUT for name in stored.get(field) or ())
         if is_in_4_bits or is_named or len(quantized) < len(tower):
             raise LaunchError(
                 f"the {role} {path!r} is quantized by {method!r}, and SGLang would take {quantized[0]} of its vision "
