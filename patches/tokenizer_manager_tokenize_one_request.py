@@ -10,8 +10,6 @@ Ours:  refuses inputs that fit one model only, and places that don't agree with 
 Why a hook: every route's requests and the image processor's errors pass here.
 """
 
-import asyncio
-
 from fastapi import HTTPException
 
 from sgl_proxythinker.errors import RequestError
@@ -35,7 +33,6 @@ UPSTREAM = Upstream(
 async def around(original, manager, obj):
     if not is_ours(manager.server_args):
         return await original(manager, obj)
-    await asyncio.sleep(0)  # a batch comes here prompt by prompt: other requests have their turn between two of them
     if proxy_config(manager.server_args) is not None:
         admit_images(obj)
     read_places(manager, obj)
