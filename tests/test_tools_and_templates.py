@@ -153,6 +153,16 @@ class TestTemplate:
         with pytest.raises(ValueError, match=name):
             check_template_arguments(body, TEMPLATE)
 
+    @pytest.mark.parametrize("fields", [{"chat_template_kwargs": {"add_vision_id": True}}, {"reasoning_effort": "low"}])
+    def test_beside_ids_no_template_is_read(self, fields):
+        """Kills: arguments that are taken and do nothing; and a refusal of those that SGLang reads itself."""
+        template = TEMPLATE + "{{ reasoning_effort }}"
+        check_template_arguments(fields, template)
+        with pytest.raises(ValueError, match="and input_ids are both set"):
+            check_template_arguments(fields | {"input_ids": [1, 2]}, template)
+        own = {"spaces_between_special_tokens": False, "enable_thinking": False}
+        check_template_arguments({"chat_template_kwargs": own, "input_ids": [1, 2]}, template)
+
     def test_a_template_that_reads_an_effort_is_given_one(self):
         check_template_arguments({"reasoning_effort": "low"}, "{{ reasoning_effort }}")
         check_template_arguments({"reasoning_effort": "low"}, "{{ enable_thinking }}")

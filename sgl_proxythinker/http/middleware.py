@@ -37,8 +37,7 @@ class HonestAnswers:
     Args:
         app: the application.
         max_body_mib: MiB of a body.
-        max_body_values: values of JSON in a body, by its commas. All other requests wait while it is read, about a
-            microsecond for each: a byte of a picture takes a hundredth of that.
+        max_body_values: values of JSON in a body, by its commas. All other requests wait while each is looked at.
         metrics: count the requests that are refused; None: nobody does.
     """
 

@@ -203,7 +203,7 @@ def check_experts(role: Role, path: str, asked: str | None, stored: Mapping[str,
     """Refuse a quantized mixture of experts that would answer wrongly, and say of others that none was tried.
 
     Raises:
-        LaunchError: it is quantized by GPTQ.
+        LaunchError: it is quantized by GPTQ, or by compressed-tensors in an order of its inputs.
     """
     method = asked or (stored or {}).get("quant_method")
     if method in ("gptq", "gptq_marlin"):

@@ -115,7 +115,9 @@ def tell_errors(messages: Any) -> None:
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
-            if part.get("type") == "tool_result" and part.pop("is_error", None):
+            # Of another type it is left to SGLang, which says so.
+            if part.get("type") == "tool_result" and part.get("is_error") is True:
+                del part["is_error"]
                 result = part.get("content")
                 if isinstance(result, list):
                     part["content"] = [{"type": "text", "text": "Error:"}, *result]
